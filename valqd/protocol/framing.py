@@ -1,0 +1,314 @@
+"""Cuts a client's byte stream into request frames exactly where Valkey would, keeping the raw bytes.
+
+Everything that decides where one request ends and the next begins lives here (and, for replies, in ``replies.py``).
+It knows nothing of sessions, lanes or which commands exist; it is told by ``is_whole`` which commands it must
+deliver in one piece.  Frames of all other commands that grow large are passed on in pieces as they arrive, so that
+a 512 MB SET never lies in the daemon's memory.
+
+Rules followed (Valkey's ``networking.c``): a request that starts with ``*`` is a multibulk, anything else is an
+inline command up to LF; lengths are plain decimals without sign or leading zeros; the two bytes after a bulk are
+skipped unread.  At the first violation the stream is ``BROKEN``: the bytes from there on are for Valkey itself to
+answer and to close.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import NamedTuple
+
+#: A line (inline command, or a length line) longer than this without its end is an error in Valkey: PROTO_INLINE_MAX_SIZE.
+MAX_LINE_BYTES = 64 * 1024
+#: A frame of a command that need not be whole is passed on in pieces beyond this many bytes.
+STREAM_THRESHOLD_BYTES = 32 * 1024
+#: Valkey's default ``proto-max-bulk-len``; a longer argument of one of our commands is a protocol error.
+MAX_BULK_BYTES = 512 * 1024 * 1024
+#: More arguments than this in one of our commands are a protocol error.
+MAX_ARGUMENTS = 1024 * 1024
+
+_INT_MAX = 2**31 - 1
+_DECIMAL = re.compile(rb"-?(?:0|[1-9][0-9]*)\Z")
+
+
+class Kind(Enum):
+    """What ``RequestFramer.next`` found."""
+
+    COMMAND = auto()  #: a whole request: ``raw`` and ``argv``
+    STREAM = auto()  #: a piece of a large request: ``raw``; the first piece carries ``argv`` = [name]
+    STREAM_END = auto()  #: its last piece
+    OVERSIZED = auto()  #: a whole-only request with an argument over the limit; skipped; ``argv`` holds what came before
+    BROKEN = auto()  #: a protocol error: ``raw`` is everything not yet taken, and so is every later frame
+
+
+class Frame(NamedTuple):
+    """One cut of the stream; ``raw`` holds the very bytes received."""
+
+    kind: Kind
+    raw: bytes
+    argv: list[bytes]
+
+
+def split_inline(line: bytes) -> list[bytes] | None:
+    r"""Split an inline command into arguments as Valkey's ``sdssplitargs`` does.
+
+    Double quotes take ``\n \r \t \b \a \xHH`` escapes, single quotes only ``\'``; a closing quote must be followed by
+    white space or the end.  Returns None for unbalanced quotes.
+    """
+    space = b" \t\n\r\v\f\0"
+    escapes = {ord("n"): 10, ord("r"): 13, ord("t"): 9, ord("b"): 8, ord("a"): 7}
+    args: list[bytes] = []
+    pos, end = 0, len(line)
+    while True:
+        while pos < end and line[pos] in space:
+            pos += 1
+        if pos >= end:
+            return args
+        current = bytearray()
+        quote = 0
+        while True:
+            if pos >= end:
+                if quote:
+                    return None
+                break
+            char = line[pos]
+            if quote == 0x22 and char == 0x5C and pos + 1 < end:  # backslash inside double quotes
+                if line[pos + 1] == 0x78 and re.match(rb"[0-9a-fA-F]{2}", line[pos + 2 : pos + 4]):
+                    current.append(int(line[pos + 2 : pos + 4], 16))
+                    pos += 4
+                    continue
+                current.append(escapes.get(line[pos + 1], line[pos + 1]))
+                pos += 2
+                continue
+            if quote == 0x27 and line[pos : pos + 2] == b"\\'":
+                current.append(0x27)
+                pos += 2
+                continue
+            if quote and char == quote:
+                if pos + 1 < end and line[pos + 1] not in space:
+                    return None
+                pos += 1
+                break
+            if not quote and char in (0x22, 0x27):
+                quote = char
+            elif not quote and char in space:
+                break
+            else:
+                current.append(char)
+            pos += 1
+        args.append(bytes(current))
+
+
+class RequestFramer:
+    """Incremental framer for one client.
+
+    ``is_whole(name)`` says whether a command (its first argument, any case) must be delivered in one piece; arguments
+    of such commands above ``max_arg_bytes`` are skipped and reported as OVERSIZED.  The buffer is bounded by the
+    largest whole command, and by ``STREAM_THRESHOLD_BYTES`` plus one read for all others.
+    """
+
+    def __init__(self, is_whole: Callable[[bytes], bool], max_arg_bytes: int) -> None:
+        self._is_whole = is_whole
+        self._max_arg_bytes = max_arg_bytes
+        self._buf = b""
+        self._pos = 0  # parsing position; bytes before _start are consumed
+        self._start = 0  # where the current frame begins
+        self._pending: list[bytes] = []  # received but not yet joined to _buf
+        self._pending_bytes = 0
+        self._need = 0  # bytes of _buf + _pending below which nothing new can be found
+        self._argv: list[bytes] = []
+        self._args_left = -1  # arguments of the current multibulk still to come; -1: between frames
+        self._streaming = False
+        self._skipping = False  # the current frame is OVERSIZED: its bytes are dropped
+        self._skip = 0  # bytes of the current bulk (with its CRLF) still to come while streaming or skipping
+        self._broken = False
+
+    @property
+    def empty(self) -> bool:
+        """True between frames with nothing buffered: the next byte received starts a request."""
+        return self._args_left < 0 and self._start == len(self._buf) and not self._pending and not self._broken
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes received and not yet delivered as frames."""
+        return len(self._buf) - self._start + self._pending_bytes
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the client; parses nothing."""
+        self._pending.append(data)
+        self._pending_bytes += len(data)
+
+    def next(self) -> Frame | None:
+        """The next frame, or None until more bytes come."""
+        available = len(self._buf) + self._pending_bytes
+        if available < self._need:
+            return None
+        if available == self._start:
+            self._buf = b""  # lets go of the frames delivered
+            self._start = self._pos = self._need = 0
+            return None
+        if self._pending:
+            self._join()
+        if self._broken:
+            return self._rest(Kind.BROKEN)
+        while True:
+            if self._skip:
+                frame = self._pass_bulk()
+                if frame is not None or self._skip:
+                    return frame
+            if self._args_left < 0:
+                if self._pos >= len(self._buf):
+                    return None
+                if self._buf[self._pos] != 0x2A:
+                    frame = self._inline()
+                    if frame is not None and not frame.argv and frame.kind is Kind.COMMAND:
+                        continue  # an empty line is no request and has no reply
+                    return frame
+                count = self._length(_INT_MAX)
+                if count is None:
+                    return self._rest(Kind.BROKEN) if self._broken else None
+                if count <= 0:  # "*0" and "*-1" are no requests and have no reply
+                    self._start = self._pos
+                    continue
+                self._args_left = count
+                self._argv = []
+            frame = self._arguments()
+            if frame is not None:
+                return frame
+            if self._skip and self._pos < len(self._buf):
+                continue
+            return self._rest(Kind.BROKEN) if self._broken else self._partial()
+
+    def _join(self) -> None:
+        rest = self._buf[self._start :] if self._start else self._buf
+        self._pos -= self._start
+        self._start = 0
+        self._buf = b"".join([rest, *self._pending]) if rest or len(self._pending) > 1 else self._pending[0]
+        self._pending = []
+        self._pending_bytes = 0
+        self._need = 0
+
+    def _rest(self, kind: Kind) -> Frame:
+        raw = self._buf[self._start :]
+        self._buf = b""
+        self._start = self._pos = self._need = 0
+        return Frame(kind, raw, [])
+
+    def _length(self, most: int, least: int = -_INT_MAX) -> int | None:
+        """The number of a ``*n`` or ``$n`` line at _pos, which moves past it; None if incomplete or broken."""
+        end = self._buf.find(b"\r", self._pos, self._pos + MAX_LINE_BYTES)
+        if end < 0 or end + 1 >= len(self._buf):
+            self._broken = end < 0 and len(self._buf) - self._pos > MAX_LINE_BYTES
+            return None
+        digits = self._buf[self._pos + 1 : end]
+        if len(digits) > 20 or not _DECIMAL.match(digits) or not least <= (value := int(digits)) <= most:
+            self._broken = True
+            return None
+        self._pos = end + 2
+        return value
+
+    def _inline(self) -> Frame | None:
+        end = self._buf.find(b"\n", self._pos)
+        if end < 0:
+            if len(self._buf) - self._pos > MAX_LINE_BYTES:
+                self._broken = True
+                return self._rest(Kind.BROKEN)
+            self._need = len(self._buf) + 1
+            return None
+        argv = split_inline(self._buf[self._pos : end].removesuffix(b"\r"))
+        if argv is None:
+            self._broken = True
+            return self._rest(Kind.BROKEN)
+        raw = self._buf[self._start : end + 1]
+        self._start = self._pos = end + 1
+        return Frame(Kind.COMMAND, raw, argv)
+
+    def _arguments(self) -> Frame | None:
+        """Read arguments from _pos; a finished frame, or None when bytes are missing or the stream is broken."""
+        buf, size = self._buf, len(self._buf)
+        while self._args_left:
+            if self._pos >= size:
+                self._need = size + 1
+                return None
+            if buf[self._pos] != 0x24:
+                self._broken = True
+                return None
+            before = self._pos
+            ours = bool(self._argv) and not self._streaming and self._is_whole(self._argv[0])
+            length = self._length(MAX_BULK_BYTES if ours else 2**63, least=0)
+            if length is None:
+                self._need = size + 1
+                return None
+            if ours and self._pos - self._start + length > self._max_arg_bytes + MAX_LINE_BYTES:
+                self._skipping = True  # the whole request is bounded, so an MPUSH cannot outgrow what one body may
+            if ours and len(self._argv) > MAX_ARGUMENTS:
+                self._broken = True
+                return None
+            if self._streaming or self._skipping:
+                self._args_left -= 1
+                self._skip = length + 2
+                frame = self._pass_bulk()
+                if frame is not None or self._skip:
+                    return frame
+                continue
+            end = self._pos + length
+            if end + 2 > size:
+                self._pos = before
+                self._need = end + 2
+                return None
+            self._argv.append(buf[self._pos : end])
+            self._pos = end + 2
+            self._args_left -= 1
+        return self._finish()
+
+    def _finish(self) -> Frame:
+        kind = Kind.OVERSIZED if self._skipping else Kind.STREAM_END if self._streaming else Kind.COMMAND
+        raw = b"" if self._skipping else self._buf[self._start : self._pos]
+        argv, self._argv = self._argv, []
+        self._start = self._pos
+        self._args_left = -1
+        self._streaming = self._skipping = False
+        return Frame(kind, raw, argv if kind is not Kind.STREAM_END else [])
+
+    def _pass_bulk(self) -> Frame | None:
+        """Move over the current bulk of a streamed or skipped frame, as far as bytes are there."""
+        step = min(self._skip, len(self._buf) - self._pos)
+        self._pos += step
+        self._skip -= step
+        if self._skip == 0:
+            return self._finish() if self._args_left == 0 else None
+        return self._piece()
+
+    def _piece(self) -> Frame | None:
+        """All that is parsed of a streamed frame (a skipped one is dropped)."""
+        raw = self._buf[self._start : self._pos]
+        self._start = self._pos
+        self._need = self._pos + 1
+        return Frame(Kind.STREAM, raw, []) if raw and not self._skipping else None
+
+    def _partial(self) -> Frame | None:
+        """Bytes are missing.  Start (or go on) streaming if the frame is large and need not be whole."""
+        if self._skipping or self._streaming:
+            return self._piece()
+        if not self._argv or self._is_whole(self._argv[0]):
+            return None
+        missing = self._need - self._start
+        if missing <= STREAM_THRESHOLD_BYTES and len(self._buf) - self._start <= STREAM_THRESHOLD_BYTES:
+            return None
+        self._streaming = True
+        name = self._argv[0]
+        at = self._pos
+        if at < len(self._buf):  # inside a bulk: its length line is complete, or not
+            length = self._length(2**63, least=0)
+            if length is None:
+                self._pos = at
+            else:
+                self._args_left -= 1
+                self._skip = length + 2
+                step = min(self._skip, len(self._buf) - self._pos)
+                self._pos += step
+                self._skip -= step
+        raw = self._buf[self._start : self._pos]
+        self._start = self._pos
+        self._need = self._pos + 1
+        return Frame(Kind.STREAM, raw, [name])
