@@ -1,0 +1,34 @@
+"""VALQ.ACK: acknowledges messages, which are then gone."""
+
+from __future__ import annotations
+
+from valqd.commands.queue_options import QUEUE_ARGUMENT
+from valqd.commands.request import Merge, Request
+from valqd.commands.spec import Arguments, Command, Positional
+from valqd.commands.values import ID
+
+
+def _build(args: Arguments) -> Request:
+    ids = args.many["id"]
+    return Request("ack", "ack", (args.one["queue"],), ids, False, False, Merge("ack_many", False, (), ids))
+
+
+SPEC = Command(
+    name="ack",
+    summary="Acknowledges messages: they are done, and gone.",
+    arguments=(QUEUE_ARGUMENT, Positional("id", ID, "an id or a receipt", repeated=True)),
+    build=_build,
+    reply="Integer: how many were acknowledged.",
+    complexity="O(1) for each id, O(log N) with many in flight.",
+    errors=(("NOQUEUE", "there is no such queue"),),
+    notes=(
+        "An id acknowledges the message in whatever state it is; a receipt only while that delivery holds the lease. "
+        "What is not there, or whose lease is over, is not counted.",
+    ),
+    example=(
+        ("VALQ.ACK orders 1-1", "(integer) 1"),
+        ("VALQ.ACK orders 1-1 2", "(integer) 1"),
+    ),
+    flags=("write", "noscript", "fast"),
+    key_flags=("RW", "delete"),
+)

@@ -1,0 +1,30 @@
+"""VALQ.CANCEL: withdraws a message, telling the worker that has it."""
+
+from __future__ import annotations
+
+from valqd.commands.queue_options import QUEUE_ARGUMENT
+from valqd.commands.request import Request
+from valqd.commands.spec import Arguments, Command, Positional
+from valqd.commands.values import ID
+
+
+def _build(args: Arguments) -> Request:
+    return Request("cancel", "cancel", (args.get("queue"),), (args.get("id"),))
+
+
+SPEC = Command(
+    name="cancel",
+    summary="Withdraws a message; a worker that has it learns so from its next EXTEND.",
+    arguments=(QUEUE_ARGUMENT, Positional("id", ID, "an id or a receipt")),
+    build=_build,
+    reply="Integer: 1 if the message was removed or marked, 0 if there is none.",
+    complexity="O(log N).",
+    errors=(("NOQUEUE", "there is no such queue"), ("STALE", "the receipt's lease is over")),
+    notes=(
+        "A waiting message is removed. For one in flight the next EXTEND answers CANCELLED, and it is not delivered "
+        "again, however its delivery ends.",
+    ),
+    example=(("VALQ.CANCEL orders 6", "(integer) 1"),),
+    flags=("write", "noscript", "fast"),
+    key_flags=("RW", "delete"),
+)

@@ -1,0 +1,26 @@
+"""VALQ.DEL: removes messages by id, whatever their state.  (``del`` cannot be a module's name.)"""
+
+from __future__ import annotations
+
+from valqd.commands.queue_options import QUEUE_ARGUMENT
+from valqd.commands.request import Request
+from valqd.commands.spec import Arguments, Command, Positional
+from valqd.commands.values import ID
+
+
+def _build(args: Arguments) -> Request:
+    return Request("del", "del", (args.get("queue"),), args.every("id"))
+
+
+SPEC = Command(
+    name="del",
+    summary="Removes messages by id, whatever their state.",
+    arguments=(QUEUE_ARGUMENT, Positional("id", ID, "an id or a receipt", repeated=True)),
+    build=_build,
+    reply="Integer: how many were removed.",
+    complexity="O(log N) for each id.",
+    errors=(("NOQUEUE", "there is no such queue"),),
+    example=(("VALQ.DEL orders 4 5 99", "(integer) 2"),),
+    flags=("write", "noscript", "fast"),
+    key_flags=("RW", "delete"),
+)

@@ -1,0 +1,28 @@
+"""VALQ.DELETE: deletes a queue with all its messages."""
+
+from __future__ import annotations
+
+from valqd.commands.queue_options import QUEUE_ARGUMENT
+from valqd.commands.request import Request
+from valqd.commands.spec import Arguments, Command
+
+
+def _build(args: Arguments) -> Request:
+    return Request("delete", "delete", (args.get("queue"),), ())
+
+
+SPEC = Command(
+    name="delete",
+    summary="Deletes a queue with all its messages.",
+    arguments=(QUEUE_ARGUMENT,),
+    build=_build,
+    reply="OK.",
+    complexity="O(N/128) with N the messages; their memory is freed in the background.",
+    errors=(("NOQUEUE", "there is no such queue"),),
+    example=(
+        ("VALQ.DELETE orders", "OK"),
+        ("VALQ.DELETE orders", "(error) NOQUEUE no such queue 'orders'"),
+    ),
+    flags=("write", "noscript"),
+    key_flags=("RM", "delete"),
+)

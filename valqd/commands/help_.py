@@ -1,0 +1,30 @@
+"""VALQ.HELP: what there is.  (``help`` would hide the builtin.)"""
+
+from __future__ import annotations
+
+from valqd.commands.request import Request
+from valqd.commands.spec import Arguments, Command, Positional
+from valqd.commands.values import COMMAND_NAME
+
+
+def _build(args: Arguments) -> Request:
+    word = args.get("command")
+    return Request("help", "", (), (word,) if word else ())
+
+
+SPEC = Command(
+    name="help",
+    summary="Returns helpful text about the commands.",
+    arguments=(Positional("command", COMMAND_NAME, "one command, as push or valq.push", optional=True),),
+    build=_build,
+    reply="Array of lines; for one command its syntax, options, reply and complexity.",
+    complexity="O(1).",
+    notes=("VALQ alone is VALQ.HELP. The daemon answers it by itself.",),
+    example=(
+        (
+            "VALQ.HELP delete",
+            "1) VALQ.DELETE queue\n2)     Deletes a queue with all its messages.\n3) ...",
+        ),
+    ),
+    flags=("noscript", "loading", "stale", "fast"),
+)

@@ -1,0 +1,34 @@
+"""VALQ.MPUSH: adds several messages, all or none."""
+
+from __future__ import annotations
+
+from valqd.commands.push import ERRORS, OPTIONS, push_request
+from valqd.commands.queue_options import QUEUE_ARGUMENT
+from valqd.commands.request import Request
+from valqd.commands.spec import Arguments, Command, Counted
+from valqd.commands.values import BODY
+
+MAX_BODIES = 100_000
+
+
+def _build(args: Arguments) -> Request:
+    return push_request("mpush", args, args.every("body"), b"1")
+
+
+SPEC = Command(
+    name="mpush",
+    summary="Adds several messages to a queue, all or none.",
+    arguments=(
+        QUEUE_ARGUMENT,
+        Counted("body", BODY, "count", MAX_BODIES, "the messages; count says how many"),
+        *OPTIONS,
+    ),
+    build=_build,
+    reply="Array of bulk strings: the ids, in the order of the bodies.",
+    complexity="O(N) with N the bodies, O(N log M) with options.",
+    errors=ERRORS,
+    notes=("The options hold for each of the messages.",),
+    example=(("VALQ.MPUSH orders 2 one two PRIORITY 3", '1) "4"\n2) "5"'),),
+    flags=("write", "denyoom", "noscript"),
+    key_flags=("RW", "insert"),
+)

@@ -1,0 +1,49 @@
+"""VALQ.NACK: gives messages back before their lease ends."""
+
+from __future__ import annotations
+
+from valqd.commands.queue_options import QUEUE_ARGUMENT
+from valqd.commands.request import Merge, Request
+from valqd.commands.spec import Arguments, Command, OneOf, Option, OptionValue, Positional
+from valqd.commands.values import DELAY, ID, text
+
+MAX_REASON_BYTES = 64 * 1024
+
+
+def _build(args: Arguments) -> Request:
+    ids = args.every("id")
+    fixed = (args.get("kind", b"FAIL"), args.get("delay"), args.get("reason"))
+    merge = Merge("nack_many", False, fixed, ids)
+    return Request("nack", "nack", (args.get("queue"),), (*fixed, *ids), merge=merge)
+
+
+SPEC = Command(
+    name="nack",
+    summary="Gives messages back: they are ready again, delayed, or dead.",
+    arguments=(
+        QUEUE_ARGUMENT,
+        Positional("id", ID, "an id or a receipt", repeated=True),
+        Option("DELAY", (OptionValue("seconds", DELAY),), "the wait, instead of the queue's backoff; 0: none"),
+        OneOf(
+            "kind",
+            (
+                Option("SILENT", doc="the attempt is given back, as if it had not been delivered"),
+                Option("FAIL", doc="the attempt counts (the default)"),
+                Option("FATAL", doc="to the DLQ now, whatever attempts are left"),
+            ),
+        ),
+        Option("REASON", (OptionValue("text", text(0, MAX_REASON_BYTES)),), "kept with the message as last_error"),
+    ),
+    build=_build,
+    reply="Integer: how many were given back.",
+    complexity="O(log N) for each id.",
+    errors=(("NOQUEUE", "there is no such queue"),),
+    notes=(
+        "Messages that are not in flight, and receipts whose lease is over, are not counted. A message whose attempts "
+        "are used up goes to the DLQ.",
+    ),
+    example=(("VALQ.NACK orders 3-1 DELAY 5 REASON timeout", "(integer) 1"),),
+    flags=("write", "noscript", "fast"),
+    key_flags=("RW", "update"),
+    excludes=(("delay", "fatal"),),
+)

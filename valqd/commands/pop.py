@@ -1,0 +1,78 @@
+"""VALQ.POP: takes messages from a queue.  MPOP shares its options."""
+
+from __future__ import annotations
+
+from valqd.commands.queue_options import QUEUE_ARGUMENT
+from valqd.commands.request import Merge, Request
+from valqd.commands.spec import Arguments, Command, OneOf, Option, OptionValue
+from valqd.commands.values import BATCH, LEASE, LUA_INTEGER_MAX, integer
+
+OPTIONS: tuple[Option | OneOf, ...] = (
+    Option("COUNT", (OptionValue("n", BATCH),), "up to n messages, as an array of maps"),
+    Option(
+        "BLOCK",
+        (OptionValue("ms", integer(0, LUA_INTEGER_MAX)),),
+        "wait for a message, at most this many milliseconds, 0 for ever",
+    ),
+    Option("VT", (OptionValue("seconds", LEASE),), "visibility timeout of this delivery"),
+    Option("NOACK", doc="gone on delivery: at most once, nothing to acknowledge"),
+    Option("WITHMETA", doc="adds enqueued_at, deadline, priority, headers, age_ms, last_error"),
+)
+
+ERRORS = (("NOQUEUE", "there is no such queue, and auto_create is off"),)
+
+_PLAIN = {2: b"", 3: b"3,,,"}
+
+
+def pop_arguments(args: Arguments) -> tuple[bytes, bytes, bytes]:
+    """COUNT, VT in ms and flags as the pop functions take them, each empty if not given."""
+    one = args.one
+    flags = (b"N" if "noack" in one else b"") + (b"M" if "withmeta" in one else b"")
+    return args.get("count"), args.get("vt"), flags
+
+
+def block_ms(args: Arguments) -> int | None:
+    """How long to wait: 0 for ever, None not at all."""
+    block = args.one.get("block")
+    return None if block is None else int(block)
+
+
+def _build(args: Arguments) -> Request:
+    queues = (args.one["queue"],)
+    if len(args.one) == 1:
+        spec = _PLAIN[args.resp]
+        return Request("pop", "pop", queues, (b"", b"", b""), True, False, Merge("pop_many", True, (), (spec,)))
+    count, vt, flags = pop_arguments(args)
+    given = count or vt or flags
+    spec = b"%d,%b,%b,%b" % (args.resp, count, vt, flags) if given else _PLAIN[args.resp]
+    merge = Merge("pop_many", True, (), (spec,))
+    return Request("pop", "pop", queues, (count, vt, flags), True, False, merge, block_ms(args))
+
+
+SPEC = Command(
+    name="pop",
+    summary="Takes the next message from a queue, for as long as its lease lasts.",
+    arguments=(QUEUE_ARGUMENT, *OPTIONS),
+    build=_build,
+    reply=(
+        "Map: id, body, attempts (1 on the first delivery), receipt, and headers if the message has some; null if "
+        "nothing is ready. With COUNT an array of 0 to n maps."
+    ),
+    complexity="O(1) for each message, O(log N) with priorities or many in flight.",
+    errors=ERRORS,
+    notes=(
+        "Order is by priority, then by id. A missing queue answers null, unless auto_create is off.",
+        "A blocked POP is woken by a push, by a delay that falls due and by a lease that ends. Those that wait on one "
+        "queue are served first come first served within a daemon. Inside MULTI it does not wait.",
+        "VT may be as short as 0.001 s here and with PUSH, where a queue's own is at least 1 s.",
+    ),
+    example=(
+        (
+            "VALQ.POP orders",
+            '1# "id" => "1"\n2# "body" => "hello"\n3# "attempts" => (integer) 1\n4# "receipt" => "1-1"',
+        ),
+        ("VALQ.POP orders BLOCK 100", "(nil)"),
+    ),
+    flags=("write", "noscript", "fast", "blocking"),
+    key_flags=("RW", "access", "update"),
+)

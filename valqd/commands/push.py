@@ -1,0 +1,129 @@
+"""VALQ.PUSH: adds a message.  MPUSH shares its options."""
+
+from __future__ import annotations
+
+from valqd.commands.queue_options import QUEUE_ARGUMENT
+from valqd.commands.request import Merge, Request
+from valqd.commands.spec import Arguments, Command, OneOf, Option, OptionValue, Positional
+from valqd.commands.values import ATTEMPTS, BODY, DELAY, LEASE, SPAN, UNIX_MS, integer, text
+from valqd.errors import CommandError, shown
+
+MAX_PRIORITY = 31
+MAX_HEADERS = 128
+MAX_HEADER_FIELD_BYTES = 256
+MAX_DEDUP_KEY_BYTES = 1024
+_DEFAULT_DEDUP_WINDOW_MS = b"300000"
+
+OPTIONS: tuple[Option | OneOf, ...] = (
+    OneOf(
+        "due",
+        (
+            Option("DELAY", (OptionValue("seconds", DELAY),), "not delivered before this time has passed"),
+            Option("AT", (OptionValue("unix-ms", UNIX_MS),), "not delivered before this time; in the past: at once"),
+        ),
+    ),
+    Option("VT", (OptionValue("seconds", LEASE),), "visibility timeout of this message, instead of the queue's"),
+    Option("TTL", (OptionValue("seconds", SPAN),), "not delivered after this time: it expires, and is counted"),
+    Option("MAXATTEMPTS", (OptionValue("n", ATTEMPTS),), "delivered at most this often, instead of the queue's number"),
+    Option("PRIORITY", (OptionValue("n", integer(0, MAX_PRIORITY)),), "larger is delivered first; default 0"),
+    Option(
+        "DEDUP",
+        (OptionValue("key", text(1, MAX_DEDUP_KEY_BYTES)),),
+        "while this key is held, nothing is added and the id of its first push is answered",
+        nested=(
+            OneOf(
+                "held",
+                (
+                    Option(
+                        "WINDOW",
+                        (OptionValue("seconds", SPAN),),
+                        "hold it for this time from the first push; default 300",
+                    ),
+                    Option("UNTILDONE", doc="hold it until that message is acked, dead, expired, cancelled or purged"),
+                ),
+            ),
+        ),
+    ),
+    Option(
+        "HEADERS",
+        (OptionValue("field", text(1, MAX_HEADER_FIELD_BYTES)), OptionValue("value", BODY)),
+        "fields that travel with the message, each field once",
+        most=MAX_HEADERS,
+    ),
+)
+
+ERRORS = (
+    ("NOQUEUE", "there is no such queue, and auto_create is off"),
+    ("FULL", "the queue is at a limit, and its overflow policy is REFUSE"),
+    ("PAUSED", "the queue is paused IN"),
+)
+
+#: Argument names whose values are handed on as they were parsed, in the functions' own names.
+_PLAIN_OPTIONS = ("delay", "at", "vt", "ttl", "maxattempts", "priority", "dedup")
+_FUNCTION_NAMES = {"maxattempts": b"max_attempts"}
+#: Values that say no more than the default does.
+_DEFAULT_VALUES = {"delay": b"0", "priority": b"0"}
+
+
+def push_request(command: str, args: Arguments, bodies: tuple[bytes, ...], reply_many: bytes) -> Request:
+    """The request of PUSH and MPUSH.  Raises ``CommandError`` for a header field given twice."""
+    queue = args.one["queue"]
+    pairs: list[bytes] = []
+    if len(args.one) > 2 or args.many:
+        pairs = _pairs(args)
+    headers = args.every("headers")
+    fields = headers[::2]
+    if len(set(fields)) < len(fields):
+        twice = next(field for field in fields if fields.count(field) > 1)
+        raise CommandError(f"header '{shown(twice)}' is given twice")
+    call = (reply_many, b"%d" % (len(pairs) // 2), *pairs, b"%d" % len(fields), *headers, *bodies)
+    plain = not pairs and not headers and not reply_many
+    merge = Merge("push_many", True, (), bodies) if plain else None
+    return Request(command, "push", (queue,), call, True, False, merge)
+
+
+def _pairs(args: Arguments) -> list[bytes]:
+    pairs: list[bytes] = []
+    for name in _PLAIN_OPTIONS:
+        value = args.one.get(name)
+        if value is not None and value != _DEFAULT_VALUES.get(name):
+            pairs += (_FUNCTION_NAMES.get(name) or name.encode(), value)
+    if "dedup" in args.one:
+        if "untildone" in args.one:
+            pairs += (b"dedup_until_done", b"1")
+        else:
+            pairs += (b"dedup_window", args.get("window", _DEFAULT_DEDUP_WINDOW_MS))
+    return pairs
+
+
+def _build(args: Arguments) -> Request:
+    return push_request("push", args, (args.one["body"],), b"")
+
+
+SPEC = Command(
+    name="push",
+    summary="Adds a message to a queue.",
+    arguments=(
+        QUEUE_ARGUMENT,
+        Positional("body", BODY, "the message, any bytes"),
+        Positional("delay", DELAY, "seconds before which it is not delivered", optional=True),
+        *OPTIONS,
+    ),
+    build=_build,
+    reply="Bulk string: the message's id, a decimal that counts up by 1 in each queue.",
+    complexity="O(1), O(log N) with options.",
+    errors=ERRORS,
+    notes=(
+        "A missing queue is created with the daemon's defaults, unless auto_create is off. Delays take the whole range "
+        "of a u64 in seconds; a part of a millisecond counts as a whole one.",
+        "Options may come in any order, each once.",
+    ),
+    example=(
+        ("VALQ.PUSH orders hello", '"1"'),
+        ("VALQ.PUSH orders later 0.25", '"2"'),
+        ("VALQ.PUSH orders urgent PRIORITY 9 HEADERS 1 trace 4bf92f", '"3"'),
+    ),
+    flags=("write", "denyoom", "noscript", "fast"),
+    key_flags=("RW", "insert"),
+    excludes=(("delay", "at"),),
+)

@@ -1,0 +1,52 @@
+"""VALQ.REDRIVE: gives dead letters another life."""
+
+from __future__ import annotations
+
+from valqd.commands.queue_options import QUEUE_ARGUMENT
+from valqd.commands.request import Request
+from valqd.commands.spec import Arguments, Command, OneOf, Option, OptionValue
+from valqd.commands.values import ID, LUA_INTEGER_MAX, QUEUE, integer
+
+MAX_IDS = 10_000
+
+
+def _build(args: Arguments) -> Request:
+    queue, target = args.get("queue"), args.get("to")
+    if target == queue:
+        target = b""
+    ids = args.every("id")
+    queues = (queue, target) if target else (queue,)
+    call = (b"ID" if ids else b"ALL", target, args.get("limit"), *ids)
+    return Request("redrive", "redrive", queues, call, stepped=True)
+
+
+SPEC = Command(
+    name="redrive",
+    summary="Moves messages from the DLQ to ready.",
+    arguments=(
+        QUEUE_ARGUMENT,
+        OneOf(
+            "which",
+            (
+                Option("ALL", doc="all of them (the default)"),
+                Option("ID", (OptionValue("id", ID),), "these", most=MAX_IDS),
+            ),
+        ),
+        Option("TO", (OptionValue("queue", QUEUE),), "to this queue instead of the one they died in"),
+        Option("LIMIT", (OptionValue("n", integer(1, LUA_INTEGER_MAX)),), "at most n"),
+    ),
+    build=_build,
+    reply="Integer: how many were moved.",
+    complexity="O(N log M) with N the messages moved; in bounded steps, outside MULTI.",
+    errors=(("NOQUEUE", "there is no such queue, or no such target"),),
+    notes=(
+        "Oldest first, attempts at zero, their history kept. With TO the user needs rights on both queues; on a "
+        "cluster both must be in one hash slot.",
+    ),
+    example=(
+        ("VALQ.REDRIVE orders LIMIT 100", "(integer) 12"),
+        ("VALQ.REDRIVE orders ID 2 7 9 TO retries", "(integer) 2"),
+    ),
+    flags=("write", "noscript", "movablekeys"),
+    key_flags=("RW", "access", "delete"),
+)

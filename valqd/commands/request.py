@@ -1,0 +1,58 @@
+"""What a parsed command asks of the backend: which function, on which queues, with which arguments.
+
+This is the only link between the grammar and the daemon's core.  It knows the shape of a function call and of the
+keys, and nothing of options or of what a function does.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+#: Functions are named ``valq<contract version>_<name>``, so that old and new daemons can share one Valkey.
+FUNCTION_PREFIX = b"valq1_"
+
+
+class Merge(NamedTuple):
+    """How a request joins one function call made for many requests on the same queue."""
+
+    function: str  #: push_many, pop_many, ack_many, nack_many or extend_many
+    takes_auto: bool  #: the call's first argument says how to create a missing queue
+    fixed: tuple[bytes, ...]  #: arguments before the items; only requests that agree in them can be joined
+    items: tuple[bytes, ...]  #: this request's own; for pop_many its one spec, without how often it is repeated
+
+
+class Request(NamedTuple):
+    """One command, checked and rewritten.  A tuple because one is made for every command a client sends."""
+
+    command: str  #: lower case, without ``valq.``
+    function: str  #: without prefix; empty for what the daemon answers itself
+    queues: tuple[bytes, ...]  #: their keys are KEYS, in this order
+    args: tuple[bytes, ...]  #: ARGV after mode, token and auto
+    takes_auto: bool = False  #: ARGV has the defaults for creating a missing queue before ``args``
+    stepped: bool = False  #: runs in bounded steps: ARGV has the token of the last one
+    merge: Merge | None = None  #: None: is always a call of its own
+    block_ms: int | None = None  #: how long to wait for a message; 0 for ever, None not at all
+    fair: bool = False  #: the daemon rotates ``queues`` from one call to the next
+
+
+def queue_key(name: bytes) -> bytes:
+    """The key that every function on a queue is given; all others are derived from it."""
+    return b"valq:{%b}:queue" % name
+
+
+def function_call(request: Request, mode: bytes, auto: bytes, token: bytes = b"") -> list[bytes]:
+    """The FCALL for ``request``.
+
+    ``mode`` is n2, n3, e2 or e3 (native or encoded reply, protocol version); ``auto`` the defaults for creating a
+    queue, or empty; ``token`` what the last step of a stepped call returned.
+    """
+    queues = request.queues
+    call = [b"FCALL", FUNCTION_PREFIX + request.function.encode(), b"%d" % len(queues)]
+    call += [queue_key(name) for name in queues]
+    call.append(mode)
+    if request.stepped:
+        call.append(token)
+    if request.takes_auto:
+        call.append(auto)
+    call += request.args
+    return call

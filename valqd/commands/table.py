@@ -1,0 +1,102 @@
+"""All commands, and the way from a name to its SPEC.  Both spellings, ``VALQ.PUSH`` and ``VALQ PUSH``, any case."""
+
+from __future__ import annotations
+
+from valqd.commands import (
+    ack,
+    cancel,
+    create,
+    del_,
+    delete,
+    extend,
+    help_,
+    info,
+    list_,
+    mpop,
+    mpush,
+    nack,
+    pause,
+    peek,
+    pop,
+    purge,
+    push,
+    redrive,
+    scan,
+    show,
+    update,
+)
+from valqd.commands.spec import Command
+from valqd.errors import CommandError, shown
+
+#: In the order of the docs: queues, then the way of a message, then looking at it, then the DLQ.
+COMMANDS: tuple[Command, ...] = (
+    create.SPEC,
+    update.SPEC,
+    delete.SPEC,
+    list_.SPEC,
+    info.SPEC,
+    purge.SPEC,
+    pause.SPEC,
+    push.SPEC,
+    mpush.SPEC,
+    pop.SPEC,
+    mpop.SPEC,
+    ack.SPEC,
+    nack.SPEC,
+    extend.SPEC,
+    del_.SPEC,
+    cancel.SPEC,
+    peek.SPEC,
+    show.SPEC,
+    scan.SPEC,
+    redrive.SPEC,
+    help_.SPEC,
+)
+
+_BY_WORD = {command.name.upper().encode(): command for command in COMMANDS}
+_BY_NAME = {b"VALQ." + word: command for word, command in _BY_WORD.items()}
+if len(_BY_WORD) != len(COMMANDS):
+    raise ValueError("two commands of one name")
+
+
+def is_ours(name: bytes) -> bool:
+    """Whether a command whose first argument is ``name`` is for us: VALQ or VALQ.anything."""
+    head = name[:5].upper()
+    return head == b"VALQ." or head == b"VALQ"
+
+
+def lookup(argv: list[bytes]) -> tuple[Command | None, int]:
+    """The command that ``argv`` names, and how many of its items are the name: 1 or 2.
+
+    (None, 0) if it is none of ours.  ``VALQ`` alone is HELP.  Raises ``CommandError`` for an unknown VALQ command.
+    """
+    if not argv:
+        return None, 0
+    name = argv[0].upper()
+    command = _BY_NAME.get(name)
+    if command is not None:
+        return command, 1
+    if name == b"VALQ":
+        if len(argv) == 1:
+            return help_.SPEC, 1
+        command = _BY_WORD.get(argv[1].upper())
+        if command is not None:
+            return command, 2
+        raise unknown(argv[1])
+    if name.startswith(b"VALQ."):
+        raise unknown(argv[0][5:])
+    return None, 0
+
+
+def named(word: bytes) -> Command:
+    """The command of that name, written ``push`` or ``valq.push``.  Raises ``CommandError`` if there is none."""
+    upper = word.upper()
+    command = _BY_WORD.get(upper) or _BY_NAME.get(upper)
+    if command is None:
+        raise unknown(word)
+    return command
+
+
+def unknown(word: bytes) -> CommandError:
+    """The error for a VALQ command that does not exist."""
+    return CommandError(f"unknown command 'VALQ.{shown(word)}', try VALQ.HELP")

@@ -1,0 +1,188 @@
+"""Types of argument values: what is accepted, in which range, and the canonical bytes that a function is given.
+
+A type's ``parse`` takes the raw argument, the label that an error names it by, and the limits; it returns the
+canonical bytes or raises CommandError.  Numbers are decimal digits only: no sign, exponent, spaces, leading zeros,
+"inf" or "nan".  Nothing here goes through a float, so that the whole range of a u64 is exact.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from valqd.errors import CommandError, shown
+
+U64_MAX = 2**64 - 1
+#: The largest integer up to which Lua's numbers are exact.
+LUA_INTEGER_MAX = 2**53 - 1
+MAX_VISIBILITY_S = 43_200
+YEAR_S = 31_536_000
+
+MS = 1000  # ms in a second
+
+
+class Limits(NamedTuple):
+    """Settings that bound what a command may carry."""
+
+    max_body_bytes: int = 512 * 1024 * 1024
+
+
+Parse = Callable[[bytes, str, Limits], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class ValueType:
+    """``docs_type`` is the argument type of COMMAND DOCS; ``range`` a phrase such as "1 to 43200 seconds"."""
+
+    docs_type: str
+    range: str
+    parse: Parse
+    low: str = ""  #: an accepted value at the lower border, for tests
+    high: str = ""
+    below: str = ""  #: refused values next to the borders, where there are such
+    above: str = ""
+    words: tuple[str, ...] = ()  #: all that is accepted, where that is a few words
+
+
+_INTEGER = re.compile(rb"(?:0|[1-9][0-9]{0,19})\Z").match
+_SECONDS = re.compile(rb"(0|[1-9][0-9]{0,19})(?:\.([0-9]{1,30}))?\Z").match
+_ID = re.compile(rb"[1-9][0-9]{0,18}(?:-[1-9][0-9]{0,9})?\Z").match
+_CURSOR = re.compile(rb"(?:0|[1-9][0-9]{0,19})\Z").match
+_QUEUE = re.compile(rb"[^\x00-\x20\x7f{}]{1,255}\Z").match
+
+
+def seconds_to_ms(raw: bytes) -> int | None:
+    """Decimal seconds as milliseconds, None if malformed.  A part of a millisecond counts as a whole one.
+
+    Rounding up keeps the promise that nothing is due before its time: 0.0001 s is 1 ms, 1.0001 s is 1001 ms.
+    """
+    match = _SECONDS(raw)
+    if match is None:
+        return None
+    whole, fraction = match.groups()
+    ms = int(whole) * MS
+    if fraction:
+        digits = fraction.ljust(3, b"0")
+        ms += int(digits[:3]) + (digits[3:].strip(b"0") != b"")
+    return ms
+
+
+def _number(ms: int) -> str:
+    return f"{ms // MS}" if ms % MS == 0 else f"{ms / MS:g}"
+
+
+def seconds(low_ms: int, high_s: int, zero: str = "") -> ValueType:
+    """A duration in decimal seconds, handed on in ms.
+
+    ``zero`` says what 0 means where it is taken besides the range (for "no limit"), as in "0 for ever".
+    """
+    high_ms = high_s * MS
+    phrase = f"{_number(low_ms)} to {high_s} seconds" + (f", or {zero}" if zero else "")
+
+    def parse(raw: bytes, label: str, limits: Limits) -> bytes:
+        ms = seconds_to_ms(raw)
+        if ms is None or not (low_ms <= ms <= high_ms or (zero and ms == 0)):
+            raise CommandError(f"{label} must be {phrase}")
+        return b"%d" % ms
+
+    below = "" if low_ms == 0 else "0" if low_ms == 1 and not zero else _number(low_ms - 1) if low_ms > 1 else ""
+    return ValueType("double", phrase, parse, _number(low_ms), str(high_s), below, f"{high_s}.001")
+
+
+def integer(low: int, high: int, docs_type: str = "integer") -> ValueType:
+    """A whole number from ``low`` to ``high``, both included."""
+    phrase = f"an integer from {low} to {high}"
+
+    def parse(raw: bytes, label: str, limits: Limits) -> bytes:
+        if _INTEGER(raw) is None or not low <= int(raw) <= high:
+            raise CommandError(f"{label} must be {phrase}")
+        return raw
+
+    return ValueType(docs_type, phrase, parse, str(low), str(high), str(low - 1), str(high + 1))
+
+
+def text(low: int, high: int, docs_type: str = "string") -> ValueType:
+    """``low`` to ``high`` arbitrary bytes."""
+    phrase = f"{low} to {high} bytes"
+
+    def parse(raw: bytes, label: str, limits: Limits) -> bytes:
+        if not low <= len(raw) <= high:
+            raise CommandError(f"{label} must be {phrase} long")
+        return raw
+
+    return ValueType(docs_type, phrase + " long", parse, "x" * low, "x" * high, "x" * (low - 1), "x" * (high + 1))
+
+
+def words(*accepted: str) -> ValueType:
+    """One of a few words in any letter case, handed on in upper case."""
+    phrase = ", ".join(accepted[:-1]) + " or " + accepted[-1]
+    known = {word.encode() for word in accepted}
+
+    def parse(raw: bytes, label: str, limits: Limits) -> bytes:
+        word = raw.upper()
+        if word not in known:
+            raise CommandError(f"{label} must be {phrase}, not '{shown(raw)}'")
+        return word
+
+    return ValueType("string", phrase, parse, accepted[0], accepted[-1].lower(), accepted[0] + "X", "0", accepted)
+
+
+def _parse_queue(raw: bytes, label: str, limits: Limits) -> bytes:
+    if _QUEUE(raw) is None or not (raw.isascii() or _is_plain_unicode(raw)):
+        raise CommandError(f"invalid queue name '{shown(raw)}'")
+    return raw
+
+
+def _is_plain_unicode(raw: bytes) -> bool:
+    """Whether ``raw`` has no white space or control characters beyond ASCII; bytes that are not UTF-8 have none."""
+    try:
+        name = raw.decode()
+    except UnicodeDecodeError:
+        return True
+    return not any(char.isspace() or unicodedata.category(char) in ("Cc", "Zs", "Zl", "Zp") for char in name)
+
+
+def _parse_id(raw: bytes, label: str, limits: Limits) -> bytes:
+    if _ID(raw) is None:
+        raise CommandError(f"invalid id '{shown(raw)}'")
+    return raw
+
+
+def _parse_cursor(raw: bytes, label: str, limits: Limits) -> bytes:
+    if _CURSOR(raw) is None or int(raw) > U64_MAX:
+        raise CommandError(f"invalid cursor '{shown(raw)}'")
+    return raw
+
+
+def _parse_body(raw: bytes, label: str, limits: Limits) -> bytes:
+    if len(raw) > limits.max_body_bytes:
+        raise CommandError(f"{label} is larger than max_body_bytes ({limits.max_body_bytes})")
+    return raw
+
+
+QUEUE = ValueType(
+    "key",
+    "1 to 255 bytes without braces, white space or control characters",
+    _parse_queue,
+    "q",
+    "q" * 255,
+    "a b",
+    "q" * 256,
+)
+ID = ValueType("string", "a message id (7) or a receipt (7-1)", _parse_id, "1", "9" * 19 + "-" + "9" * 10, "0", "1-0")
+CURSOR = ValueType("integer", "0 to start, then what the last reply began with", _parse_cursor, "0", str(U64_MAX), "x")
+BODY = ValueType("string", "any bytes, at most max_body_bytes", _parse_body, "", "body")
+PATTERN = text(1, 1024, "pattern")
+COMMAND_NAME = text(1, 64)
+
+VISIBILITY = seconds(1 * MS, MAX_VISIBILITY_S)  #: of a queue, and of EXTEND
+LEASE = seconds(1, MAX_VISIBILITY_S)  #: of one message or one POP: may be shorter than a queue's
+DELAY = seconds(0, U64_MAX)
+SPAN = seconds(1, U64_MAX)  #: a time to live or a window: nothing can last 0 s
+RETENTION = seconds(60 * MS, YEAR_S, zero="0 for ever")
+UNIX_MS = integer(0, U64_MAX, "unix-time")
+ATTEMPTS = integer(1, 1000)
+BATCH = integer(1, 10_000)  #: COUNT: bounds what one call reads and what its reply holds

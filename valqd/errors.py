@@ -1,0 +1,33 @@
+"""Errors that reach a client as a RESP error reply.  Each class owns the code that the reply starts with."""
+
+from __future__ import annotations
+
+#: How much of a client's own bytes an error repeats, before escaping.
+MAX_SHOWN_BYTES = 64
+
+
+def shown(raw: bytes) -> str:
+    r"""``raw`` as an error text may repeat it: ASCII, control and other bytes as ``\xHH``, cut at MAX_SHOWN_BYTES.
+
+    A client's bytes must neither end the error line early nor fill the reply.
+    """
+    text = "".join(chr(b) if 0x20 <= b < 0x7F and b != 0x5C else f"\\x{b:02x}" for b in raw[:MAX_SHOWN_BYTES])
+    return text if len(raw) <= MAX_SHOWN_BYTES else text + "..."
+
+
+class CommandError(Exception):
+    """A command that cannot be run as it was sent.  The connection goes on.
+
+    ``text`` is the sentence after the code; ``str(error)`` is both, as in the reply without its ``-``.
+    """
+
+    code = "ERR"
+
+    def __init__(self, text: str, code: str = "ERR") -> None:
+        self.code = code
+        self.text = text
+        super().__init__(f"{code} {text}")
+
+    def resp(self) -> bytes:
+        """The reply.  A line break in the text would end it early, so it becomes a space."""
+        return f"-{self.code} {self.text}".replace("\r", " ").replace("\n", " ").encode() + b"\r\n"

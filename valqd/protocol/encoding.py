@@ -1,0 +1,75 @@
+"""Values to RESP2 or RESP3 bytes, for what the daemon answers itself (HELP, COMMAND, HELLO, errors).
+
+Queue replies are encoded by the functions in Valkey and never pass through here.  Knows nothing of commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from valqd.errors import CommandError
+
+
+class Status(str):
+    """Text sent as a simple string (``+OK``); line breaks are not allowed in it."""
+
+    __slots__ = ()
+
+
+class Set(tuple["Value", ...]):
+    """Elements sent as a set (``~``) in RESP3 and as an array in RESP2; their order is kept."""
+
+    __slots__ = ()
+
+
+Scalar: TypeAlias = bool | int | float | bytes | str | CommandError | None
+Value: TypeAlias = "Scalar | Sequence[Value] | Mapping[str, Value] | Mapping[bytes, Value]"
+
+
+def encode(value: Value, resp: int) -> bytes:
+    """The reply bytes of ``value`` for protocol version ``resp`` (2 or 3).
+
+    bytes and str are bulk strings (str as UTF-8), ``Status`` a simple string, list and tuple an array, dict a map,
+    bool a boolean (an integer in RESP2), float a double (a bulk string in RESP2), ``CommandError`` an error.
+    Raises TypeError for anything else.
+    """
+    out: list[bytes] = []
+    _append(out, value, resp)
+    return b"".join(out)
+
+
+def _append(out: list[bytes], value: Value, resp: int) -> None:
+    if isinstance(value, bytes):
+        out.append(b"$%d\r\n%b\r\n" % (len(value), value))
+    elif isinstance(value, Status):
+        if "\r" in value or "\n" in value:
+            raise ValueError("a simple string holds a line break")
+        out.append(b"+%b\r\n" % value.encode())
+    elif isinstance(value, str):
+        _append(out, value.encode(), resp)
+    elif isinstance(value, bool):
+        out.append((b"#t\r\n" if value else b"#f\r\n") if resp == 3 else b":%d\r\n" % value)
+    elif isinstance(value, int):
+        out.append(b":%d\r\n" % value)
+    elif isinstance(value, float):
+        text = repr(value).removesuffix(".0")
+        if resp == 3:
+            out.append(b",%b\r\n" % text.encode())
+        else:
+            _append(out, text.encode(), resp)
+    elif value is None:
+        out.append(b"_\r\n" if resp == 3 else b"$-1\r\n")
+    elif isinstance(value, CommandError):
+        out.append(value.resp())
+    elif isinstance(value, Mapping):
+        out.append(b"%%%d\r\n" % len(value) if resp == 3 else b"*%d\r\n" % (2 * len(value)))
+        for key, item in value.items():
+            _append(out, key, resp)
+            _append(out, item, resp)
+    elif isinstance(value, list | tuple):
+        out.append((b"~%d\r\n" if resp == 3 and isinstance(value, Set) else b"*%d\r\n") % len(value))
+        for item in value:
+            _append(out, item, resp)
+    else:
+        raise TypeError(f"no RESP form for {type(value).__name__}")
