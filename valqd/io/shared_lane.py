@@ -1,0 +1,320 @@
+"""The multiplexed backend connections: one for each identity that clients proved to be.
+
+    sessions ──join──▶ Coalescer ──one write a turn──▶ Valkey ──replies in order──▶ Coalescer ──▶ sessions
+
+A lane authenticates as its clients did, never as the daemon.  When its connection is lost, calls that were sent get an
+error that says they may have been applied, others get NOBACKEND; the lane reconnects by itself.  Bounds: beyond
+MAX_BACKLOG_BYTES of requests unanswered, clients that send more are not read from until half of it is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from valqd.errors import BackendDown
+from valqd.io.backend import Backend, ReplyProtocol
+from valqd.io.outbox import Outbox
+from valqd.protocol.coalescer import Coalescer, bulk, error_line
+from valqd.protocol.session import Identity, encode_request
+
+MAX_BACKLOG_BYTES = 32 << 20
+MAX_BACKLOG_CALLS = 10_000
+_CONNECT_TIMEOUT_S = 5.0
+_RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5)
+#: A lane that no client uses is closed after this long.
+_IDLE_S = 30.0
+
+
+class Paused(Protocol):
+    """A client that waits for room in a lane."""
+
+    def lane_has_room(self) -> None:
+        """Read from the client again."""
+
+
+class _Connection(ReplyProtocol):
+    def __init__(self, lane: SharedLane) -> None:
+        super().__init__()
+        self._lane = lane
+
+    def reply_received(self, reply: Any) -> None:
+        self._lane.reply_received(reply)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._lane.batch_done()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lane.connection_lost(self)
+
+
+class SharedLane:
+    """One identity's lane.  ``up`` is True while its connection stands, and before the first attempt has failed."""
+
+    def __init__(self, lanes: SharedLanes, identity: Identity) -> None:
+        self._lanes = lanes
+        self.identity = identity
+        self.coalescer = Coalescer()
+        self.up = True
+        self.users = 0
+        self.refused: bytes | None = None  #: the backend's error reply to this identity
+        self._connection: _Connection | None = None
+        self._greetings = 0  # replies to AUTH and SELECT still to come
+        self._flush_planned = False
+        self._paused: set[Paused] = set()
+        self._proofs: list[Callable[[bytes | None], None]] = []
+        self._closed = False
+        self._task = asyncio.ensure_future(self._stay_connected())
+
+    # ---- connection
+
+    async def _stay_connected(self) -> None:
+        attempt = 0
+        while not self._closed:
+            connection = _Connection(self)
+            with contextlib.suppress(OSError):
+                await self._lanes.backend.connect(lambda: connection, _CONNECT_TIMEOUT_S)
+            if connection.transport is None:
+                self._down()
+                self._answer_proofs(BackendDown().resp())
+            else:
+                self._greet(connection)
+                await self._ended.wait()
+                if self.refused is not None:
+                    self._lanes.discard(self)
+                    return
+                if attempt == 0 or self._was_up:
+                    attempt = 0
+            await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
+            attempt += 1
+
+    def _greet(self, connection: _Connection) -> None:
+        """Send the identity; calls follow when it is accepted."""
+        self._connection = connection
+        self._ended = asyncio.Event()
+        self._was_up = False
+        identity = self.identity
+        requests: list[list[bytes]] = []
+        if identity.password is not None:
+            requests.append([b"AUTH", *([identity.user] if identity.user is not None else []), identity.password])
+        if identity.db:
+            requests.append([b"SELECT", b"%d" % identity.db])
+        self._greetings = len(requests)
+        if requests:
+            assert connection.transport is not None
+            connection.transport.write(b"".join([encode_request(request) for request in requests]))
+        else:
+            self._accepted()
+
+    def _accepted(self) -> None:
+        self.up = self._was_up = True
+        self._answer_proofs(None)
+        self._plan_flush()
+        self._lanes.lane_up(self)
+
+    def _answer_proofs(self, error: bytes | None) -> None:
+        proofs, self._proofs = self._proofs, []
+        for done in proofs:
+            done(error)
+
+    def _down(self) -> None:
+        self.up = False
+        self.coalescer.fail_all(BackendDown(under_way=True).resp(), BackendDown().resp())
+        self._resume_paused()
+        self._lanes.outbox.flush()
+
+    def connection_lost(self, connection: _Connection) -> None:
+        """The backend closed, or went away."""
+        if connection is not self._connection:
+            return
+        self._connection = None
+        self._down()
+        if self._greetings and self.refused is None:
+            self._answer_proofs(BackendDown().resp())
+        self._ended.set()
+
+    def close(self) -> None:
+        """Stop for good."""
+        self._closed = True
+        self._task.cancel()
+        connection, self._connection = self._connection, None
+        if connection is not None and connection.transport is not None:
+            connection.transport.abort()
+
+    # ---- replies
+
+    def reply_received(self, reply: Any) -> None:
+        """One reply of the backend, in order."""
+        if self._greetings:
+            self._greetings -= 1
+            if isinstance(reply, Exception):
+                if self.refused is None:
+                    self.refused = error_line(reply)
+                    self._answer_proofs(self.refused)
+                    if self._connection is not None and self._connection.transport is not None:
+                        self._connection.transport.close()
+            elif not self._greetings and self.refused is None:
+                self._accepted()
+        elif self.coalescer.sent:
+            self.coalescer.deliver(reply)
+        # else: an error that the backend sends before it closes the connection
+
+    def batch_done(self) -> None:
+        """All replies of one read were dealt out."""
+        coalescer = self.coalescer
+        if coalescer.must_resend:
+            self._lanes.load_library(self._resend)
+        if self._paused and self._has_room(0.5):
+            self._resume_paused()
+        self._lanes.outbox.flush()
+
+    def _resend(self) -> None:
+        if self.coalescer.must_resend and self._connection is not None and self._connection.transport is not None:
+            self._connection.transport.write(b"".join(self.coalescer.resend()))
+            self._plan_flush()
+
+    # ---- requests
+
+    def wake(self) -> None:
+        """Calls were joined: send them at the end of this turn."""
+        if not self._flush_planned:
+            self._plan_flush()
+
+    def _plan_flush(self) -> None:
+        self._flush_planned = True
+        self._lanes.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_planned = False
+        coalescer = self.coalescer
+        connection = self._connection
+        if connection is None or connection.transport is None or self._greetings or coalescer.recovering:
+            return  # sent when the connection is ready
+        if not coalescer.idle:
+            requests = coalescer.take()
+            connection.transport.write(requests[0] if len(requests) == 1 else b"".join(requests))
+
+    def _has_room(self, share: float) -> bool:
+        coalescer = self.coalescer
+        return (
+            coalescer.backlog_bytes < MAX_BACKLOG_BYTES * share and len(coalescer.sent) < MAX_BACKLOG_CALLS * share
+        )
+
+    def full_for(self, client: Paused) -> bool:
+        """Whether ``client`` must wait; it is told by ``lane_has_room``."""
+        if self._has_room(1):
+            return False
+        self._paused.add(client)
+        return True
+
+    def _resume_paused(self) -> None:
+        paused, self._paused = self._paused, set()
+        for client in paused:
+            client.lane_has_room()
+
+    # ---- identities
+
+    def prove(self, request: bytes, done: Callable[[bytes | None], None]) -> None:
+        """Have the backend check the identity (again); ``done`` gets its error reply or None."""
+        if self._connection is None or self._greetings:
+            self._proofs.append(done)
+        else:
+            self.coalescer.lone(_Proof(done), request, _proof_shape)
+            self.wake()
+
+
+def _proof_shape(reply: Any) -> bytes:
+    return error_line(reply) if isinstance(reply, Exception) else bulk(b"OK")
+
+
+class _Proof:
+    """The recipient of a repeated AUTH or SELECT."""
+
+    def __init__(self, done: Callable[[bytes | None], None]) -> None:
+        self._done = done
+        self.last_seq = 0
+        self.last_call: Any = None
+        self.gone = False
+
+    def answer(self, data: bytes) -> None:
+        self._done(data if data[:1] == b"-" else None)
+
+    def undelivered(self, route: Any, data: bytes) -> None:
+        """Nothing is popped for a proof."""
+
+
+class SharedLanes:
+    """The lanes of one worker process, by identity."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        outbox: Outbox,
+        load: Callable[[], Awaitable[None]],
+        lane_up: Callable[[SharedLane], None],
+        lane_refused: Callable[[SharedLane], None],
+    ) -> None:
+        self.backend = backend
+        self.outbox = outbox
+        self.loop = asyncio.get_running_loop()
+        self.lane_up = lane_up
+        self._load = load
+        self._lane_refused = lane_refused
+        self._lanes: dict[Identity, SharedLane] = {}
+        self._loading: asyncio.Task[None] | None = None
+        self._load_waiters: list[Callable[[], None]] = []
+
+    def get(self, identity: Identity) -> SharedLane:
+        """The identity's lane; opened if there is none."""
+        lane = self._lanes.get(identity)
+        if lane is None:
+            lane = self._lanes[identity] = SharedLane(self, identity)
+        return lane
+
+    def prove(self, identity: Identity, request: bytes, done: Callable[[bytes | None], None]) -> None:
+        """Check an identity with the backend."""
+        lane = self.get(identity)
+        lane.prove(request, done)
+        if not lane.users:
+            self.loop.call_later(_IDLE_S, self._close_if_idle, lane)
+
+    def leave(self, lane: SharedLane) -> None:
+        """A client of ``lane`` is gone, or has become another."""
+        lane.users -= 1
+        if not lane.users and lane.identity != Identity():
+            self.loop.call_later(_IDLE_S, self._close_if_idle, lane)
+
+    def _close_if_idle(self, lane: SharedLane) -> None:
+        if not lane.users and not lane.coalescer.sent and lane.coalescer.idle:
+            lane.close()
+            self.discard(lane)
+
+    def discard(self, lane: SharedLane) -> None:
+        """Forget a lane that was refused or closed."""
+        if self._lanes.get(lane.identity) is lane:
+            del self._lanes[lane.identity]
+        if lane.refused is not None:
+            self._lane_refused(lane)
+
+    def load_library(self, done: Callable[[], None]) -> None:
+        """Load the functions into the backend, then call ``done``; calls that come meanwhile share one load."""
+        self._load_waiters.append(done)
+        if self._loading is None or self._loading.done():
+            self._loading = asyncio.ensure_future(self._load_and_tell())
+
+    async def _load_and_tell(self) -> None:
+        with contextlib.suppress(Exception):  # the calls that are repeated then get Valkey's own error
+            await self._load()
+        waiters, self._load_waiters = self._load_waiters, []
+        for done in waiters:
+            done()
+        self.outbox.flush()
+
+    def close(self) -> None:
+        """Close all."""
+        for lane in list(self._lanes.values()):
+            lane.close()
+        self._lanes.clear()

@@ -1,0 +1,98 @@
+"""Sees to it that leases, delays, dead letters and retention end by themselves, when nobody pops.
+
+Every worker asks for the sweeper's lease; the one that holds it sweeps for all.  Which queue needs a sweep, and when, the
+functions remember in the backend's memory (volatile): who gets the lease anew looks at every queue once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+
+from valqd.commands.request import queue_key
+from valqd.io.control import Control, ControlLost
+
+_LEADER_TICK_S = 0.1
+_FOLLOWER_TICK_S = 0.25
+_LEASE_MS = 600
+_DUE_LIMIT = 1000
+_SWEEP_LIMIT = 1000
+_SCAN_COUNT = 1000
+
+log = logging.getLogger(__name__)
+
+
+class Sweeper:
+    """One worker's sweeper."""
+
+    def __init__(self, control: Control, daemon: bytes) -> None:
+        self._control = control
+        self._daemon = daemon
+        self._dbs: list[int] = [0]
+        self._task = asyncio.ensure_future(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                pause_s = await self._tick()
+            except ControlLost:
+                pause_s = _FOLLOWER_TICK_S
+            except Exception:
+                log.exception("sweep failed")
+                pause_s = 1.0
+            await asyncio.sleep(pause_s)
+
+    async def _tick(self) -> float:
+        call = [b"FCALL", b"valq1_due", b"0", self._daemon, b"%d" % _LEASE_MS, b"%d" % _DUE_LIMIT]
+        reply = await self._control.call(call)
+        if reply is None:
+            return _FOLLOWER_TICK_S
+        if isinstance(reply, Exception):
+            if str(reply) == "ERR Function not found":
+                await self._control.load_library()
+            else:
+                log.warning("cannot sweep: %s", reply)
+            return _FOLLOWER_TICK_S
+        fresh, _, *names = reply
+        if fresh:
+            await self._sweep_all()
+        elif names:
+            await self._find_dbs()
+        for db in self._dbs:
+            await self._sweep(db, [queue_key(name) for name in names], reset=False)
+        return _LEADER_TICK_S if len(names) < _DUE_LIMIT else 0.0
+
+    async def _find_dbs(self) -> None:
+        info = await self._control.call([b"INFO", b"keyspace"])
+        text = bytes(getattr(info, "data", info) if not isinstance(info, Exception) else b"").decode()
+        self._dbs = [int(db) for db in re.findall(r"^db(\d+):", text, re.MULTILINE)]
+
+    async def _sweep_all(self) -> None:
+        await self._find_dbs()
+        for db in self._dbs:
+            cursor = b"0"
+            while True:
+                scan = [b"SCAN", cursor, b"MATCH", b"valq:{*}:queue", b"COUNT", b"%d" % _SCAN_COUNT, b"TYPE", b"hash"]
+                (reply,) = await self._control.calls([scan], db)
+                if isinstance(reply, Exception):
+                    log.warning("cannot look for queues: %s", reply)
+                    return
+                cursor, keys = reply
+                await self._sweep(db, keys, reset=True)
+                if cursor == b"0":
+                    break
+
+    async def _sweep(self, db: int, keys: list[bytes], reset: bool) -> None:
+        """Sweep each queue until nothing is left to do, a bounded step at a time."""
+        flag = b"1" if reset else b""
+        while keys:
+            limit = b"%d" % _SWEEP_LIMIT
+            calls = [[b"FCALL", b"valq1_sweep", b"1", key, flag, limit] for key in keys]
+            replies = await self._control.calls(calls, db)
+            keys = [key for key, more in zip(keys, replies, strict=True) if more == 1]
+            flag = b""
+
+    def close(self) -> None:
+        """Stop."""
+        self._task.cancel()

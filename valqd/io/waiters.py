@@ -1,0 +1,347 @@
+"""Clients that wait in POP … BLOCK and MPOP … BLOCK: parked here, costing the backend nothing.
+
+    block ─▶ one POP (probe) ─▶ got something ─▶ answered
+                             └▶ nothing ─▶ parked ─▶ arm: "this daemon waits on q" ─▶ ready after all? wake
+                                             ▲                                      └▶ earliest timer of q ─▶ wake then
+        another client's push, anywhere ─▶ function sets this daemon's wake key ─▶ tracked: invalidation ─▶ wake
+        wake: POPs for the first waiters; as many as get something are answered, the rest stay where they are
+
+Waiters of one queue are served first come first served.  Registration in the backend is volatile and repeated every REARM_S,
+which also makes good a wake-up that was lost with a connection.  Bounds: one entry a waiting client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from valqd.commands.request import Request, function_call, queue_key
+from valqd.io.control import Control, ControlLost
+from valqd.io.shared_lane import SharedLane
+from valqd.protocol.coalescer import Call, Route, error_line
+from valqd.protocol.session import Shared, encode_request, join_merged
+
+if TYPE_CHECKING:
+    from valqd.io.client import Client
+
+REARM_S = 1.0
+#: A daemon that no longer repeats its registration is forgotten after this long.
+_REGISTRATION_MS = 3000
+#: How many waiters a wake serves first; four times as many each time that all of them got something.
+_FIRST_BATCH = 4
+_LARGEST_BATCH = 256
+_ARM_BATCH = 500
+
+log = logging.getLogger(__name__)
+
+#: A queue as waiters know it: database and name.
+QueueId = tuple[int, bytes]
+
+
+class Waiter:
+    """One blocked command: the recipient of its POPs."""
+
+    __slots__ = (
+        "_client", "_handle", "_lane", "_nothing", "_waiters", "gone", "in_flight", "last_call", "last_seq", "over",
+        "parked", "queues", "request",
+    )  # fmt: skip
+
+    def __init__(self, waiters: Waiters, client: Client, lane: SharedLane, request: Request) -> None:
+        self._waiters = waiters
+        self._client = client
+        self._lane = lane
+        self.request = request
+        self.queues: list[QueueId] = [(lane.identity.db, queue) for queue in request.queues]
+        resp = client.session.resp
+        self._nothing = b"*0\r\n" if request.args[0] else b"$-1\r\n" if resp == 2 else b"_\r\n"
+        self._handle: asyncio.TimerHandle | None = None
+        self.last_seq = 0
+        self.last_call: Call | None = None
+        self.gone = False
+        self.over = False  # timed out: answer with what the POP under way brings
+        self.in_flight = False
+        self.parked = False
+        if request.block_ms:
+            self._handle = asyncio.get_running_loop().call_later(request.block_ms / 1000, self._time_out)
+
+    def pop(self) -> bool:
+        """Ask the backend; False if it cannot be asked now."""
+        if self.in_flight or not self._lane.up:
+            return False
+        self.in_flight = True
+        request, shared = self.request, self._waiters.shared
+        resp = self._client.session.resp
+        if request.merge is not None:
+            route = shared.routes.get(request.merge.function, request.queues[0], True, request.merge.fixed)
+            join_merged(self._lane.coalescer, self, route, request, resp)
+        else:
+            call = encode_request(function_call(request, b"e%d" % resp, shared.auto_create))
+            self._lane.coalescer.lone(self, call, self._shape)
+        self._lane.wake()
+        return True
+
+    def _shape(self, reply: Any) -> bytes:
+        if isinstance(reply, Exception):
+            return error_line(reply)
+        data: bytes = b"".join(reply) if type(reply) is list else reply
+        if self.gone and data != self._nothing:
+            self._waiters.release(self._lane, b"", data)
+        return data
+
+    def answer(self, data: bytes) -> None:
+        """What a POP brought."""
+        self.in_flight = False
+        if self.gone:
+            self._waiters.popped(self, served=False)
+        elif data == self._nothing or data.startswith(b"-NOBACKEND"):
+            if self.over:
+                self._end(self._nothing)
+            else:
+                self._waiters.park(self)
+            self._waiters.popped(self, served=False)
+        else:
+            self._end(data)
+            self._waiters.popped(self, served=True)
+
+    def undelivered(self, route: Route, data: bytes) -> None:
+        """The client left while messages were on their way to it."""
+        self._waiters.release(self._lane, route.queue, data)
+
+    def client_gone(self) -> None:
+        """Forget this waiter; messages that are on their way to it go back."""
+        self.gone = True
+        self._leave()
+
+    def _time_out(self) -> None:
+        if self.in_flight:
+            self.over = True
+        elif not self.gone:
+            self._end(self._nothing)
+
+    def _leave(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._waiters.unpark(self)
+        self._client.waiter = None
+
+    def _end(self, data: bytes) -> None:
+        self._leave()
+        self._client.session.finish(data)
+
+    def stop(self) -> None:
+        """End the wait as if its time were over."""
+        if not self.gone:
+            self._time_out()
+
+
+class Waiters:
+    """All waiting clients of one worker process."""
+
+    def __init__(self, control: Control, shared: Shared, daemon: bytes, release: Any) -> None:
+        self.shared = shared
+        self.release = release
+        self._control = control
+        self._daemon = daemon
+        self._parked: dict[QueueId, dict[Waiter, None]] = {}
+        self._waking: dict[QueueId, _Wake] = {}
+        self._timers: dict[QueueId, asyncio.TimerHandle] = {}
+        self._to_arm: set[QueueId] = set()
+        self._to_disarm: set[QueueId] = set()
+        self._arming = asyncio.Event()
+        self._tasks = [asyncio.ensure_future(self._keep_armed()), asyncio.ensure_future(self._arm_when_asked())]
+        control.connected.append(self._arm_all)
+
+    def block(self, client: Client, request: Request) -> Waiter:
+        """Start a wait; the client's session is held until it ends."""
+        lane = client.session.lane
+        assert isinstance(lane, SharedLane)
+        waiter = Waiter(self, client, lane, request)
+        if any(queue in self._parked for queue in waiter.queues):  # others came first
+            self.park(waiter)
+        else:
+            waiter.pop()
+        return waiter
+
+    def park(self, waiter: Waiter) -> None:
+        """Wait for a wake-up, at the end of the line, or where it stood."""
+        if not waiter.parked:
+            waiter.parked = True
+            for queue in waiter.queues:
+                self._parked.setdefault(queue, {})[waiter] = None
+                self._ask_to_arm(queue)
+
+    def unpark(self, waiter: Waiter) -> None:
+        """The wait is over."""
+        if waiter.parked:
+            waiter.parked = False
+            for queue in waiter.queues:
+                line = self._parked[queue]
+                del line[waiter]
+                if not line:
+                    del self._parked[queue]
+                    self._to_disarm.add(queue)
+                    self._arming.set()
+                    if timer := self._timers.pop(queue, None):
+                        timer.cancel()
+
+    # ---- waking
+
+    def invalidated(self, keys: list[bytes]) -> None:
+        """Wake keys of this daemon were set (or the backend forgot what it tracked)."""
+        suffix = b"}:wake:" + self._daemon
+        for key in keys:
+            if key.startswith(b"valq:{") and key.endswith(suffix):
+                name = key[6 : -len(suffix)]
+                found = [queue for queue in self._parked if queue[1] == name] if len(self._parked) < 64 else [
+                    (db, name) for db in {queue[0] for queue in self._parked} if (db, name) in self._parked
+                ]  # fmt: skip
+                for queue in found:
+                    self.wake(queue)
+                if not found:
+                    self._to_disarm.add((0, name))
+                    self._arming.set()
+
+    def wake(self, queue: QueueId) -> None:
+        """Something may be ready: serve the first in line."""
+        wake = self._waking.get(queue)
+        if wake is not None:
+            wake.again = True
+        elif queue in self._parked:
+            self._waking[queue] = _Wake()
+            self._serve(queue)
+
+    def _serve(self, queue: QueueId) -> None:
+        wake = self._waking[queue]
+        line = self._parked.get(queue, {})
+        wake.again = False
+        wake.all_served = True
+        asked = 0
+        for waiter in list(line):
+            if asked == wake.batch:
+                break
+            if waiter.pop():
+                wake.asked.add(waiter)
+                asked += 1
+        if not asked:
+            del self._waking[queue]
+            if line:
+                self._ask_to_arm(queue)
+
+    def popped(self, waiter: Waiter, served: bool) -> None:
+        """A POP was answered: when it was the last of its wake, go on or arm again."""
+        for queue in waiter.queues:
+            wake = self._waking.get(queue)
+            if wake is None or waiter not in wake.asked:
+                continue
+            wake.asked.discard(waiter)
+            wake.all_served = wake.all_served and served
+            if wake.asked:
+                continue
+            if (wake.all_served or wake.again) and queue in self._parked:
+                wake.batch = min(wake.batch * 4, _LARGEST_BATCH)
+                self._serve(queue)
+            else:
+                del self._waking[queue]
+                if queue in self._parked:
+                    self._ask_to_arm(queue)
+
+    # ---- registration in the backend
+
+    def _ask_to_arm(self, queue: QueueId) -> None:
+        self._to_arm.add(queue)
+        self._arming.set()
+
+    def lane_up(self) -> None:
+        """A shared lane stands (again): what became ready meanwhile is found by registering again."""
+        self._arm_all()
+
+    def _arm_all(self) -> None:
+        for queue in self._parked:
+            self._ask_to_arm(queue)
+
+    async def _keep_armed(self) -> None:
+        while True:
+            await asyncio.sleep(REARM_S)
+            self._arm_all()
+
+    async def _arm_when_asked(self) -> None:
+        while True:
+            await self._arming.wait()
+            self._arming.clear()
+            await asyncio.sleep(0)  # all who ask in this turn
+            arm, self._to_arm = self._to_arm, set()
+            disarm, self._to_disarm = self._to_disarm, set()
+            try:
+                for db, names in _by_db(queue for queue in arm if queue in self._parked):
+                    await self._arm(db, names)
+                for db, names in _by_db(queue for queue in disarm if queue not in self._parked):
+                    await self._disarm(db, names)
+            except ControlLost:
+                continue  # all is armed again when the connection is back
+
+    async def _arm(self, db: int, names: list[bytes]) -> None:
+        keys = [queue_key(name) for name in names]
+        watch = [b"MGET", *(b"valq:{%b}:wake:%b" % (name, self._daemon) for name in names)]
+        call = [b"FCALL", b"valq1_arm", b"%d" % len(keys), *keys, self._daemon, b"%d" % _REGISTRATION_MS]
+        _, reply = await self._control.calls([watch, call], db)
+        if not isinstance(reply, list):
+            log.warning("cannot register for wake-ups: %s", reply)
+            if str(reply) == "ERR Function not found":
+                await self._control.load_library()
+                self._arm_all()
+            return
+        for name, (ready, next_ms) in zip(names, reply, strict=True):
+            queue = (db, name)
+            if timer := self._timers.pop(queue, None):
+                timer.cancel()
+            if ready:
+                self.wake(queue)
+            elif next_ms >= 0 and queue in self._parked:
+                loop = asyncio.get_running_loop()
+                self._timers[queue] = loop.call_later((next_ms + 1) / 1000, self._timer, queue)
+
+    def _timer(self, queue: QueueId) -> None:
+        del self._timers[queue]
+        self.wake(queue)
+
+    async def _disarm(self, db: int, names: list[bytes]) -> None:
+        keys = [queue_key(name) for name in names]
+        count = b"%d" % len(keys)
+        requests = [[b"FCALL", b"valq1_disarm", count, *keys, self._daemon]]
+        requests += [[b"FCALL", b"valq1_pass_on", b"1", key] for key in keys]
+        await self._control.calls(requests, db)
+
+    # ---- the end
+
+    def stop_all(self) -> None:
+        """Unblock everyone (shutdown)."""
+        for waiter in {waiter for line in self._parked.values() for waiter in line}:
+            waiter.stop()
+
+    def close(self) -> None:
+        """Stop the tasks."""
+        for task in self._tasks:
+            task.cancel()
+        for timer in self._timers.values():
+            timer.cancel()
+
+
+class _Wake:
+    """One wake under way: the waiters asked for, and whether all of them got something."""
+
+    def __init__(self) -> None:
+        self.batch = _FIRST_BATCH
+        self.asked: set[Waiter] = set()
+        self.all_served = True
+        self.again = False
+
+
+def _by_db(queues: Any) -> list[tuple[int, list[bytes]]]:
+    """Batches of names, by database."""
+    by_db: dict[int, list[bytes]] = {}
+    for db, name in queues:
+        by_db.setdefault(db, []).append(name)
+    return [
+        (db, names[start : start + _ARM_BATCH]) for db, names in by_db.items() for start in range(0, len(names), _ARM_BATCH)
+    ]

@@ -1,0 +1,181 @@
+"""One worker process: the listening socket, its clients, and everything they share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+from valqd.commands.grammar import Limits
+from valqd.config import Settings
+from valqd.io.backend import Backend
+from valqd.io.client import Client
+from valqd.io.control import Control
+from valqd.io.outbox import Outbox
+from valqd.io.shared_lane import SharedLane, SharedLanes
+from valqd.io.sweeper import Sweeper
+from valqd.io.waiters import Waiters
+from valqd.protocol.coalescer import Route, bulk
+from valqd.protocol.session import Identity, Shared, parse_popped
+
+#: File descriptors beyond the clients' own: listening, lanes, control, logs.
+_SPARE_FILES = 128
+_TICK_S = 0.02
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """What the clients of one process share."""
+
+    def __init__(self, settings: Settings, backend: Backend, number: int = 0) -> None:
+        self.settings = replace(settings, max_clients=_raise_file_limit(settings.max_clients))
+        self.backend = backend
+        self.clients: set[Client] = set()
+        self.outbox = Outbox(asyncio.get_running_loop())
+        self.shared = Shared(settings.auto_create_argument, Limits(max_body_bytes=settings.max_body_bytes))
+        self._ids = count(number * 1_000_000_000 + 1)
+        self._releaser = _Releaser()
+        daemon = b"%b-%d" % (os.urandom(6).hex().encode(), number)
+        self.control = Control(backend, self._invalidated)
+        self.lanes = SharedLanes(
+            replace(backend, user=None, password=None),  # clients bring their own credentials
+            self.outbox,
+            self.control.load_library,
+            self._lane_up,
+            self._lane_refused,
+        )
+        self.waiters = Waiters(self.control, self.shared, daemon, self.release)
+        self._daemon = daemon
+        self._sweeper: Sweeper | None = None
+
+    def next_client_id(self) -> int:
+        """A number that no other client of this daemon has."""
+        return next(self._ids)
+
+    async def run(self, listening: socket.socket, ready: Callable[[], None], tick: Callable[[], None]) -> None:
+        """Serve until SIGTERM or SIGINT; ``tick`` runs about every half second.  Raises StartError."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await self.control.start()
+        self._sweeper = Sweeper(self.control, self._daemon)
+        self.lanes.get(Identity())
+        server = await self._serve(listening)
+        ready()
+        while not stop.is_set():
+            tick()
+            try:
+                async with asyncio.timeout(0.5):
+                    await stop.wait()
+            except TimeoutError:
+                continue
+        server.close()
+        await self._finish()
+
+    async def _serve(self, listening: socket.socket) -> asyncio.AbstractServer:
+        loop = asyncio.get_running_loop()
+        if listening.family == socket.AF_UNIX:
+            return await loop.create_unix_server(lambda: Client(self), sock=listening, backlog=1024)
+        return await loop.create_server(lambda: Client(self), sock=listening, backlog=1024)
+
+    async def _finish(self) -> None:
+        """Answer what is under way, within shutdown_timeout; then close."""
+        for client in self.clients:
+            client.stop_reading()
+        self.waiters.stop_all()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.settings.shutdown_timeout - 0.5
+        while any(client.busy for client in self.clients) and loop.time() < deadline:
+            await asyncio.sleep(_TICK_S)
+        self.outbox.flush()
+        for client in list(self.clients):
+            client.close()
+        while self.clients and loop.time() < deadline:
+            await asyncio.sleep(_TICK_S)
+        if self._sweeper is not None:
+            self._sweeper.close()
+        self.waiters.close()
+        self.lanes.close()
+        await self.control.close()
+
+    # ---- what the parts tell each other
+
+    def _invalidated(self, keys: list[bytes]) -> None:
+        self.waiters.invalidated(keys)
+
+    def _lane_up(self, lane: SharedLane) -> None:
+        self.waiters.lane_up()
+
+    def _lane_refused(self, lane: SharedLane) -> None:
+        """The backend no longer knows this identity: Valkey would have closed its clients."""
+        for client in list(self.clients):
+            if client.session.lane is lane:
+                client.close()
+
+    def release(self, lane: SharedLane, queue: bytes, data: bytes) -> None:
+        """Messages were popped for a client that is gone: give them back, and their attempts."""
+        receipts: dict[bytes, list[bytes]] = {}
+        for reply in parse_popped(data):
+            messages = reply if isinstance(reply, list) and reply and isinstance(reply[0], list | dict) else [reply]
+            for message in messages:
+                fields = _as_map(message)
+                receipt = fields.get(b"receipt")
+                if receipt:
+                    receipts.setdefault(fields.get(b"queue", queue), []).append(receipt)
+        for name, given_back in receipts.items():
+            route = self.shared.routes.get("nack_many", name, False, (b"SILENT", b"", b""))
+            items = b"".join([bulk(receipt) for receipt in given_back])
+            lane.coalescer.join(self._releaser, route, items, len(given_back), len(given_back), len(given_back), True)
+            lane.wake()
+
+
+def _as_map(message: Any) -> dict[Any, Any]:
+    if isinstance(message, dict):
+        return message
+    if isinstance(message, list):
+        return dict(zip(message[::2], message[1::2], strict=False))
+    return {}
+
+
+class _Releaser:
+    """Gets the answers that nobody waits for."""
+
+    def __init__(self) -> None:
+        self.last_seq = 0
+        self.last_call: Any = None
+        self.gone = False
+
+    def answer(self, data: bytes) -> None:
+        if data[:1] == b"-":
+            log.warning("a message of a client that left stays leased: %s", data.decode("utf-8", "replace").strip())
+
+    def undelivered(self, route: Route, data: bytes) -> None:
+        """Nothing is popped for it."""
+
+
+def _raise_file_limit(max_clients: int) -> int:
+    """Allow a client socket and a private lane for each client; as many clients as that is granted for."""
+    wanted = 2 * max_clients + _SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        for new_soft, new_hard in ((wanted, max(hard, wanted)), (min(hard, wanted), hard)):
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (new_soft, new_hard))
+                soft = new_soft
+                break
+            except (ValueError, OSError):
+                continue
+        if soft < wanted:
+            granted = max(1, (soft - _SPARE_FILES) // 2)
+            log.warning("max_clients is %d: the system allows only %d open files", granted, soft)
+            return granted
+    return max_clients

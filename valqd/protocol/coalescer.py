@@ -1,0 +1,417 @@
+"""Merges what many clients send in one turn of the loop into few calls, and deals the replies out again.
+
+This is where "merging is never visible" is kept.  It knows queues, calls and recipients; it must not know sockets,
+loops or clocks: the shared lane sends what ``take`` returns and hands every reply, in order, to ``deliver``.
+
+    clients' commands ──join──▶ open calls (one a route) ──take──▶ sent calls ──deliver──▶ recipients
+                                 oldest … newest                    FIFO, as the backend answers
+
+A command may join an open call only if no newer call holds a command of the same client (``last_seq``): so the calls,
+run one after the other, respect every client's own order.  Replies that need no backend (an argument error) travel as
+literals in the client's last call, so that they leave in request order too.
+
+Bounds: a call holds at most MAX_ITEMS items and MAX_CALL_BYTES bytes (a single larger body travels alone); how many
+calls may be under way is the lane's to bound, by making clients wait (``backlog_bytes``).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from hiredis import HiredisError
+
+#: Most items of one merged call: far below the 8,000 values at which Lua's ``unpack`` stops.
+MAX_ITEMS = 512
+#: A call is closed for further items beyond this many bytes.
+MAX_CALL_BYTES = 1 << 20
+#: Merged pops aim at replies of at most this many bytes (by the queue's recent body sizes).
+MAX_POP_REPLY_BYTES = 4 << 20
+
+#: How one command whose reply is an integer array is answered.
+_BITS = (b":0\r\n", b":1\r\n")
+
+
+class Recipient(Protocol):
+    """Who gets a deal: a client's session, or a parked POP."""
+
+    last_seq: int  #: sequence number of the newest call that holds one of its commands
+    last_call: Call | None
+    gone: bool  #: nobody reads the answers any more
+
+    def answer(self, data: bytes) -> None:
+        """Take the reply bytes of one deal."""
+
+    def undelivered(self, route: Route, data: bytes) -> None:
+        """Popped messages came back for a recipient that is gone."""
+
+
+#: recipient, commands (or ids), and what the call's kind needs to know; a literal has 0 commands and its bytes.
+Deal = tuple[Recipient, int, Any]
+
+
+class Route:
+    """What calls must share to be merged: function, queue and fixed arguments.  Interned by ``Routes``."""
+
+    __slots__ = ("call_type", "fixed", "head", "head_args", "max_items", "queue")
+
+    def __init__(self, call_type: type[Call], queue: bytes, function: bytes, fixed: Sequence[bytes]) -> None:
+        self.call_type = call_type
+        self.queue = queue
+        self.fixed = tuple(fixed)
+        args = [b"FCALL", function, b"1", b"valq:{%b}:queue" % queue, *fixed]
+        self.head = b"".join([bulk(arg) for arg in args])
+        self.head_args = len(args)
+        self.max_items = MAX_ITEMS
+
+    def joinable(self, backlog: int, size: int) -> bool:
+        """Whether a call that holds ``backlog`` items and ``size`` bytes may take more."""
+        return backlog < self.max_items and size < MAX_CALL_BYTES
+
+
+def bulk(value: bytes) -> bytes:
+    """One argument as a RESP bulk string."""
+    return b"$%d\r\n%b\r\n" % (len(value), value)
+
+
+def error_line(error: Exception) -> bytes:
+    """A backend's error reply as it goes to a client: without the position inside the function that raised it."""
+    text = str(error).partition(" script: valq")[0]
+    return b"-%b\r\n" % text.encode("utf-8", "surrogateescape").replace(b"\r", b" ").replace(b"\n", b" ")
+
+
+class Call:
+    """One function call on the shared lane, and who gets which part of its reply."""
+
+    __slots__ = ("arg_count", "deals", "items", "route", "seq", "size", "units")
+
+    def __init__(self, route: Route, seq: int) -> None:
+        self.route = route
+        self.seq = seq
+        self.items: list[bytes] = []  # arguments, encoded as bulks; one entry may hold several
+        self.arg_count = 0
+        self.units = 0  # what MAX_ITEMS counts
+        self.size = 0
+        self.deals: list[Deal] = []
+
+    def encode(self) -> bytes:
+        """The request as it goes to the backend."""
+        return b"*%d\r\n%b%b" % (self.route.head_args + self.arg_count, self.route.head, b"".join(self.items))
+
+    def deliver(self, reply: Any) -> None:
+        """Deal the backend's reply (as hiredis parsed it) out to the recipients, in the order they joined."""
+        raise NotImplementedError
+
+    def fail(self, error: bytes) -> None:
+        """Answer every command of this call with ``error`` (a whole RESP error)."""
+        for recipient, count, extra in self.deals:
+            recipient.answer(error * self.commands(count, extra) if count else extra)
+
+    def commands(self, count: int, extra: Any) -> int:
+        """How many commands a deal stands for."""
+        return count
+
+
+class PushCall(Call):
+    """Plain pushes; the reply is the first id, or one id or error text for each body."""
+
+    __slots__ = ()
+
+    def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
+        if type(reply) is int:
+            first = reply
+            for recipient, count, extra in self.deals:
+                if count:
+                    recipient.answer(ids(first, count))
+                    first += count
+                else:
+                    recipient.answer(extra)
+        elif type(reply) is list:
+            at = 0
+            for recipient, count, extra in self.deals:
+                if count:
+                    recipient.answer(b"".join([_id_or_error(value) for value in reply[at : at + count]]))
+                    at += count
+                else:
+                    recipient.answer(extra)
+        else:
+            self.fail(error_line(reply))
+
+
+class PopCall(Call):
+    """Pops; the reply is, for each run, the exact bytes for its client; runs left out got nothing."""
+
+    __slots__ = ()
+
+    def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
+        if type(reply) is not list:
+            self.fail(error_line(reply))
+            return
+        runs = iter(reply)
+        total = 0
+        for recipient, count, extra in self.deals:
+            if not count:
+                recipient.answer(extra)
+                continue
+            run = next(runs, None)
+            if run is None:
+                recipient.answer(extra * count)
+                continue
+            if type(run) is list:
+                run = b"".join(run)
+            total += len(run)
+            if recipient.gone:
+                recipient.undelivered(self.route, run)
+            recipient.answer(run)
+        if total > MAX_POP_REPLY_BYTES:
+            self.route.max_items = max(1, MAX_POP_REPLY_BYTES * self.units // total)
+        elif self.route.max_items < MAX_ITEMS:
+            self.route.max_items = min(MAX_ITEMS, self.route.max_items * 2)
+
+
+class CountCall(Call):
+    """ACK and NACK; the reply is the number of ids when all count, else 0 or 1 for each id.
+
+    A deal's extra is True when its ids belong to one command, None when each id is its own.
+    """
+
+    __slots__ = ()
+
+    def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
+        if type(reply) is int:
+            for recipient, count, extra in self.deals:
+                if extra is None:
+                    recipient.answer(b":1\r\n" if count == 1 else b":1\r\n" * count)
+                else:
+                    recipient.answer(b":%d\r\n" % count if count else extra)
+        elif type(reply) is list:
+            at = 0
+            for recipient, count, extra in self.deals:
+                part = reply[at : at + count]
+                at += count
+                if extra is None:
+                    recipient.answer(b"".join([_BITS[bit] for bit in part]))
+                else:
+                    recipient.answer(b":%d\r\n" % sum(part) if count else extra)
+        else:
+            self.fail(error_line(reply))
+
+    def commands(self, count: int, extra: Any) -> int:  # noqa: D102 - see Call
+        return count if extra is None else 1
+
+
+class ExtendCall(Call):
+    """EXTEND; the reply is a deadline or an error text for each command."""
+
+    __slots__ = ()
+
+    def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
+        if type(reply) is not list:
+            self.fail(error_line(reply))
+            return
+        at = 0
+        for recipient, count, extra in self.deals:
+            part = reply[at : at + count]
+            at += count
+            recipient.answer(b"".join([_deadline_or_error(value) for value in part]) if count else extra)
+
+
+class LoneCall(Call):
+    """Any other command: an FCALL (or a relayed handshake command) of its own, with its own way to read the reply."""
+
+    __slots__ = ("request", "shape")
+
+    def __init__(self, route: Route, seq: int, request: bytes, shape: Callable[[Any], bytes | None]) -> None:
+        super().__init__(route, seq)
+        self.request = request
+        self.shape = shape
+
+    def encode(self) -> bytes:  # noqa: D102 - see Call
+        return self.request
+
+    def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
+        data = self.shape(reply)
+        for recipient, count, extra in self.deals:
+            if not count:
+                recipient.answer(extra)
+            elif data is not None:  # else: the shape took care of the answer, or will
+                recipient.answer(data)
+
+
+CALL_TYPES: dict[str, type[Call]] = {
+    "push_many": PushCall,
+    "pop_many": PopCall,
+    "ack_many": CountCall,
+    "nack_many": CountCall,
+    "extend_many": ExtendCall,
+}
+
+_LONE_ROUTE = Route(LoneCall, b"", b"", ())
+
+
+def ids(first: int, count: int) -> bytes:
+    """``count`` consecutive ids as bulk strings."""
+    if count == 1:
+        digits = b"%d" % first
+        return b"$%d\r\n%b\r\n" % (len(digits), digits)
+    last = first + count - 1
+    width = len(str(first))
+    if len(str(last)) == width:
+        return (b"$%d\r\n%%d\r\n" % width * count) % tuple(range(first, last + 1))
+    return b"".join([ids(number, 1) for number in range(first, last + 1)])
+
+
+def _id_or_error(value: int | bytes) -> bytes:
+    return ids(value, 1) if type(value) is int else b"-%b\r\n" % value
+
+
+def _deadline_or_error(value: int | bytes) -> bytes:
+    return b":%d\r\n" % value if type(value) is int else b"-%b\r\n" % value
+
+
+class Coalescer:
+    """The open and the sent calls of one shared lane."""
+
+    def __init__(self) -> None:
+        self._seq = 0
+        self._open: dict[Route, Call] = {}
+        self._unsent: list[Call] = []
+        self.sent: deque[tuple[Call, int]] = deque()  # with the bytes that each was sent as
+        self.backlog_bytes = 0  # requests unsent or unanswered
+        self._kept: dict[Call, Any] | None = None  # replies kept back, in order, while recovering
+        self._resent = False
+
+    @property
+    def idle(self) -> bool:
+        """No call waits to be sent."""
+        return not self._unsent
+
+    def join(self, who: Recipient, route: Route, items: bytes, args: int, units: int, count: int, extra: Any) -> None:
+        """Add one deal to the route's open call, or open one.
+
+        ``items`` are ``args`` encoded arguments; ``units`` is what they add towards MAX_ITEMS; ``count`` and ``extra``
+        are the deal's, as its call type defines them.
+        """
+        call = self._open.get(route)
+        if call is None or call.seq < who.last_seq or not route.joinable(call.units, call.size):
+            self._seq += 1
+            call = self._open[route] = route.call_type(route, self._seq)
+            self._unsent.append(call)
+        call.items.append(items)
+        call.arg_count += args
+        call.units += units
+        size = len(items)
+        call.size += size
+        self.backlog_bytes += size
+        call.deals.append((who, count, extra))
+        who.last_seq = call.seq
+        who.last_call = call
+
+    def lone(self, who: Recipient, request: bytes, shape: Callable[[Any], bytes | None]) -> None:
+        """Add a call that merges with nothing; ``shape`` turns its reply into the answer's bytes."""
+        self._seq += 1
+        call = LoneCall(_LONE_ROUTE, self._seq, request, shape)
+        call.deals.append((who, 1, None))
+        self._unsent.append(call)
+        self.backlog_bytes += len(request)
+        who.last_seq = call.seq
+        who.last_call = call
+
+    def take(self) -> list[bytes]:
+        """Close all open calls; their requests in order, for one write."""
+        out = []
+        for call in self._unsent:
+            request = call.encode()
+            self.backlog_bytes += len(request) - call.size if type(call) is not LoneCall else 0
+            self.sent.append((call, len(request)))
+            out.append(request)
+        self._unsent = []
+        self._open = {}
+        return out
+
+    def deliver(self, reply: Any) -> None:
+        """Deal out the reply of the oldest sent call, or keep it back while ``recovering``."""
+        call, size = self.sent.popleft()
+        self.backlog_bytes -= size
+        if self._kept is None:
+            if not is_missing_function(reply):
+                call.deliver(reply)
+                return
+            self._kept = {}
+        elif self._resent:
+            self._kept[call] = reply
+            if not self.sent:
+                kept, self._kept, self._resent = self._kept, None, False
+                for each, its_reply in kept.items():
+                    each.deliver(its_reply)
+            return
+        self._kept[call] = reply
+
+    @property
+    def recovering(self) -> bool:
+        """The function library was missing: nothing may be sent but what ``resend`` returns."""
+        return self._kept is not None
+
+    @property
+    def must_resend(self) -> bool:
+        """Recovering, and every reply to what was sent before has come: load the library, then ``resend``."""
+        return self._kept is not None and not self._resent and not self.sent
+
+    def resend(self) -> list[bytes]:
+        """The requests of the calls that found no library, in order.  All kept replies are dealt out after theirs."""
+        assert self._kept is not None
+        self._resent = True
+        out = []
+        for call, reply in self._kept.items():
+            if is_missing_function(reply):
+                request = call.encode()
+                self.sent.append((call, len(request)))
+                self.backlog_bytes += len(request)
+                out.append(request)
+        return out
+
+    def fail_all(self, sent_error: bytes, unsent_error: bytes) -> None:
+        """The backend is gone: every call gets an error, by whether it may have been applied."""
+        kept, self._kept, self._resent = self._kept or {}, None, False
+        sent = [call for call, _ in self.sent if call not in kept]
+        self.sent = deque()
+        unsent, self._unsent = self._unsent, []
+        self._open = {}
+        self.backlog_bytes = 0
+        for call, reply in kept.items():
+            if is_missing_function(reply):
+                call.fail(sent_error)
+            else:
+                call.deliver(reply)
+        for call in sent:
+            call.fail(sent_error)
+        for call in unsent:
+            call.fail(unsent_error)
+
+
+class Routes:
+    """Interns routes, so that a route's identity is what calls are merged by.  Bounded by starting afresh."""
+
+    MAX_ROUTES = 100_000
+
+    def __init__(self, auto_create: bytes) -> None:
+        self._auto_create = auto_create
+        self._routes: dict[tuple[str, bytes, tuple[bytes, ...]], Route] = {}
+
+    def get(self, function: str, queue: bytes, takes_auto: bool, fixed: tuple[bytes, ...]) -> Route:
+        """The one route of these."""
+        key = (function, queue, fixed)
+        route = self._routes.get(key)
+        if route is None:
+            if len(self._routes) >= self.MAX_ROUTES:
+                self._routes.clear()
+            args = (self._auto_create, *fixed) if takes_auto else fixed
+            route = Route(CALL_TYPES[function], queue, b"valq1_" + function.encode(), args)
+            self._routes[key] = route
+        return route
+
+
+def is_missing_function(reply: Any) -> bool:
+    """Whether the backend knows no such function: it was flushed, or the backend replaced."""
+    return isinstance(reply, HiredisError) and str(reply) == "ERR Function not found"

@@ -1,0 +1,180 @@
+"""What clients send before they work, answered without a backend connection of their own.
+
+A client that has no private lane is clean: all that Valkey would know of it is its identity, protocol version and name.  Its
+PING, ECHO, CLIENT SETNAME and SETINFO are relayed over the shared lane of its identity, whose answer is the same for every
+client of that identity; AUTH and SELECT are proved by the backend on such a lane; HELLO is put together from the
+backend's own.  What is not exactly one of these forms is left to the private lane (False).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from valqd.errors import BackendDown
+from valqd.protocol.coalescer import bulk, error_line
+from valqd.protocol.encoding import encode
+from valqd.protocol.framing import Frame, Kind
+
+if TYPE_CHECKING:
+    from valqd.protocol.session import Identity, Session
+
+
+def take(session: Session, name: bytes, frame: Frame) -> bool:
+    """Handle a clean client's request if it is a handshake; whether it was."""
+    handler = _HANDLERS.get(name)
+    if handler is None or frame.kind is not Kind.COMMAND or session.silent or session.skip_next:
+        return False
+    return handler(session, frame)
+
+
+def _relay(session: Session, frame: Frame, kind: str, remember: bytes = b"") -> None:
+    if not session.lane.up:
+        session.host.write(BackendDown().resp()) if not session.pending else session.when_shared_quiet(
+            lambda: session.host.write(BackendDown().resp())
+        )
+        return
+
+    def shape(reply: Any) -> bytes:
+        if isinstance(reply, Exception):
+            return error_line(reply)
+        if remember:
+            session.client_info[remember] = frame.argv[-1]
+        return b"+%b\r\n" % reply if kind == "status" else bulk(reply)
+
+    session.lane.coalescer.lone(session, frame.raw, shape)
+    session.pending += 1
+    session.lane.wake()
+
+
+def _ping(session: Session, frame: Frame) -> bool:
+    _relay(session, frame, "status" if len(frame.argv) == 1 else "bulk")
+    return True
+
+
+def _echo(session: Session, frame: Frame) -> bool:
+    _relay(session, frame, "bulk")
+    return True
+
+
+def _client(session: Session, frame: Frame) -> bool:
+    argv = frame.argv
+    if len(argv) == 3 and argv[1].upper() == b"SETNAME":
+        _relay(session, frame, "status", b"CLIENT SETNAME")
+    elif len(argv) == 4 and argv[1].upper() == b"SETINFO":
+        _relay(session, frame, "status", b"CLIENT SETINFO " + argv[2].upper())
+    else:
+        return False
+    return True
+
+
+def _quit(session: Session, frame: Frame) -> bool:
+    def leave() -> None:
+        session.host.write(b"+OK\r\n")
+        session.gone = True
+        session.host.close()
+
+    session.when_shared_quiet(leave)
+    return True
+
+
+def _prove(session: Session, identity: Identity, frame: Frame) -> bool:
+    def done(error: bytes | None) -> None:
+        if error is None and not session.gone:
+            session.set_identity(identity)
+        session.finish(error or b"+OK\r\n")
+
+    def start() -> None:
+        session.hold()
+        session.host.prove(identity, frame.raw, done)
+
+    session.when_shared_quiet(start)
+    return True
+
+
+def _auth(session: Session, frame: Frame) -> bool:
+    if len(frame.argv) not in (2, 3):
+        return False
+    user = frame.argv[1] if len(frame.argv) == 3 else None
+    return _prove(session, replace(session.identity, user=user, password=frame.argv[-1]), frame)
+
+
+def _select(session: Session, frame: Frame) -> bool:
+    if len(frame.argv) != 2 or not frame.argv[1].isdigit() or len(frame.argv[1]) > 6:
+        return False
+    return _prove(session, replace(session.identity, db=int(frame.argv[1])), frame)
+
+
+def _hello(session: Session, frame: Frame) -> bool:
+    argv = frame.argv
+    resp = session.resp
+    identity = session.identity
+    auth: list[bytes] = []
+    name: bytes | None = None
+    if len(argv) > 1:
+        if argv[1] not in (b"2", b"3"):
+            return False
+        resp = int(argv[1])
+    at = 2
+    while at < len(argv):
+        option = argv[at].upper()
+        if option == b"AUTH" and at + 2 < len(argv):
+            auth = [b"AUTH", *argv[at + 1 : at + 3]]
+            identity = replace(identity, user=argv[at + 1], password=argv[at + 2])
+            at += 3
+        elif option == b"SETNAME" and at + 1 < len(argv) and all(33 <= char <= 126 for char in argv[at + 1]):
+            name = argv[at + 1]
+            at += 2
+        else:
+            return False
+
+    def ask(error: bytes | None = None) -> None:
+        if session.gone:
+            return
+        if error is not None:
+            session.finish(error)
+            return
+        session.set_identity(identity)
+        if not session.lane.up:
+            session.finish(BackendDown().resp())
+            return
+        session.lane.coalescer.lone(session, b"*1\r\n$5\r\nHELLO\r\n", shape)
+        session.pending += 1
+        session.when_shared_quiet(lambda: None)
+        session.lane.wake()
+
+    def shape(reply: Any) -> bytes:
+        if not isinstance(reply, list):
+            return error_line(reply)
+        session.set_resp(resp)
+        if name is not None:
+            session.client_info[b"CLIENT SETNAME"] = name
+        fields = dict(zip(reply[::2], reply[1::2], strict=True))
+        fields[b"proto"] = resp
+        fields[b"id"] = session.client_id
+        modules = fields.get(b"modules", [])
+        fields[b"modules"] = [dict(zip(module[::2], module[1::2], strict=True)) for module in modules]
+        return encode(fields, resp)
+
+    def start() -> None:
+        # Held until the answer is there: the frames after HELLO are to be read in the new protocol version.
+        session.hold()
+        if auth:
+            request = b"*%d\r\n%b" % (len(auth), b"".join([bulk(arg) for arg in auth]))
+            session.host.prove(identity, request, ask)
+        else:
+            ask()
+
+    session.when_shared_quiet(start)
+    return True
+
+
+_HANDLERS = {
+    b"PING": _ping,
+    b"ECHO": _echo,
+    b"CLIENT": _client,
+    b"QUIT": _quit,
+    b"AUTH": _auth,
+    b"SELECT": _select,
+    b"HELLO": _hello,
+}

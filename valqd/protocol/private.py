@@ -1,0 +1,202 @@
+"""What a client still expects from its private lane, and what happens to each reply on its way to the client.
+
+Bytes of the backend pass to the client untouched.  This module only counts whole replies, so that the session knows
+when the lane is quiet, and cuts out the few replies that the daemon asked for itself (swallowed), wants to see (watched),
+completes (``COMMAND`` with the names of our own commands) or must ask for again (a VALQ call that found no library).
+
+    expected:  [3 plain] [watched: SELECT] [12 plain] [swallowed: fence]      oldest first; replies come in this order
+
+A lane whose replies no longer match requests one to one (Pub/Sub, MONITOR) is ``uncounted``: all bytes pass, nothing is
+expected, until a reply comes that is one of the markers.  Bounds: one entry a run of plain requests; a special reply
+is held until it is whole; what follows a repeated call is held until its reply is there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import hiredis
+from hiredis import PushNotification
+
+from valqd.protocol.replies import ReplyScanner
+
+
+class Slot:
+    """The place in the client's output of a reply that is still to come (again)."""
+
+    __slots__ = ("data",)
+
+    def __init__(self) -> None:
+        self.data: bytes | None = None
+
+
+#: Takes one whole raw reply; returns what the client gets instead (b"" for nothing), or the slot it will be put into.
+ReplyFilter = Callable[[bytes], "bytes | Slot"]
+
+#: Chunks up to this size are counted by hiredis, which is fast but builds every value; larger ones by the scanner.
+_SMALL_CHUNK_BYTES = 16 * 1024
+_NOT_YET = object()
+
+
+def _new_reader() -> hiredis.Reader:
+    return hiredis.Reader(notEnoughData=_NOT_YET)
+
+
+class PrivateReplies:
+    """The expected replies of one private lane."""
+
+    def __init__(self) -> None:
+        self._expected: deque[int | ReplyFilter] = deque()
+        self.outstanding = 0
+        self.uncounted = False
+        #: while uncounted: replies that are swallowed (or passed), and whether they end the uncounted mode
+        self._markers: dict[bytes, tuple[bool, bool]] = {}
+        self._scanner = ReplyScanner()
+        self._reader = _new_reader()
+        self._held = bytearray()  # the start of a special reply, or of what may be a marker
+        self._output: deque[bytes | Slot] = deque()  # not empty only while a slot waits
+
+    def expect(self, count: int) -> None:
+        """``count`` plain replies will come."""
+        self.outstanding += count
+        if self._expected and isinstance(self._expected[-1], int):
+            self._expected[-1] += count
+        else:
+            self._expected.append(count)
+
+    def expect_special(self, reply_filter: ReplyFilter) -> None:
+        """One reply will come that goes through ``reply_filter``."""
+        self.outstanding += 1
+        self._expected.append(reply_filter)
+
+    def expect_again(self, slot: Slot) -> None:
+        """A call was repeated: its reply comes after all others and goes into ``slot``."""
+
+        def fill(raw: bytes) -> bytes:
+            slot.data = raw
+            return b""
+
+        self.expect_special(fill)
+
+    def stop_counting(self) -> None:
+        """From here on replies do not match requests."""
+        self.uncounted = True
+        self.outstanding = 0
+        self._expected.clear()
+
+    def add_marker(self, reply: bytes, *, ends: bool, swallowed: bool) -> None:
+        """While uncounted: a reply equal to ``reply`` ends the uncounted mode, or is kept from the client."""
+        self._markers[reply] = (ends, swallowed)
+
+    def feed(self, data: bytes) -> bytes:
+        """Bytes from the backend; what the client gets of them, for now."""
+        if not self._output:
+            expected = self._expected
+            if self._scanner.at_boundary and len(data) <= _SMALL_CHUNK_BYTES:
+                if len(expected) == 1 and isinstance(expected[0], int):
+                    count = self._count_small(data)
+                    if 0 <= count <= expected[0]:
+                        self.outstanding -= count
+                        if count == expected[0]:
+                            expected.clear()
+                        else:
+                            expected[0] -= count
+                        return data
+                elif self.uncounted and not self._markers and self._count_small(data) >= 0:
+                    return data
+            return b"".join(self._cut(data))
+        for part in self._cut(data):
+            self._output.append(part)
+        return self._filled()
+
+    def _filled(self) -> bytes:
+        out: list[bytes] = []
+        while self._output:
+            head = self._output[0]
+            part = head.data if isinstance(head, Slot) else head
+            if part is None:
+                break
+            out.append(part)
+            self._output.popleft()
+        return b"".join(out)
+
+    def _count_small(self, data: bytes) -> int:
+        """Replies in ``data`` (pushes are none), or -1 when it does not end with a whole one."""
+        if b"|" in data and (data[0] == 0x7C or b"\n|" in data):  # hiredis takes an attribute for a reply
+            return -1
+        reader = self._reader
+        count = 0
+        try:
+            reader.feed(data)
+            while (reply := reader.gets()) is not _NOT_YET:
+                if type(reply) is not PushNotification:
+                    count += 1
+        except hiredis.ProtocolError:
+            self._reader = _new_reader()
+            return -1
+        if reader.has_data():
+            self._reader = _new_reader()
+            return -1
+        return count
+
+    def _cut(self, data: bytes) -> list[bytes]:
+        """Take ``data`` apart at the replies that are not plain; parts after a slot go to ``_output``."""
+        out: list[bytes] = []
+        start = 0
+
+        def emit(part: bytes | Slot) -> None:
+            if self._output or isinstance(part, Slot):
+                self._output.append(part)
+            elif part:
+                out.append(part)
+
+        for end in self._scanner.feed(data):
+            if self.uncounted:
+                raw = self._take_held(data[start : end.offset])
+                start = end.offset
+                ends, swallowed = self._markers.get(raw, (False, False))
+                if not swallowed:
+                    emit(raw)
+                if ends:
+                    self.uncounted = False
+                    self._markers.clear()
+                continue
+            if end.is_push or not self._expected:  # or an error that the backend sends before it closes
+                continue
+            self.outstanding -= 1
+            head = self._expected[0]
+            if isinstance(head, int):
+                if head > 1:
+                    self._expected[0] = head - 1
+                    continue
+                self._expected.popleft()
+                if self._special_is_next():
+                    emit(data[start : end.offset])
+                    start = end.offset
+                continue
+            self._expected.popleft()
+            raw = self._take_held(data[start : end.offset])
+            start = end.offset
+            emit(head(raw))
+        rest = data[start:]
+        if rest and (self._special_is_next() or (self.uncounted and self._may_be_marker(rest))):
+            self._held += rest
+        elif rest:
+            emit(self._take_held(rest))
+        return out
+
+    def _take_held(self, rest: bytes) -> bytes:
+        if not self._held:
+            return rest
+        self._held += rest
+        whole = bytes(self._held)
+        self._held.clear()
+        return whole
+
+    def _special_is_next(self) -> bool:
+        return bool(self._expected) and not isinstance(self._expected[0], int)
+
+    def _may_be_marker(self, rest: bytes) -> bool:
+        start = bytes(self._held) + rest
+        return any(marker.startswith(start) for marker in self._markers)

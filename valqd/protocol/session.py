@@ -1,0 +1,541 @@
+"""One client's state machine: which lane each of its commands takes, and in which order.
+
+    client ─▶ framer ─▶ ┌ plain PUSH/POP/ACK (fastpath) ─┐
+                        ├ any other VALQ command ────────┴▶ shared lane (coalescer)      while nothing is out on the private lane
+                        ├ the same, rewritten to FCALL ───▶ private lane                 inside MULTI, or behind foreign commands
+                        ├ handshakes of a clean client ───▶ answered or relayed (handshake)
+                        └ everything else, byte for byte ─▶ private lane
+
+Replies leave in request order because at any moment only one lane has replies outstanding for this client: a command
+for the other lane makes the session ``hold`` (its bytes wait in the framer) until the first is quiet.  Everything that decides
+order must live here; it must not know sockets or loops, which are the ``Host``'s.
+
+Bound: the framer's (see framing); the host stops reading from a client that is held with bytes buffered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import hiredis
+
+from valqd.commands import grammar, introspection, table
+from valqd.commands.request import Request, function_call
+from valqd.errors import BackendDown, CommandError
+from valqd.protocol import foreign, handshake
+from valqd.protocol.coalescer import Call, Coalescer, Route, Routes, bulk, error_line
+from valqd.protocol.encoding import encode
+from valqd.protocol.fastpath import Kind as PlainKind
+from valqd.protocol.fastpath import Template, Templates
+from valqd.protocol.framing import Frame, Kind, RequestFramer
+from valqd.protocol.private import PrivateReplies, Slot
+
+_MISSING_FUNCTION = b"-ERR Function not found\r\n"
+#: A POP's null and empty array, by protocol version.
+_NULL = {2: b"$-1\r\n", 3: b"_\r\n"}
+_NONE_FOUND = b"*0\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose commands a lane carries: the ACL user that the client proved to be, and its database."""
+
+    user: bytes | None = None
+    password: bytes | None = None
+    db: int = 0
+
+
+class SharedLane(Protocol):
+    """The multiplexed backend connection of one identity."""
+
+    coalescer: Coalescer
+    up: bool  #: False: calls cannot be sent, and must be refused at once
+
+    def wake(self) -> None:
+        """Calls were joined: send them in this turn of the loop."""
+
+
+class Host(Protocol):
+    """What the session asks of its I/O shell."""
+
+    def write(self, data: bytes) -> None:
+        """Send to the client."""
+
+    def close(self) -> None:
+        """Close the client's connection when everything written has left."""
+
+    def lane(self, identity: Identity) -> SharedLane:
+        """The shared lane of an identity that was proved."""
+
+    def prove(self, identity: Identity, request: bytes, done: Callable[[bytes | None], None]) -> None:
+        """Have the backend check an identity; ``done`` gets its error reply, or None.
+
+        ``request`` is what the client sent to prove it (AUTH or SELECT).
+        """
+
+    def send_private(self, data: bytes) -> None:
+        """Send on the private lane, opening it (with the session's ``replay``) if there is none."""
+
+    def block(self, request: Request) -> None:
+        """Run a POP or MPOP that may wait; answer with ``finish``."""
+
+    def run_steps(self, request: Request) -> None:
+        """Run a command that takes several calls; answer with ``finish``."""
+
+    def load_library(self, done: Callable[[], None]) -> None:
+        """Make sure that the backend has the functions."""
+
+    def release(self, queue: bytes, data: bytes) -> None:
+        """Give popped messages back that could not be handed over (MPOP: ``queue`` is empty, each map names its own)."""
+
+    def session_resumed(self) -> None:
+        """The session takes frames again."""
+
+
+class Shared:
+    """What all sessions of a worker share."""
+
+    def __init__(self, auto_create: bytes, limits: grammar.Limits) -> None:
+        self.auto_create = auto_create
+        self.limits = limits
+        self.routes = Routes(auto_create)
+        self.templates = {2: Templates(), 3: Templates()}
+
+
+class Session:
+    """One client.  A ``Recipient`` of the coalescer's deals."""
+
+    def __init__(self, host: Host, shared: Shared, client_id: int) -> None:
+        self.host = host
+        self.shared = shared
+        self.client_id = client_id
+        self.framer = RequestFramer(table.is_ours, shared.limits.max_body_bytes)
+        self.resp = 2
+        self.templates = shared.templates[2]
+        self.identity = Identity()
+        self.lane = host.lane(self.identity)
+        self.client_info: dict[bytes, bytes] = {}  # CLIENT SETNAME and SETINFO, by their request's name part
+        self.private: PrivateReplies | None = None
+        # Order on the shared lane (see Recipient)
+        self.last_seq = 0
+        self.last_call: Call | None = None
+        self.pending = 0  # deals whose answers have not come
+        self.gone = False
+        # Holding: bytes wait in the framer until what is awaited has come
+        self._held = False
+        self._resume: Callable[[], None] | None = None  # runs first when the lane awaited is quiet
+        # State that the backend's connection holds
+        self.in_multi = False
+        self.silent = False  # CLIENT REPLY OFF
+        self.skip_next = False  # CLIENT REPLY SKIP
+        self.queued_in_multi: list[Callable[[], None]] = []  # what EXEC will change in this session
+        self._library_probed = False  # in this MULTI
+        self._last_queue: bytes | None = None  # pushed to or popped from since the last fence
+
+    # ---- bytes in
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that wait because the session holds."""
+        return self.framer.buffered_bytes if self._held else 0
+
+    def receive(self, data: bytes) -> None:
+        """Bytes from the client."""
+        framer = self.framer
+        if not self._held and framer.empty:
+            private = self.private
+            if private is None or not self._must_use_private():
+                lane = self.lane
+                if lane.up:
+                    taken, deals = self.templates.run(data, self, lane.coalescer)
+                    if taken:
+                        self.pending += deals
+                        lane.wake()
+                        if taken == len(data):
+                            return
+                        data = data[taken:]
+            if private is not None and not self.pending and not self.silent and not self.skip_next:
+                count = foreign.count_plain(data)
+                if count:
+                    if not private.uncounted:
+                        private.expect(count)
+                    self.host.send_private(data)
+                    return
+        framer.feed(data)
+        if not self._held:
+            self._advance()
+
+    def _advance(self) -> None:
+        while not self._held and not self.gone:
+            frame = self.framer.next()
+            if frame is None:
+                return
+            self._take(frame)
+
+    def _take(self, frame: Frame) -> None:
+        kind = frame.kind
+        if kind is Kind.COMMAND and table.is_ours(frame.argv[0]):
+            self._ours(frame.argv)
+        elif kind is Kind.OVERSIZED:
+            limit = self.shared.limits.max_body_bytes
+            self._answer_here(CommandError(f"the command is larger than max_body_bytes ({limit}) allows"))
+        elif kind is Kind.COMMAND or (kind is Kind.STREAM and frame.argv):
+            self._foreign(frame)
+        else:  # the rest of a large frame, or bytes that Valkey will refuse: its answer, its way to close
+            self.when_shared_quiet(lambda: self.host.send_private(frame.raw))
+
+    # ---- holding
+
+    def hold(self) -> None:
+        """Take no further frames until ``finish``."""
+        self._held = True
+
+    def when_shared_quiet(self, then: Callable[[], None]) -> None:
+        """Run ``then`` as soon as no answer is due from the shared lane."""
+        if self.pending:
+            self._held = True
+            self._resume = then
+        else:
+            then()
+
+    def when_private_quiet(self, then: Callable[[], None]) -> None:
+        """Run ``then`` as soon as no answer is due from the private lane."""
+        if self.private is not None and self.private.outstanding:
+            self._held = True
+            self._resume = then
+        else:
+            then()
+
+    def _resume_if_quiet(self) -> None:
+        if self._resume is not None:
+            then, self._resume = self._resume, None
+            self._go_on(then)
+
+    def finish(self, data: bytes) -> None:
+        """End a hold: ``data`` answers the command that caused it."""
+        if not self.gone:
+            self._go_on(lambda: self.host.write(data))
+
+    def _go_on(self, first: Callable[[], None]) -> None:
+        self._held = False
+        first()
+        self._advance()
+        if not self._held:
+            self.host.session_resumed()
+
+    # ---- answers
+
+    def answer(self, data: bytes) -> None:
+        """One deal's bytes from the shared lane."""
+        self.pending -= 1
+        if not self.gone:
+            self.host.write(data)
+            if not self.pending:
+                self._resume_if_quiet()
+
+    def undelivered(self, route: Route, data: bytes) -> None:
+        """Messages were popped for this client after it left."""
+        self.host.release(route.queue, data)
+
+    def _answer_here(self, value: Any) -> None:
+        """Answer a VALQ command without the backend, in its turn."""
+        data = value.resp() if isinstance(value, CommandError) else encode(value, self.resp)
+        if self.in_multi and isinstance(value, CommandError):
+            # As with any command that cannot be queued, EXEC must refuse: a call that Valkey refuses, with our words.
+            self._send_watched(b"*1\r\n$5\r\nFCALL\r\n", lambda raw: data if raw[:1] == b"-" else raw)
+        elif self.in_multi or self.silent or self.skip_next or (self.private and self.private.uncounted):
+            self._send_watched(_echo_call(value), lambda raw: raw)
+        elif self.private is not None and self.private.outstanding:
+            self.when_private_quiet(lambda: self.host.write(data))
+        elif self.pending and self.last_call is not None:
+            self.last_call.deals.append((self, 0, data))
+            self.pending += 1
+        else:
+            self.host.write(data)
+
+    # ---- VALQ commands
+
+    def _must_use_private(self) -> bool:
+        """Whether a VALQ command has to take the private lane to keep its place (and MULTI its meaning)."""
+        private = self.private
+        return private is not None and (
+            private.outstanding > 0 or private.uncounted or self.in_multi or self.silent or self.skip_next
+        )
+
+    def _ours(self, argv: list[bytes]) -> None:
+        try:
+            request = grammar.parse(argv, self.resp, self.shared.limits)
+        except CommandError as error:
+            self._answer_here(error)
+            return
+        if request.queues:
+            self._last_queue = request.queues[0]
+        if not request.function:
+            self._answer_here(introspection.help_lines(request))
+        elif self._must_use_private():
+            self._rewrite(request)
+        elif not self.lane.up:
+            self._answer_here(BackendDown())
+        else:
+            self._share(argv, request)
+
+    def _share(self, argv: list[bytes], request: Request) -> None:
+        """Send over the shared lane."""
+        if request.block_ms is not None:
+            self.when_shared_quiet(lambda: self._hold_for(self.host.block, request))
+        elif request.stepped or request.command == "list":
+            self.when_shared_quiet(lambda: self._hold_for(self.host.run_steps, request))
+        else:
+            merge = request.merge
+            coalescer = self.lane.coalescer
+            if merge is None:
+                call = function_call(request, b"e%d" % self.resp, self.shared.auto_create)
+                coalescer.lone(self, encode_request(call), lambda reply: self._shape(reply, request))
+            else:
+                route = self.shared.routes.get(merge.function, request.queues[0], merge.takes_auto, merge.fixed)
+                join_merged(coalescer, self, route, request, self.resp)
+                self._learn(argv, request, route)
+            self.pending += 1
+            self.lane.wake()
+
+    def _hold_for(self, run: Callable[[Request], None], request: Request) -> None:
+        self.hold()
+        run(request)
+
+    def _shape(self, reply: Any, request: Request) -> bytes | None:
+        if type(reply) is list:
+            reply = b"".join(reply)
+        if type(reply) is bytes:
+            if self.gone and request.command == "mpop":
+                self.host.release(b"", reply)
+            return reply
+        if reply is None:  # the queue is still settling: ask again, in the same place
+            call = function_call(request, b"e%d" % self.resp, self.shared.auto_create)
+            self.lane.coalescer.lone(self, encode_request(call), lambda again: self._shape(again, request))
+            self.lane.wake()
+            return None
+        return error_line(reply)
+
+    def _learn(self, argv: list[bytes], request: Request, route: Route) -> None:
+        """Teach the fast path what this plain command looks like."""
+        if request.command == "pop" and len(argv) <= 3 and request.block_ms is None:
+            template = Template(PlainKind.POP, encode_request(argv), route, _NULL[self.resp])
+            assert request.merge is not None
+            template.run_argument = bulk(request.merge.items[0])
+            if request.args[0] == b"":  # no COUNT: one map or null
+                self.templates.learn(template)
+        elif request.command in ("push", "ack") and len(request.merge.items if request.merge else ()) == 1:
+            prefix = b"*%d\r\n%b$" % (len(argv), b"".join([bulk(arg) for arg in argv[:-1]]))
+            self.templates.learn(Template(PlainKind[request.command.upper()], prefix, route))
+
+    def _rewrite(self, request: Request) -> None:
+        """Send over the private lane, as the FCALL that it is."""
+        if self.in_multi and not self._library_probed:
+            # Inside MULTI a missing library could not be made good any more.
+            self._library_probed = True
+            self.hold()
+            self.host.load_library(lambda: self._rewrite_after_probe(request))
+            return
+        call = encode_request(function_call(request, b"n%d" % self.resp, self.shared.auto_create))
+
+        def watch(raw: bytes) -> bytes | Slot:
+            if raw[:1] != b"-":
+                return raw
+            if raw == _MISSING_FUNCTION and self.private is not None:
+                slot = Slot()
+                self.host.load_library(lambda: self._repeat(call, slot))
+                self.private.outstanding += 1  # not quiet before the repeated call is answered
+                return slot
+            return raw.partition(b" script: valq")[0].rstrip(b"\r\n") + b"\r\n"
+
+        self._send_watched(call, watch)
+
+    def _rewrite_after_probe(self, request: Request) -> None:
+        if not self.gone:
+            self._go_on(lambda: self._rewrite(request))
+
+    def _repeat(self, call: bytes, slot: Slot) -> None:
+        if self.private is not None and not self.gone:
+            self.private.outstanding -= 1
+            self.private.expect_again(slot)
+            self.host.send_private(call)
+
+    # ---- the private lane
+
+    def _foreign(self, frame: Frame) -> None:
+        name = frame.argv[0].upper()
+        if self.private is None and handshake.take(self, name, frame):
+            return
+        self.when_shared_quiet(lambda: foreign.forward(self, name, frame))
+
+    def open_private(self) -> PrivateReplies:
+        """The private lane's expectations; a lane is opened with the first bytes sent."""
+        if self.private is None:
+            self.private = PrivateReplies()
+        return self.private
+
+    def replay(self) -> bytes:
+        """What brings a new backend connection into this client's state; its replies are swallowed.
+
+        To be sent before anything else; sets the expectations for its own replies.
+        """
+        private = self.open_private()
+        requests: list[list[bytes]] = []
+        if self.identity.password is not None:
+            user = [self.identity.user] if self.identity.user is not None else []
+            requests.append([b"AUTH", *user, self.identity.password])
+        if self.resp != 2:
+            requests.append([b"HELLO", b"%d" % self.resp])
+        if self.identity.db:
+            requests.append([b"SELECT", b"%d" % self.identity.db])
+        requests += [[*name.split(b" "), value] for name, value in self.client_info.items()]
+        for _ in requests:
+            private.expect_special(self._swallow_or_close)
+        return b"".join([encode_request(request) for request in requests])
+
+    def _swallow_or_close(self, raw: bytes) -> bytes:
+        if raw[:1] == b"-":  # this identity has lost its rights since it was proved
+            self.host.close()
+            return raw
+        return b""
+
+    def send_plain(self, raw: bytes, replies: int) -> None:
+        """Send client bytes on the private lane that will be answered by ``replies`` replies."""
+        private = self.open_private()
+        skip, self.skip_next = self.skip_next, False
+        if not (private.uncounted or self.silent or skip):
+            private.expect(replies)
+        self.host.send_private(raw)
+        if skip:
+            self._fence_skip()
+
+    def _send_watched(self, raw: bytes, watch: Callable[[bytes], bytes | Slot]) -> None:
+        private = self.open_private()
+        skip, self.skip_next = self.skip_next, False
+        if not (private.uncounted or self.silent or skip):
+            private.expect_special(watch)
+        self.host.send_private(raw)
+        if skip:
+            self._fence_skip()
+
+    def send_watched(self, raw: bytes, watch: Callable[[bytes], bytes]) -> None:
+        """Send client bytes whose one reply goes through ``watch``."""
+        self._send_watched(raw, watch)
+
+    def _fence_skip(self) -> None:
+        """A silent command is under way: a reply of our own asking tells when it is done."""
+        if not (self.in_multi or self.silent) and self.private is not None and not self.private.uncounted:
+            self.private.expect_special(lambda raw: b"")
+            self.host.send_private(b"*1\r\n$4\r\nPING\r\n")
+
+    def private_bytes(self, data: bytes) -> None:
+        """Bytes from the private lane."""
+        private = self.private
+        if private is None:
+            return
+        out = private.feed(data)
+        if out:
+            self.host.write(out)
+        if self._resume is not None and not private.outstanding and not self.pending:
+            self._resume_if_quiet()
+
+    def private_lost(self) -> None:
+        """The backend is down and with it the private lane: its open replies become errors.
+
+        A client whose connection held state that cannot be made again is closed.
+        """
+        private, self.private = self.private, None
+        if private is None:
+            return
+        if private.uncounted or self.in_multi or self.silent or not private.at_boundary:
+            self.host.close()
+            return
+        self.host.write(BackendDown(under_way=True).resp() * private.outstanding)
+        self._resume_if_quiet()
+
+    def fence(self) -> None:
+        """Before WAIT: a write on the private lane, so that WAIT covers what the shared lane wrote before."""
+        queue = self._last_queue
+        if self.last_call is not None and self.last_call.route.queue:
+            queue = self.last_call.route.queue
+        self._last_queue = self.last_call = None
+        if queue is not None and not self.in_multi:
+            call = [b"FCALL", b"valq1_fence", b"1", b"valq:{%b}:queue" % queue]
+            if self.silent or self.open_private().uncounted:
+                self.host.send_private(encode_request(call))
+            else:
+                self.open_private().expect_special(lambda raw: b"")
+                self.host.send_private(encode_request(call))
+
+    # ---- state
+
+    def set_identity(self, identity: Identity) -> None:
+        """The backend has accepted this client as ``identity``."""
+        self.identity = identity
+        self.lane = self.host.lane(identity)
+
+    def set_db(self, db: int) -> None:
+        """The backend has accepted SELECT."""
+        self.set_identity(replace(self.identity, db=db))
+
+    def set_resp(self, resp: int) -> None:
+        """The backend has accepted HELLO."""
+        self.resp = resp
+        self.templates = self.shared.templates[resp]
+
+    def reset(self) -> None:
+        """The backend has accepted RESET."""
+        self.leave_multi()
+        self.silent = self.skip_next = False
+        self.client_info.clear()
+        self.set_resp(2)
+        self.set_identity(Identity())
+
+    def leave_multi(self) -> None:
+        """EXEC, DISCARD or RESET."""
+        self.in_multi = self._library_probed = False
+        self.queued_in_multi = []
+
+
+def encode_request(argv: list[bytes]) -> bytes:
+    """A request as the canonical multibulk."""
+    return b"*%d\r\n%b" % (len(argv), b"".join([bulk(arg) for arg in argv]))
+
+
+def join_merged(coalescer: Coalescer, who: Any, route: Route, request: Request, resp: int) -> None:
+    """Join one parsed command to its route's open call."""
+    assert request.merge is not None
+    items = request.merge.items
+    encoded = b"".join([bulk(item) for item in items])
+    function = request.merge.function
+    if function == "pop_many":
+        nothing = _NULL[resp] if request.args[0] == b"" else _NONE_FOUND
+        count = int(request.args[0] or 1)
+        coalescer.join(who, route, b"$1\r\n1\r\n" + encoded, 2, count, 1, nothing)
+    elif function == "extend_many":
+        coalescer.join(who, route, encoded, 2, 1, 1, None)
+    elif function == "push_many":
+        coalescer.join(who, route, encoded, 1, 1, 1, None)
+    else:
+        coalescer.join(who, route, encoded, len(items), len(items), len(items), True)
+
+
+def _echo_call(value: Any) -> bytes:
+    """The call that makes the backend answer ``value`` itself, so that it takes its place among other replies."""
+    if isinstance(value, CommandError):
+        kind, values = b"error", [str(value).encode()]
+    else:
+        kind, values = b"array", value
+    return encode_request([b"FCALL", b"valq1_echo", b"0", kind, *values])
+
+
+def parse_popped(data: bytes) -> list[Any]:
+    """The replies in the bytes of one deal of a POP call."""
+    reader = hiredis.Reader()
+    reader.feed(data)
+    replies = []
+    while (reply := reader.gets()) is not False:
+        replies.append(reply)
+    return replies
