@@ -8,7 +8,12 @@ from valqd.commands.values import COMMAND_NAME
 
 
 def _build(args: Arguments) -> Request:
+    """Raises ``CommandError`` if there is no command of that name."""
+    from valqd.commands.table import named  # not before all SPECs are made: the table imports this module
+
     word = args.get("command")
+    if word:
+        named(word)
     return Request("help", "", (), (word,) if word else ())
 
 

@@ -48,6 +48,6 @@ SPEC = Command(
             '5# "receipt" => "2-1"',
         ),
     ),
-    flags=("write", "noscript", "blocking", "movablekeys"),
+    flags=("write", "noscript", "blocking"),
     key_flags=("RW", "access", "update"),
 )

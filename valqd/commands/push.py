@@ -105,7 +105,7 @@ SPEC = Command(
     summary="Adds a message to a queue.",
     arguments=(
         QUEUE_ARGUMENT,
-        Positional("body", BODY, "the message, any bytes"),
+        Positional("body", BODY, "the message"),
         Positional("delay", DELAY, "seconds before which it is not delivered", optional=True),
         *OPTIONS,
     ),

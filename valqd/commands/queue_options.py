@@ -25,9 +25,9 @@ QUEUE_ARGUMENT = Positional("queue", QUEUE, "the queue's name")
 
 #: The numbers that may also be given by position, in this order.
 BY_POSITION = (
-    Positional("visibility_timeout", VISIBILITY, "how long a delivery's lease lasts, in seconds", optional=True),
+    Positional("visibility_timeout", VISIBILITY, "how long a delivery's lease lasts", optional=True),
     Positional("max_delivery_attempts", ATTEMPTS, "how often a message is handed out at most", optional=True),
-    Positional("retention_period", RETENTION, "how long dead letters are kept, in seconds", optional=True),
+    Positional("retention_period", RETENTION, "how long dead letters are kept", optional=True),
 )
 
 BY_NAME: tuple[Option | OneOf, ...] = (

@@ -47,6 +47,6 @@ SPEC = Command(
         ("VALQ.REDRIVE orders LIMIT 100", "(integer) 12"),
         ("VALQ.REDRIVE orders ID 2 7 9 TO retries", "(integer) 2"),
     ),
-    flags=("write", "noscript", "movablekeys"),
+    flags=("write", "noscript"),
     key_flags=("RW", "access", "delete"),
 )

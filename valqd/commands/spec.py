@@ -15,7 +15,7 @@ from valqd.commands.values import ValueType
 
 _TOKEN = re.compile(r"[A-Z]+\Z")
 _NAME = re.compile(r"[a-z][a-z0-9_-]*\Z")
-FLAGS = frozenset({"write", "readonly", "denyoom", "noscript", "loading", "stale", "fast", "blocking", "movablekeys"})
+FLAGS = frozenset({"write", "readonly", "denyoom", "noscript", "loading", "stale", "fast", "blocking"})
 KEY_FLAGS = frozenset({"RW", "RO", "OW", "RM", "access", "update", "insert", "delete", "variable_flags"})
 CODES = frozenset({"NOQUEUE", "QUEUEEXISTS", "NOMSG", "STALE", "NOTINFLIGHT", "FULL", "PAUSED", "CANCELLED"})
 
@@ -111,6 +111,14 @@ class Option:
             group = " ".join(names)
             names = ["n", group, f"[{group} ...]"]
         return " ".join([self.token, *names, *(f"[{inner.syntax()}]" for inner in self.nested)])
+
+    def ranges(self) -> str:
+        """What its values may be, as in ``0 to 60 seconds`` or ``n: 1 to 9; field: ...``; empty for a flag."""
+        values = [value for value in self.values if not value.type.words]
+        if len(values) == 1 and not self.most:
+            return values[0].type.range
+        count = [f"n: 1 to {self.most}"] if self.most else []
+        return "; ".join([*count, *(f"{value.name}: {value.type.range}" for value in values)])
 
 
 @dataclass(frozen=True, slots=True)

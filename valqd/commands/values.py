@@ -173,7 +173,7 @@ QUEUE = ValueType(
     "q" * 256,
 )
 ID = ValueType("string", "a message id (7) or a receipt (7-1)", _parse_id, "1", "9" * 19 + "-" + "9" * 10, "0", "1-0")
-CURSOR = ValueType("integer", "0 to start, then what the last reply began with", _parse_cursor, "0", str(U64_MAX), "x")
+CURSOR = ValueType("integer", "a decimal number", _parse_cursor, "0", str(U64_MAX), "x")
 BODY = ValueType("string", "any bytes, at most max_body_bytes", _parse_body, "", "body")
 PATTERN = text(1, 1024, "pattern")
 COMMAND_NAME = text(1, 64)

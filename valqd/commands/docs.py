@@ -1,0 +1,134 @@
+"""Writes docs/commands.md from the SPECs: ``python -m valqd.commands.docs --write`` (or ``--check``)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from valqd.commands.spec import Command, Counted, OneOf, Option, Positional
+from valqd.commands.table import COMMANDS
+
+PATH = Path("docs/commands.md")
+_PROMPT = "127.0.0.1:6390> "
+
+_INTRO = """\
+# Commands
+
+<!-- Written by `python -m valqd.commands.docs --write`. Edit the SPECs in valqd/commands/ instead. -->
+
+`VALQ.PUSH orders hello` and `VALQ PUSH orders hello` are the same command, in any letter case; `VALQ` alone is
+`VALQ.HELP`. `valkey-cli` and `redis-cli` complete and hint both spellings.
+
+- **Options** come after the arguments at fixed places, in any order, each once, in any letter case. An unknown option,
+  a number out of range, an argument too many: an error that names it, and nothing is changed.
+- **Durations** are in seconds, digits with or without a decimal fraction (`5`, `0.25`), unless a name says ms. They are
+  rounded up to whole milliseconds, so that nothing is due early.
+- **Queue names** are 1 to 255 bytes without `{`, `}`, white space or control characters (the Unicode ones too).
+- **Ids** are decimals. A **receipt**, `<id>-<n>`, names one delivery and is taken wherever an id is; it is refused once
+  that lease is over.
+- **Maps** are maps in RESP3 and flat arrays of fields and values in RESP2.
+- **Errors** begin with a stable code. All commands answer `ERR` for what is wrong with their arguments, `NOBACKEND`
+  when the backing Valkey cannot be reached, and whatever Valkey itself refuses (`NOPERM`, `OOM`, `READONLY`, ...) in
+  its own words.
+
+## Rights
+
+A command runs as the user of the connection, and Valkey's ACL decides. The smallest rule for all commands on the
+queue `orders` is
+
+    ACL SETUSER worker on >secret ~valq:{orders}:* +fcall +@hash +@list +@sortedset +@keyspace +set -@dangerous
+
+Without rights on a queue every command on it answers `NOPERM`, creation included. `VALQ.LIST` leaves out what the user
+may not read; it needs `+scan` and `+exists`. A command that names a second queue (DLQ, TO, MPOP) needs rights on both.
+"""
+
+
+def render() -> str:
+    """The whole page."""
+    parts = [_INTRO, "## Overview\n\n" + "\n".join(_overview()) + "\n"]
+    parts += ["\n".join(_section(command)) + "\n" for command in COMMANDS]
+    return "\n".join(parts)
+
+
+def _overview() -> Iterator[str]:
+    yield "| command | |"
+    yield "|---|---|"
+    for command in COMMANDS:
+        title = command.full_name.upper()
+        yield f"| [{title}](#{_anchor(title)}) | {command.summary} |"
+
+
+def _anchor(title: str) -> str:
+    return title.lower().replace(".", "")
+
+
+def _section(command: Command) -> Iterator[str]:
+    yield f"## {command.full_name.upper()}"
+    yield ""
+    yield f"    {command.syntax()}"
+    yield ""
+    yield command.summary
+    for note in command.notes:
+        yield ""
+        yield note
+    rows = list(_arguments(command))
+    if rows:
+        yield ""
+        yield "| argument | meaning | values |"
+        yield "|---|---|---|"
+        yield from rows
+    yield ""
+    yield f"**Reply:** {command.reply}"
+    yield ""
+    yield f"**Complexity:** {command.complexity}"
+    if command.errors:
+        yield ""
+        yield "**Errors:** " + "; ".join(f"`{code}`: {when}" for code, when in command.errors) + "."
+    yield ""
+    yield "```"
+    for sent, shown in command.example:
+        yield _PROMPT + sent
+        yield shown
+    yield "```"
+
+
+def _arguments(command: Command) -> Iterator[str]:
+    for argument in command.arguments:
+        if isinstance(argument, Positional):
+            yield _row(argument.syntax(), argument.doc, argument.type.range)
+        elif isinstance(argument, Counted):
+            values = f"{argument.count}: 1 to {argument.most}; each {argument.name}: {argument.type.range}"
+            yield _row(argument.syntax(), argument.doc, values)
+        else:
+            yield from _option_rows(argument)
+
+
+def _option_rows(argument: Option | OneOf) -> Iterator[str]:
+    for option in argument.options if isinstance(argument, OneOf) else (argument,):
+        yield _row(option.syntax(), option.doc, option.ranges())
+        for nested in option.nested:
+            yield from _option_rows(nested)
+
+
+def _row(syntax: str, doc: str, values: str) -> str:
+    return "| " + " | ".join([f"`{syntax}`".replace("|", "\\|"), doc.replace("|", "\\|"), values]).rstrip() + " |"
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status: 0 if the page is (now) as it should be, 1 if it differs, 2 for bad usage."""
+    if arguments == ["--write"]:
+        PATH.parent.mkdir(exist_ok=True)
+        PATH.write_text(render(), encoding="utf-8")
+        return 0
+    if arguments == ["--check"]:
+        if PATH.is_file() and PATH.read_text(encoding="utf-8") == render():
+            return 0
+        sys.stderr.write(f"{PATH} is not what the SPECs say: run python -m valqd.commands.docs --write\n")
+        return 1
+    sys.stderr.write("usage: python -m valqd.commands.docs --write | --check\n")
+    return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,76 @@
+"""VALQ.HELP: lines in the style of Valkey's HELP subcommands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from textwrap import wrap
+
+from valqd.commands.request import Request
+from valqd.commands.spec import Command, Option, Positional
+from valqd.commands.table import COMMANDS, named
+from valqd.protocol.encoding import Status
+
+_WIDTH = 80
+_INDENT = "    "
+
+
+def help_lines(request: Request) -> list[Status]:
+    """The lines that answer a HELP request: on all commands, or on the one it names."""
+    lines = _on_one(named(request.args[0])) if request.args else _on_all()
+    return [Status(line) for line in lines]
+
+
+def _on_all() -> Iterator[str]:
+    yield "VALQ.<command> [<arg> ...]. Commands are:"
+    for command in COMMANDS:
+        yield _short(command)
+        yield from _indented(command.summary)
+    yield "VALQ <command> is the same as VALQ.<command>, in any letter case."
+    yield "VALQ.HELP <command> tells more of one."
+
+
+def _short(command: Command) -> str:
+    """Name and positional arguments, as in ``PUSH <queue> <body> [<delay>] [<option> ...]``."""
+    parts = [command.name.upper()]
+    for argument in command.positionals:
+        if not isinstance(argument, Positional):
+            parts.append(f"<{argument.count}> <{argument.name}> [<{argument.name}> ...]")
+        elif argument.type.words:
+            parts.append("|".join(argument.type.words))
+        elif argument.optional:
+            parts.append(f"[<{argument.name}>]")
+        else:
+            parts.append(f"<{argument.name}>" + (f" [<{argument.name}> ...]" if argument.repeated else ""))
+    if any(command.slots()):
+        parts.append("[<option> ...]")
+    return " ".join(parts)
+
+
+def _on_one(command: Command) -> Iterator[str]:
+    yield command.syntax()
+    yield from _indented(command.summary)
+    for argument in command.positionals:
+        name = argument.name if isinstance(argument, Positional) else argument.count
+        yield f"<{name}>"
+        yield from _indented(f"{argument.doc}: {argument.type.range}." if argument.doc else f"{argument.type.range}.")
+    for slot in command.slots():
+        yield _option_syntax(slot.option)
+        ranges = slot.option.ranges()
+        yield from _indented(f"{slot.option.doc}." + (f" ({ranges})" if ranges else ""))
+    yield "Reply:"
+    yield from _indented(command.reply)
+    yield "Complexity:"
+    yield from _indented(command.complexity)
+    if command.errors:
+        yield "Errors:"
+        for code, when in command.errors:
+            yield from _indented(f"{code}: {when}.")
+
+
+def _option_syntax(option: Option) -> str:
+    """Without nested options, which have lines of their own."""
+    return option.syntax().split(" [", 1)[0] if option.nested else option.syntax()
+
+
+def _indented(text: str) -> list[str]:
+    return [_INDENT + line for line in wrap(text, _WIDTH - len(_INDENT))]

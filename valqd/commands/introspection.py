@@ -1,0 +1,127 @@
+"""What COMMAND tells of our commands, in the shapes of Valkey's own replies.
+
+Each command is there under both spellings: ``valq.push``, and ``valq|push`` as a subcommand of ``valq``.  Values are
+for ``encode``, which makes maps and sets of them in RESP3 and arrays in RESP2.
+"""
+
+from __future__ import annotations
+
+from valqd.commands.argument_docs import argument_docs
+from valqd.commands.help_text import help_lines
+from valqd.commands.keys import getkeys, getkeysandflags, has_movable_keys, key_spec_values, legacy_range
+from valqd.commands.spec import Command
+from valqd.commands.table import COMMANDS
+from valqd.protocol.encoding import Set, Status, Value
+
+__all__ = [
+    "command_doc",
+    "command_docs",
+    "command_info",
+    "command_info_entries",
+    "command_names",
+    "getkeys",
+    "getkeysandflags",
+    "help_lines",
+]
+
+CONTAINER = b"valq"
+
+#: In the order that Valkey names them.
+_FLAG_ORDER = ("write", "readonly", "denyoom", "noscript", "blocking", "loading", "stale", "fast", "movablekeys")
+
+Row = list[Value]
+
+
+def _info(command: Command, name: bytes, name_items: int) -> Row:
+    flags = {*command.flags} | ({"movablekeys"} if has_movable_keys(command) else set())
+    categories = [
+        *(["@write"] if "write" in flags else []),
+        *(["@read"] if "readonly" in flags else []),
+        "@fast" if "fast" in flags else "@slow",
+        *(["@blocking"] if "blocking" in flags else []),
+    ]
+    arity = command.arity + (name_items - 1 if command.arity > 0 else 1 - name_items)
+    return [
+        name,
+        arity,
+        Set(Status(flag) for flag in _FLAG_ORDER if flag in flags),
+        *legacy_range(command, name_items),
+        Set(Status(category) for category in categories),
+        Set(),  # tips
+        key_spec_values(command, name_items),
+        [],  # subcommands
+    ]
+
+
+def _container_info(subcommands: list[Row]) -> Row:
+    return [CONTAINER, -1, Set(), 0, 0, 0, Set([Status("@slow")]), Set(), Set(), list(subcommands)]
+
+
+def _docs(command: Command) -> dict[str, Value]:
+    docs: dict[str, Value] = {
+        "summary": command.summary,
+        "since": command.since,
+        "group": command.group,
+        "complexity": command.complexity,
+    }
+    arguments = argument_docs(command)
+    if arguments:
+        docs["arguments"] = arguments
+    return docs
+
+
+_SUBCOMMANDS = [_info(command, b"valq|" + command.name.encode(), 2) for command in COMMANDS]
+_ENTRIES = [
+    *(_info(command, command.full_name.encode(), 1) for command in COMMANDS),
+    _container_info(_SUBCOMMANDS),
+]
+_SUBCOMMAND_DOCS: list[tuple[bytes, dict[str, Value]]] = [
+    (b"valq|" + command.name.encode(), _docs(command)) for command in COMMANDS
+]
+_DOCS: list[tuple[bytes, dict[str, Value]]] = [
+    *((command.full_name.encode(), _docs(command)) for command in COMMANDS),
+    (
+        CONTAINER,
+        {
+            "summary": "A container for the commands of the job queue.",
+            "since": COMMANDS[0].since,
+            "group": COMMANDS[0].group,
+            "complexity": "Depends on subcommand.",
+            "subcommands": dict(_SUBCOMMAND_DOCS),
+        },
+    ),
+]
+
+
+_INFO_BY_NAME = {
+    **{command.full_name.encode(): row for command, row in zip(COMMANDS, _ENTRIES, strict=False)},
+    **{b"valq|" + command.name.encode(): row for command, row in zip(COMMANDS, _SUBCOMMANDS, strict=True)},
+    CONTAINER: _ENTRIES[-1],
+}
+_DOCS_BY_NAME = dict([*_DOCS, *_SUBCOMMAND_DOCS])
+
+
+def command_info_entries() -> list[Row]:
+    """Our rows of COMMAND and COMMAND INFO, one for each name of its own; row[0] is the name, lower case."""
+    return list(_ENTRIES)
+
+
+def command_info(name: bytes) -> Row | None:
+    """The row of one name in any letter case; ``valq|push`` is one too.  None if it is not ours."""
+    return _INFO_BY_NAME.get(name.lower())
+
+
+def command_docs() -> list[tuple[bytes, dict[str, Value]]]:
+    """Our pairs of COMMAND DOCS: name and map."""
+    return list(_DOCS)
+
+
+def command_doc(name: bytes) -> tuple[bytes, dict[str, Value]] | None:
+    """The pair of one name in any letter case; ``valq|push`` is one too.  None if it is not ours."""
+    docs = _DOCS_BY_NAME.get(name.lower())
+    return None if docs is None else (name.lower(), docs)
+
+
+def command_names() -> list[bytes]:
+    """Our names of COMMAND LIST: subcommands too, as in Valkey."""
+    return list(_DOCS_BY_NAME)
