@@ -106,15 +106,21 @@ SETTINGS: tuple[Setting, ...] = (
         "everysec",
         _one_of("always", "everysec", "no"),
         "always|everysec|no",
-        "How soon the embedded Valkey's writes are on disk: before each reply, within a second, or when the system likes.",
+        "How soon the embedded Valkey's writes are on disk: before each reply, within a second, or at the system's leisure.",
     ),
     Setting("workers", "1", _integer(1, 64), "N", "Processes that share the port."),
     Setting("auto_create", "yes", _yes_no, "yes|no", "Whether PUSH creates a queue that is not there."),
     Setting(
-        "visibility_timeout", "30", _integer(1, 43200, " seconds"), "S", "Visibility timeout of such a queue, in seconds."
+        "visibility_timeout",
+        "30",
+        _integer(1, 43200, " seconds"),
+        "S",
+        "Visibility timeout of such a queue, in seconds.",
     ),
     Setting("max_delivery_attempts", "5", _integer(1, 1000), "N", "Delivery attempts of such a queue."),
-    Setting("retention_period", "86400", _retention, "S", "Retention of such a queue's dead letters, seconds; 0 for ever."),
+    Setting(
+        "retention_period", "86400", _retention, "S", "Retention of such a queue's dead letters, seconds; 0 for ever."
+    ),
     Setting("max_clients", "10000", _integer(1, 1_000_000), "N", "Most clients at a time, in each worker."),
     Setting(
         "max_body_bytes",
@@ -124,7 +130,11 @@ SETTINGS: tuple[Setting, ...] = (
         "Largest body; a larger one is refused.",
     ),
     Setting(
-        "shutdown_timeout", "10", _integer(1, 3600, " seconds"), "S", "How long a stop waits for what is under way, seconds."
+        "shutdown_timeout",
+        "10",
+        _integer(1, 3600, " seconds"),
+        "S",
+        "How long a stop waits for what is under way, seconds.",
     ),
     Setting("log_level", "info", _one_of("debug", "info", "warning", "error"), "LEVEL", "What is logged on stderr."),
 )
@@ -167,7 +177,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _command_line() -> argparse.ArgumentParser:
-    parser = _Parser(prog="valqd", description="A job queue that every Redis or Valkey client already speaks.", allow_abbrev=False)
+    parser = _Parser(
+        prog="valqd", description="A job queue that every Redis or Valkey client already speaks.", allow_abbrev=False
+    )
     parser.add_argument("--version", action="version", version=f"valqd {__version__}")
     parser.add_argument("--config", metavar="FILE", help="a TOML file with settings; see config/valqd.toml")
     for setting in SETTINGS:

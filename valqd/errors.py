@@ -31,3 +31,27 @@ class CommandError(Exception):
     def resp(self) -> bytes:
         """The reply.  A line break in the text would end it early, so it becomes a space."""
         return f"-{self.code} {self.text}".replace("\r", " ").replace("\n", " ").encode() + b"\r\n"
+
+
+class BackendDown(CommandError):
+    """The backing Valkey cannot be reached.  The daemon goes on, and reconnects by itself."""
+
+    def __init__(self, under_way: bool = False) -> None:
+        """``under_way``: the command was already sent, so that it may have been applied."""
+        if under_way:
+            text = "connection to the backend was lost while the command was under way: it may have been applied"
+        else:
+            text = "the backend cannot be reached: the command was not sent, try again"
+        super().__init__(text, "NOBACKEND")
+
+
+class StartError(Exception):
+    """The daemon cannot start (or its backend cannot be used); the text says what and where, in one line."""
+
+
+class SettingError(StartError):
+    """A setting is unknown or bad."""
+
+    def __init__(self, name: str, text: str) -> None:
+        """``name`` is the setting, as it was given."""
+        super().__init__(f"{name}: {text}")

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 import hiredis
@@ -42,7 +42,9 @@ class Backend:
             return cls(path=path)
         parts = urlsplit(url)
         if parts.scheme not in ("valkey", "valkeys", "redis", "rediss"):
-            raise SettingError("backend", f"{url!r} must begin with valkey://, valkeys://, redis://, rediss:// or unix://")
+            raise SettingError(
+                "backend", f"{url!r} must begin with valkey://, valkeys://, redis://, rediss:// or unix://"
+            )
         try:
             port = parts.port or _DEFAULT_PORT
         except ValueError:
@@ -61,7 +63,9 @@ class Backend:
         )
 
     def __str__(self) -> str:
-        return f"unix://{self.path}" if self.path else f"{'valkeys' if self.tls else 'valkey'}://{self.host}:{self.port}"
+        return (
+            f"unix://{self.path}" if self.path else f"{'valkeys' if self.tls else 'valkey'}://{self.host}:{self.port}"
+        )
 
     async def connect(self, factory: Callable[[], asyncio.Protocol], timeout_s: float) -> None:
         """Open one connection.  Raises OSError (ssl.SSLError and TimeoutError are OSErrors)."""
@@ -83,8 +87,7 @@ class ReplyProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected: nothing is sent yet."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
 
     def data_received(self, data: bytes) -> None:
         """Parse, and hand on each reply in order."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from enum import Flag, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from valqd.commands.request import Request
 from valqd.io.outbox import Outgoing
@@ -50,10 +50,8 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accept, or answer as Valkey does when there are too many clients."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        transport = self._transport = cast(asyncio.Transport, transport)
         self._out = Outgoing(transport, self._worker.outbox)
-        self.write = self._out.write
         self.session = Session(self, self._worker.shared, self._worker.next_client_id())
         if len(self._worker.clients) >= self._worker.settings.max_clients:
             transport.write(b"-ERR max number of clients reached\r\n")
@@ -163,7 +161,8 @@ class Client(asyncio.Protocol):
 
     def release(self, queue: bytes, data: bytes) -> None:
         """Give popped messages back that could not be handed over."""
-        self._worker.release(self.session.lane, queue, data)
+        if self._lane is not None:
+            self._worker.release(self._lane, queue, data)
 
     # ---- what the worker asks
 

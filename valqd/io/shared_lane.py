@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Protocol
 
 from valqd.errors import BackendDown
@@ -51,6 +52,10 @@ class _Connection(ReplyProtocol):
         self._lane.connection_lost(self)
 
 
+def _same(connection: _Connection) -> _Connection:
+    return connection
+
+
 class SharedLane:
     """One identity's lane.  ``up`` is True while its connection stands, and before the first attempt has failed."""
 
@@ -76,7 +81,7 @@ class SharedLane:
         while not self._closed:
             connection = _Connection(self)
             with contextlib.suppress(OSError):
-                await self._lanes.backend.connect(lambda: connection, _CONNECT_TIMEOUT_S)
+                await self._lanes.backend.connect(partial(_same, connection), _CONNECT_TIMEOUT_S)
             if connection.transport is None:
                 self._down()
                 self._answer_proofs(BackendDown().resp())
@@ -199,9 +204,7 @@ class SharedLane:
 
     def _has_room(self, share: float) -> bool:
         coalescer = self.coalescer
-        return (
-            coalescer.backlog_bytes < MAX_BACKLOG_BYTES * share and len(coalescer.sent) < MAX_BACKLOG_CALLS * share
-        )
+        return coalescer.backlog_bytes < MAX_BACKLOG_BYTES * share and len(coalescer.sent) < MAX_BACKLOG_CALLS * share
 
     def full_for(self, client: Paused) -> bool:
         """Whether ``client`` must wait; it is told by ``lane_has_room``."""

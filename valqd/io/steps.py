@@ -22,6 +22,7 @@ class _Failed(Exception):
 async def run_steps(session: Session, request: Request) -> None:
     """Run ``request`` over the session's shared lane and finish its hold with the answer."""
     lane = session.lane
+    assert isinstance(lane, SharedLane)
     try:
         if request.command == "list":
             data = encode(await _list(lane, request), session.resp)
@@ -33,7 +34,7 @@ async def run_steps(session: Session, request: Request) -> None:
 
 
 async def _call(lane: SharedLane, argv: list[bytes]) -> list[object]:
-    if not isinstance(lane, SharedLane) or not lane.up:
+    if not lane.up:
         raise _Failed(BackendDown().resp())
     reply = await ask(lane, argv)
     if isinstance(reply, LaneError):
@@ -51,7 +52,8 @@ async def _list(lane: SharedLane, request: Request) -> list[bytes]:
         reply = await _call(lane, [b"FCALL", b"valq1_list", b"0", *request.args, cursor])
         assert isinstance(reply[1], list)
         names.update(reply[1])
-        cursor = reply[0] if isinstance(reply[0], bytes) else b"%d" % reply[0]
+        assert isinstance(reply[0], bytes)
+        cursor = reply[0]
         if cursor == b"0":
             return sorted(names)
 

@@ -1,7 +1,7 @@
 """The daemon's parent process: the port, the embedded Valkey, and the workers.
 
-One worker runs in this very process.  Several are children that share the port (SO_REUSEPORT) and are restarted when they
-die; SIGTERM and SIGINT reach all of them, and the embedded Valkey stops last.
+One worker runs in this very process.  Several are children that share the port (SO_REUSEPORT) and are restarted
+when they die; SIGTERM and SIGINT reach all of them, and the embedded Valkey stops last.
 """
 
 from __future__ import annotations
@@ -147,9 +147,7 @@ def _run_worker(
 
 
 class _Supervisor:
-    def __init__(
-        self, settings: Settings, backend: Backend, reserved: socket.socket, tick: Callable[[], None]
-    ) -> None:
+    def __init__(self, settings: Settings, backend: Backend, reserved: socket.socket, tick: Callable[[], None]) -> None:
         self._settings = replace(settings, max_clients=max(1, settings.max_clients))
         self._backend = backend
         self._reserved = reserved
@@ -197,9 +195,7 @@ class _Supervisor:
                 if os.getppid() != parent:
                     os.kill(os.getpid(), signal.SIGTERM)
 
-            _run_worker(
-                self._settings, self._backend, number, self._own_socket(), lambda: _tell(writer), orphaned
-            )
+            _run_worker(self._settings, self._backend, number, self._own_socket(), lambda: _tell(writer), orphaned)
             status = 0
         except StartError as error:
             print(f"valqd: {error}", file=sys.stderr)

@@ -6,8 +6,8 @@
         another client's push, anywhere ─▶ function sets this daemon's wake key ─▶ tracked: invalidation ─▶ wake
         wake: POPs for the first waiters; as many as get something are answered, the rest stay where they are
 
-Waiters of one queue are served first come first served.  Registration in the backend is volatile and repeated every REARM_S,
-which also makes good a wake-up that was lost with a connection.  Bounds: one entry a waiting client.
+Waiters of one queue are served first come first served.  Registration in the backend is volatile and repeated every
+REARM_S, which also makes good a wake-up that was lost with a connection.  Bounds: one entry a waiting client.
 """
 
 from __future__ import annotations
@@ -343,5 +343,7 @@ def _by_db(queues: Any) -> list[tuple[int, list[bytes]]]:
     for db, name in queues:
         by_db.setdefault(db, []).append(name)
     return [
-        (db, names[start : start + _ARM_BATCH]) for db, names in by_db.items() for start in range(0, len(names), _ARM_BATCH)
+        (db, names[start : start + _ARM_BATCH])
+        for db, names in by_db.items()
+        for start in range(0, len(names), _ARM_BATCH)
     ]

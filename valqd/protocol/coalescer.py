@@ -263,11 +263,11 @@ def ids(first: int, count: int) -> bytes:
 
 
 def _id_or_error(value: int | bytes) -> bytes:
-    return ids(value, 1) if type(value) is int else b"-%b\r\n" % value
+    return ids(value, 1) if isinstance(value, int) else b"-%b\r\n" % value
 
 
 def _deadline_or_error(value: int | bytes) -> bytes:
-    return b":%d\r\n" % value if type(value) is int else b"-%b\r\n" % value
+    return b":%d\r\n" % value if isinstance(value, int) else b"-%b\r\n" % value
 
 
 class Coalescer:

@@ -25,10 +25,10 @@ def complete(argv: list[bytes], raw: bytes, resp: int) -> bytes:
     if raw[:1] == b"-":
         return raw
     if sub == b"" or (sub == b"INFO" and len(argv) == 2):
-        rows = [encode(row, resp) for row in introspection.command_info_entries(resp)]
+        rows = [encode(row, resp) for row in introspection.command_info_entries()]
         return _with_count(raw, len(rows), rows)
     if sub == b"COUNT" and len(argv) == 2:
-        return b":%d\r\n" % (int(raw[1:-2]) + len(introspection.command_info_entries(resp)))
+        return b":%d\r\n" % (int(raw[1:-2]) + len(introspection.command_info_entries()))
     if sub == b"LIST":
         names = introspection.command_names()
         if len(argv) == 5:
@@ -39,14 +39,16 @@ def complete(argv: list[bytes], raw: bytes, resp: int) -> bytes:
         rows = [encode(name, resp) for name in names]
         return _with_count(raw, len(rows), rows)
     if sub == b"INFO":
-        ours = {bytes(row[0]): encode(row, resp) for row in introspection.command_info_entries(resp)}
         elements = split_elements(raw)
         for at, name in enumerate(argv[2:]):
-            elements[at] = ours.get(name.lower(), elements[at])
+            if (row := introspection.command_info(name)) is not None:
+                elements[at] = encode(row, resp)
         return raw[: raw.index(b"\n") + 1] + b"".join(elements)
     if sub == b"DOCS":
-        wanted = {name.lower() for name in argv[2:]}
-        pairs = [pair for pair in introspection.command_docs(resp) if not wanted or pair[0] in wanted]
+        if len(argv) == 2:
+            pairs = introspection.command_docs()
+        else:
+            pairs = [pair for name in argv[2:] if (pair := introspection.command_doc(name)) is not None]
         added = len(pairs) if raw[:1] == b"%" else 2 * len(pairs)
         return _with_count(raw, added, [encode(name, resp) + encode(doc, resp) for name, doc in pairs])
     return raw

@@ -229,12 +229,11 @@ def _command(session: Session, argv: list[bytes], raw: bytes) -> None:
     sub = argv[1].upper() if len(argv) > 1 else b""
     if sub in (b"GETKEYS", b"GETKEYSANDFLAGS") and len(argv) > 2 and table.is_ours(argv[2]):
         try:
-            keys = introspection.getkeys(argv[2:])
+            keys = introspection.getkeys(argv[2:]) if sub == b"GETKEYS" else introspection.getkeysandflags(argv[2:])
         except CommandError as error:
             answer = error.resp()
         else:
-            flagged = [[key, [b"RW", b"access", b"update"]] for key in keys]
-            answer = encode(keys if sub == b"GETKEYS" else flagged, session.resp)
+            answer = encode(keys, session.resp)
         # Valkey does not know the command: let it count the keys of one that it knows, and answer in its place.
         session.send_watched(b"*4\r\n$7\r\nCOMMAND\r\n$7\r\nGETKEYS\r\n$3\r\nGET\r\n$1\r\nk\r\n", _instead(answer))
     elif sub in (b"", b"COUNT", b"LIST", b"INFO", b"DOCS"):

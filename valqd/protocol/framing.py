@@ -37,7 +37,9 @@ class Kind(Enum):
     COMMAND = auto()  #: a whole request: ``raw`` and ``argv``
     STREAM = auto()  #: a piece of a large request: ``raw``; the first piece carries ``argv`` = [name]
     STREAM_END = auto()  #: its last piece
-    OVERSIZED = auto()  #: a whole-only request with an argument over the limit; skipped; ``argv`` holds what came before
+    OVERSIZED = (
+        auto()
+    )  #: a whole-only request with an argument over the limit; skipped; ``argv`` holds what came before
     BROKEN = auto()  #: a protocol error: ``raw`` is everything not yet taken, and so is every later frame
 
 

@@ -89,6 +89,11 @@ class PrivateReplies:
         """While uncounted: a reply equal to ``reply`` ends the uncounted mode, or is kept from the client."""
         self._markers[reply] = (ends, swallowed)
 
+    @property
+    def at_boundary(self) -> bool:
+        """Whether the bytes passed so far end with a whole reply, and none is being asked for again."""
+        return self._scanner.at_boundary and not self._output
+
     def feed(self, data: bytes) -> bytes:
         """Bytes from the backend; what the client gets of them, for now."""
         if not self._output:

@@ -7,8 +7,8 @@
                         └ everything else, byte for byte ─▶ private lane
 
 Replies leave in request order because at any moment only one lane has replies outstanding for this client: a command
-for the other lane makes the session ``hold`` (its bytes wait in the framer) until the first is quiet.  Everything that decides
-order must live here; it must not know sockets or loops, which are the ``Host``'s.
+for the other lane makes the session ``hold`` (its bytes wait in the framer) until the first is quiet.  Everything
+that decides order must live here; it must not know sockets or loops, which are the ``Host``'s.
 
 Bound: the framer's (see framing); the host stops reading from a client that is held with bytes buffered.
 """
@@ -88,7 +88,7 @@ class Host(Protocol):
         """Make sure that the backend has the functions."""
 
     def release(self, queue: bytes, data: bytes) -> None:
-        """Give popped messages back that could not be handed over (MPOP: ``queue`` is empty, each map names its own)."""
+        """Give popped messages back that could not be handed over (``queue`` empty: each map names its own)."""
 
     def session_resumed(self) -> None:
         """The session takes frames again."""
@@ -273,13 +273,19 @@ class Session:
         if request.queues:
             self._last_queue = request.queues[0]
         if not request.function:
-            self._answer_here(introspection.help_lines(request))
+            self._help(request)
         elif self._must_use_private():
             self._rewrite(request)
         elif not self.lane.up:
             self._answer_here(BackendDown())
         else:
             self._share(argv, request)
+
+    def _help(self, request: Request) -> None:
+        try:
+            self._answer_here(introspection.help_lines(request.args[0] if request.args else None))
+        except CommandError as error:
+            self._answer_here(error)
 
     def _share(self, argv: list[bytes], request: Request) -> None:
         """Send over the shared lane."""

@@ -1,0 +1,209 @@
+"""Real servers for tests: a valkey-server and a valqd, each on a free port, stopped by their own pid."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import hiredis
+
+from valqd.io.embedded import server_binary
+
+ROOT = Path(__file__).parent.parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def until(condition, timeout_s=5.0, what="condition"):
+    """Poll ``condition`` until it is true; its value."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what}: not within {timeout_s} s")
+        time.sleep(0.005)
+
+
+class Process:
+    """A server process that accepts connections on ``port`` while it lives."""
+
+    process: subprocess.Popen
+    port: int
+
+    def wait_ready(self, timeout_s=20):
+        def ready():
+            assert self.process.poll() is None, f"{self} ended: {self.output()}"
+            with contextlib.suppress(OSError), Connection(self.port) as connection:
+                reply = connection.call("PING")
+                return reply == b"PONG" or isinstance(reply, hiredis.ReplyError)
+            return False
+
+        until(ready, timeout_s, f"{self} ready")
+
+    def output(self) -> str:
+        return ""
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, timeout_s=15) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise
+        return self.process.returncode
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.stop()
+
+
+class Valkey(Process):
+    """A valkey-server without persistence unless ``options`` say otherwise."""
+
+    def __init__(self, *options: str, port: int | None = None, folder: str | None = None):
+        self.port = port or free_port()
+        self._own_folder = folder is None
+        self.folder = folder or tempfile.mkdtemp(prefix="valkey-")
+        self.options = options
+        self.start()
+
+    def start(self):
+        command = [server_binary(), "--port", str(self.port), "--dir", self.folder, "--save", "", "--daemonize", "no"]
+        command += ["--enable-debug-command", "yes", "--bind", "127.0.0.1", *self.options]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.wait_ready()
+
+    @property
+    def url(self) -> str:
+        return f"valkey://127.0.0.1:{self.port}"
+
+    def __exit__(self, *exc):
+        super().__exit__(*exc)
+        if self._own_folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Valqd(Process):
+    """A valqd daemon; ``options`` are flags by name."""
+
+    def __init__(self, backend: str = "", port: int | None = None, wait=True, environment=None, **options):
+        self.port = port or free_port()
+        self.folder = tempfile.mkdtemp(prefix="valqd-")
+        self._errors = Path(self.folder) / "stderr"
+        command = [sys.executable, "-m", "valqd"]
+        flags = {"listen": f"127.0.0.1:{self.port}", **options}
+        if backend:
+            flags["backend"] = backend
+        flags.setdefault("data_dir", self.folder + "/data")
+        for name, value in flags.items():
+            command += ["--" + name.replace("_", "-"), str(value)]
+        self.command = command
+        env = {name: value for name, value in os.environ.items() if not name.startswith("VALQD_")}
+        with self._errors.open("wb") as errors:
+            self.process = subprocess.Popen(command, cwd=ROOT, stderr=errors, env={**env, **(environment or {})})
+        if wait:
+            self.wait_ready()
+
+    def output(self) -> str:
+        return self._errors.read_text(errors="replace")
+
+    def __exit__(self, *exc):
+        super().__exit__(*exc)
+        output = self.output()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        assert "Traceback" not in output, output
+
+
+class Connection:
+    """A raw socket that speaks RESP; error replies are returned, not raised."""
+
+    def __init__(self, port: int, resp: int = 2, timeout_s: float = 10.0):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._reader = hiredis.Reader(notEnoughData=Ellipsis)
+        if resp == 3:
+            assert isinstance(self.call("HELLO", "3"), dict)
+
+    def send_raw(self, data: bytes):
+        self.socket.sendall(data)
+
+    def send(self, *args):
+        self.socket.sendall(request(*args))
+
+    def read(self):
+        while (reply := self._reader.gets()) is Ellipsis:
+            data = self.socket.recv(65536)
+            if not data:
+                raise ConnectionResetError("closed")
+            self._reader.feed(data)
+        return reply
+
+    def call(self, *args):
+        self.send(*args)
+        return self.read()
+
+    def read_raw(self, size: int) -> bytes:
+        """Exactly ``size`` raw bytes (not to be mixed with ``read``)."""
+        data = b""
+        while len(data) < size:
+            chunk = self.socket.recv(size - len(data))
+            if not chunk:
+                break
+            data += chunk
+        return data
+
+    def read_until_closed(self) -> bytes:
+        data = b""
+        with contextlib.suppress(ConnectionResetError):
+            while chunk := self.socket.recv(65536):
+                data += chunk
+        return data
+
+    def close(self):
+        self.socket.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+
+def request(*args) -> bytes:
+    """A multibulk request."""
+    parts = [arg if isinstance(arg, bytes) else str(arg).encode() for arg in args]
+    return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
+
+
+def as_map(reply) -> dict:
+    """A map reply of either protocol version."""
+    return reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))

@@ -1,0 +1,138 @@
+"""The framer cuts where Valkey cuts, whatever the chunks."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from valqd.commands.table import is_ours
+from valqd.protocol.framing import STREAM_THRESHOLD_BYTES, Frame, Kind, RequestFramer, split_inline
+
+MAX_BODY = 1 << 20
+
+
+def frames_of(chunks, max_body=MAX_BODY):
+    framer = RequestFramer(is_ours, max_body)
+    found = []
+    for chunk in filter(None, chunks):
+        framer.feed(chunk)
+        while (frame := framer.next()) is not None:
+            found.append(frame)
+    return found, framer
+
+
+def multibulk(*args):
+    return b"*%d\r\n" % len(args) + b"".join(b"$%d\r\n%b\r\n" % (len(arg), arg) for arg in args)
+
+
+CASES = [
+    (b"PING\r\n", [[b"PING"]]),
+    (b"PING\n", [[b"PING"]]),
+    (b"\r\n\r\nPING\r\n", [[b"PING"]]),
+    (b"*0\r\n*-1\r\nPING\r\n", [[b"PING"]]),
+    (b'SET k "a\\x41\\n" \'b c\'\r\n', [[b"SET", b"k", b"aA\n", b"b c"]]),
+    (multibulk(b"VALQ.PUSH", b"q", b"\r\n\0$3\r\n"), [[b"VALQ.PUSH", b"q", b"\r\n\0$3\r\n"]]),
+    (multibulk(b"VALQ.PUSH", b"q", b""), [[b"VALQ.PUSH", b"q", b""]]),
+    (multibulk(b"GET", b"k") + multibulk(b"VALQ.POP", b"q"), [[b"GET", b"k"], [b"VALQ.POP", b"q"]]),
+    (b"*1\r\n$4\r\nPINGxxPING\r\n", [[b"PING"], [b"PING"]]),  # the two bytes after a bulk are skipped unread
+]
+
+
+@pytest.mark.parametrize(("stream", "argvs"), CASES)
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 10_000])
+def test_any_chunking_gives_the_same_frames(stream, argvs, step):
+    found, framer = frames_of([stream[at : at + step] for at in range(0, len(stream), step)])
+    assert [frame.argv for frame in found] == argvs
+    assert all(frame.kind is Kind.COMMAND for frame in found)
+    assert framer.empty
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"*x\r\n",
+        b"*2147483648\r\n",
+        b"*1\r\n+PING\r\n",
+        b"*1\r\n$-1\r\n",
+        b"*1\r\n$x\r\n",
+        b"*01\r\n$4\r\nPING\r\n",
+        b"*1\r\n$99999999999999999999\r\n",
+        b'SET "unbalanced\r\n',
+        b"x" * (64 * 1024 + 2),
+    ],
+)
+def test_a_protocol_error_hands_over_all_bytes_from_there_on(stream):
+    after = b"*1\r\n$4\r\nPING\r\n"
+    found, _ = frames_of([multibulk(b"GET", b"k"), stream, after])
+    assert found[0].argv == [b"GET", b"k"]
+    assert {frame.kind for frame in found[1:]} == {Kind.BROKEN}
+    assert b"".join(frame.raw for frame in found[1:]) == stream + after
+
+
+@given(st.lists(st.lists(st.binary(max_size=40), min_size=1, max_size=5), max_size=6), st.data())
+def test_raw_bytes_of_all_frames_are_the_bytes_received(commands, data):
+    stream = b"".join(multibulk(*command) for command in commands)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+    chunks = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    found, framer = frames_of(chunks)
+    assert b"".join(frame.raw for frame in found) == stream
+    assert [frame.argv for frame in found] == commands
+    assert framer.empty
+
+
+@pytest.mark.parametrize("step", [1000, 4096, 65536, 1 << 22])
+@pytest.mark.parametrize("sizes", [[200_000], [100, 100_000, 10], [STREAM_THRESHOLD_BYTES] * 3])
+def test_a_large_foreign_frame_passes_in_pieces_that_join_to_it(step, sizes):
+    stream = multibulk(b"MSET", *(b"x" * size for size in sizes))
+    tail = multibulk(b"PING")
+    whole = stream + tail
+    found, framer = frames_of([whole[at : at + step] for at in range(0, len(whole), step)])
+    assert b"".join(frame.raw for frame in found) == whole
+    assert found[-1] == Frame(Kind.COMMAND, tail, [b"PING"])
+    starts = [frame for frame in found[:-1] if frame.argv]
+    assert len(starts) == 1
+    assert starts[0].argv[0] == b"MSET"
+    assert framer.empty
+
+
+def test_a_large_foreign_frame_is_never_held():
+    framer = RequestFramer(is_ours, MAX_BODY)
+    framer.feed(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$536870912\r\n")
+    held = 0
+    for _ in range(100):
+        framer.feed(b"x" * 65536)
+        while framer.next() is not None:
+            pass
+        held = max(held, framer.buffered_bytes)
+    assert held < 2 * 65536
+
+
+@pytest.mark.parametrize("step", [100, 70_000, 1 << 22])
+def test_an_oversized_body_of_ours_is_skipped_and_reported(step):
+    stream = multibulk(b"VALQ.PUSH", b"q", b"x" * 2_000_000) + multibulk(b"VALQ.POP", b"q")
+    found, framer = frames_of([stream[at : at + step] for at in range(0, len(stream), step)], max_body=100_000)
+    assert [frame.kind for frame in found] == [Kind.OVERSIZED, Kind.COMMAND]
+    assert found[0].argv[:2] == [b"VALQ.PUSH", b"q"]
+    assert found[1].argv == [b"VALQ.POP", b"q"]
+    assert framer.empty
+
+
+def test_an_announced_2_gb_body_of_ours_is_a_protocol_error_and_allocates_nothing():
+    found, framer = frames_of([b"*3\r\n$9\r\nVALQ.PUSH\r\n$1\r\nq\r\n$2147483648\r\n", b"abc"])
+    assert {frame.kind for frame in found} == {Kind.BROKEN}
+    assert framer.buffered_bytes < 100
+
+
+@pytest.mark.parametrize(
+    ("line", "argv"),
+    [
+        (b"a  b\tc", [b"a", b"b", b"c"]),
+        (b'"a b"', [b"a b"]),
+        (b'"\\"\\\\\\r"', [b'"\\\r']),
+        (b"'it\\'s'", [b"it's"]),
+        (b'"a"b', None),
+        (b"'a", None),
+        (b"", []),
+    ],
+)
+def test_inline_arguments_are_split_as_valkey_splits_them(line, argv):
+    assert split_inline(line) == argv
