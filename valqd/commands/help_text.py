@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from textwrap import wrap
 
-from valqd.commands.request import Request
 from valqd.commands.spec import Command, Option, Positional
 from valqd.commands.table import COMMANDS, named
 from valqd.protocol.encoding import Status
@@ -14,9 +13,9 @@ _WIDTH = 80
 _INDENT = "    "
 
 
-def help_lines(request: Request) -> list[Status]:
-    """The lines that answer a HELP request: on all commands, or on the one it names."""
-    lines = _on_one(named(request.args[0])) if request.args else _on_all()
+def help_lines(word: bytes | None) -> list[Status]:
+    """The lines on all commands, or on the one named ``word``.  Raises ``CommandError`` if there is none."""
+    lines = _on_one(named(word)) if word else _on_all()
     return [Status(line) for line in lines]
 
 

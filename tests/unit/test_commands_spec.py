@@ -1,0 +1,107 @@
+"""A SPEC that contradicts itself is refused when it is made; the pages made from the SPECs are up to date."""
+
+from __future__ import annotations
+
+import dataclasses
+import pkgutil
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from valqd import commands
+from valqd.commands import docs, push
+from valqd.commands.spec import OneOf, Option, OptionValue, Positional, SpecError
+from valqd.commands.table import COMMANDS
+from valqd.commands.values import BODY, QUEUE, VISIBILITY
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "Push"},
+        {"summary": "No full stop"},
+        {"flags": ("nosuchflag",)},
+        {"key_flags": ("nosuchflag",)},
+        {"errors": (("NOSUCHCODE", "never"),)},
+        {"example": ()},
+        {"excludes": (("delay", "nosuchname"),)},
+        {"arguments": (Positional("a", BODY, optional=True), Positional("b", BODY))},
+        {"arguments": (Positional("a", BODY, repeated=True), Positional("b", BODY))},
+        {"arguments": (Positional("a", BODY), Positional("a", BODY))},
+        {"arguments": (Option("X", doc="x"), Positional("a", BODY))},
+        {"arguments": (Option("X", doc="x"), Option("X", doc="x"))},
+    ],
+)
+def test_command_that_contradicts_itself_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(SpecError):
+        dataclasses.replace(push.SPEC, **{"excludes": (), **change})
+
+
+def test_option_that_contradicts_itself_is_refused() -> None:
+    with pytest.raises(SpecError):
+        Option("lower", doc="x")
+    with pytest.raises(SpecError):
+        Option("UNDOCUMENTED")
+    with pytest.raises(SpecError):
+        Option("X", doc="x", removable=True)
+    with pytest.raises(SpecError):
+        OneOf("one", (Option("X", doc="x"),))
+    with pytest.raises(SpecError):
+        Positional("a", QUEUE, optional=True, repeated=True)
+    with pytest.raises(SpecError):
+        OptionValue("Bad name", VISIBILITY)
+
+
+def test_every_command_has_a_file_of_its_own_and_is_in_the_table() -> None:
+    files = {module.name.rstrip("_") for module in pkgutil.iter_modules(commands.__path__)}
+    assert {command.name for command in COMMANDS} <= files
+    for path in (ROOT / "valqd/commands").glob("*.py"):
+        if "\nSPEC = Command(" in path.read_text():
+            assert path.stem.rstrip("_") in {command.name for command in COMMANDS}
+
+
+def test_commands_are_pure() -> None:
+    for path in (ROOT / "valqd/commands").glob("*.py"):
+        imported = set(re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), re.MULTILINE))
+        assert not imported & {"asyncio", "socket", "time", "os", "random", "threading", "uvloop", "hiredis"}
+
+
+def test_page_is_what_the_specs_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert docs.main(["--check"]) == 0
+
+
+def test_check_finds_a_difference_and_write_repairs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert docs.main(["--check"]) == 1
+    assert "--write" in capsys.readouterr().err
+    assert docs.main(["--write"]) == 0
+    assert docs.main(["--check"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["docs"]
+    assert docs.main([]) == 2
+
+
+def test_page_names_every_command_option_and_error() -> None:
+    page = docs.render()
+    for command in COMMANDS:
+        section = page.split(f"\n## {command.full_name.upper()}\n")[1].split("\n## ")[0]
+        assert command.syntax() in section
+        for slot in command.slots():
+            assert f"`{slot.option.token}" in section
+        for code, _ in command.errors:
+            assert f"`{code}`" in section
+
+
+def test_examples_are_commands_that_parse() -> None:
+    from valqd.commands.grammar import Limits, parse
+
+    for command in COMMANDS:
+        assert any(sent.startswith(command.full_name.upper()) for sent, _ in command.example)
+        for sent, _ in command.example:
+            parse(sent.encode().split(), 2, Limits())

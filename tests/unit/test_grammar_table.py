@@ -1,0 +1,270 @@
+"""What must hold for every command, option and value: the cases are made from the SPECs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from valqd.commands.grammar import Limits, parse
+from valqd.commands.request import Request
+from valqd.commands.spec import Command, Counted, Option, Positional, Slot
+from valqd.commands.table import COMMANDS
+from valqd.commands.values import BODY, ValueType
+from valqd.errors import CommandError
+
+LIMITS = Limits()
+JUNK = [
+    "",
+    "+5",
+    " 5",
+    "5 ",
+    "1e3",
+    "inf",
+    "nan",
+    "-1",
+    "0x10",
+    "5x",
+    "5\n",
+    "1.2.3",
+    "٣",
+    "5\x00",
+    "99999999999999999999999",
+]
+
+SLOTS = [(command, slot) for command in COMMANDS for slot in command.slots()]
+
+
+def run(command: Command, *args: str | bytes) -> Request:
+    argv = [command.full_name.encode(), *(arg.encode() if isinstance(arg, str) else arg for arg in args)]
+    return parse(argv, 2, LIMITS)
+
+
+def refusal(command: Command, *args: str | bytes) -> str:
+    with pytest.raises(CommandError) as caught:
+        run(command, *args)
+    assert caught.value.code == "ERR"
+    return caught.value.text
+
+
+def required(command: Command) -> list[str]:
+    """The least that the fixed places take."""
+    args: list[str] = []
+    for positional in command.positionals:
+        if isinstance(positional, Counted):
+            args += ["1", positional.type.low]
+        elif not positional.optional:
+            args.append("jobs" if positional.name == "queue" else positional.type.low)
+    return args
+
+
+def written(option: Option, value: str = "low") -> list[str]:
+    """The option with values at their lower or upper border."""
+    values = [getattr(item.type, value) for item in option.values]
+    return [option.token, *(["1"] if option.most else []), *values]
+
+
+def given_with_parent(slot: Slot) -> list[str]:
+    return written(slot.parent) if slot.parent else []
+
+
+def describe(item: object) -> str:
+    if isinstance(item, Command):
+        return item.name
+    return item.option.token if isinstance(item, Slot) else str(item)
+
+
+each_command = pytest.mark.parametrize("command", COMMANDS, ids=describe)
+each_option = pytest.mark.parametrize(("command", "slot"), SLOTS, ids=describe)
+
+
+@each_command
+def test_the_least_is_enough(command: Command) -> None:
+    if command.needs_more:
+        refusal(command, *required(command))
+    else:
+        assert run(command, *required(command)).command == command.name
+
+
+@each_command
+def test_too_few_and_too_many_arguments(command: Command) -> None:
+    arity = f"wrong number of arguments for '{command.full_name}' command"
+    for given_count in range(command.fewest):
+        assert refusal(command, *required(command)[:given_count]) == arity
+    if command.most is not None:
+        assert refusal(command, *["1"] * (command.most + 1)) == arity
+
+
+@each_command
+def test_arity_is_what_valkey_would_state(command: Command) -> None:
+    assert abs(command.arity) == command.fewest + 1
+    assert (command.arity > 0) == (command.most == command.fewest)
+
+
+@each_command
+def test_unknown_option_is_named(command: Command) -> None:
+    args = [*required(command), "NOSUCHOPTION"]
+    if command.name == "help":
+        assert refusal(command, *args) == "unknown command 'VALQ.NOSUCHOPTION', try VALQ.HELP"
+    elif any(command.slots()):
+        assert refusal(command, *args) == f"unknown option 'NOSUCHOPTION' for '{command.full_name}' command"
+    elif command.most is not None:
+        assert "wrong number of arguments" in refusal(command, *args)
+    else:
+        assert refusal(command, *args) == "invalid id 'NOSUCHOPTION'"
+
+
+@each_command
+def test_option_of_another_command_is_unknown(command: Command) -> None:
+    own = {slot.option.token for slot in command.slots()}
+    for _, slot in SLOTS:
+        if own and slot.option.token not in own:
+            text = refusal(command, *required(command), *written(slot.option))
+            assert text == f"unknown option '{slot.option.token}' for '{command.full_name}' command"
+
+
+@each_option
+def test_option_is_taken_in_any_case(command: Command, slot: Slot) -> None:
+    token, *values = written(slot.option)
+    parent = given_with_parent(slot)
+    expected = run(command, *required(command), *parent, token, *values)
+    assert run(command, *required(command), *parent, token.lower(), *values) == expected
+    assert run(command, *required(command), token.title(), *values, *parent) == expected
+
+
+@each_option
+def test_option_given_twice_is_named(command: Command, slot: Slot) -> None:
+    twice = written(slot.option) * 2
+    assert (
+        refusal(command, *required(command), *given_with_parent(slot), *twice) == f"{slot.option.token} is given twice"
+    )
+
+
+@each_option
+def test_option_without_its_values_is_named(command: Command, slot: Slot) -> None:
+    words = written(slot.option)
+    for length in range(1, len(words)):
+        text = refusal(command, *required(command), *given_with_parent(slot), *words[:length])
+        assert text == f"{slot.option.token} lacks its values: {slot.option.syntax()}"
+
+
+@each_option
+def test_nested_option_needs_its_parent(command: Command, slot: Slot) -> None:
+    if slot.parent:
+        text = refusal(command, *required(command), *written(slot.option))
+        assert text == f"{slot.option.token} needs {slot.parent.token}"
+
+
+@each_option
+def test_options_of_one_choice_exclude_each_other(command: Command, slot: Slot) -> None:
+    for other in slot.choice.options if slot.choice else ():
+        if other is not slot.option:
+            parent = given_with_parent(slot)
+            text = refusal(command, *required(command), *parent, *written(slot.option), *written(other))
+            assert text == f"{slot.option.token} and {other.token} cannot be given together"
+
+
+def option_values() -> Iterator[tuple[Command, Slot, int]]:
+    for command, slot in SLOTS:
+        for index in range(len(slot.option.values)):
+            yield command, slot, index
+
+
+@pytest.mark.parametrize(("command", "slot", "index"), list(option_values()), ids=describe)
+def test_option_value_at_its_borders(command: Command, slot: Slot, index: int) -> None:
+    option = slot.option
+    value = option.values[index]
+    for border in ("low", "high"):
+        run(command, *required(command), *given_with_parent(slot), *written(option, border))
+    label = option.token if len(option.values) == 1 and not option.most else f"{option.token} {value.name}"
+    for wrong in refused(value.type):
+        words = written(option)
+        words[index - len(option.values)] = wrong
+        text = refusal(command, *required(command), *given_with_parent(slot), *words)
+        assert text.startswith((f"{label} must be ", "invalid queue name", "invalid id"))
+
+
+@each_command
+def test_positional_at_its_borders(command: Command) -> None:
+    places = [arg for arg in command.positionals if isinstance(arg, Positional)]
+    if command.name == "help" or len(places) < len(command.positionals):
+        return
+    for index, positional in enumerate(places):
+        before = [place.type.low for place in places[:index]]
+        after = [place.type.low for place in places[index + 1 :]]
+        for border in (positional.type.low, positional.type.high):
+            run(command, *before, border, *after)
+        for wrong in refused(positional.type):
+            if positional.optional and wrong[:1].isalpha():
+                continue  # taken for an unknown option, which names it too
+            text = refusal(command, *before, wrong, *after)
+            assert text.startswith((f"{positional.name} must be ", "invalid "))
+
+
+@each_command
+def test_count_at_its_borders(command: Command) -> None:
+    for counted in command.positionals:
+        if isinstance(counted, Counted):
+            before = required(command)[:-2]
+            run(command, *before, str(counted.most), *[counted.type.low] * counted.most)
+            for wrong in ("0", str(counted.most + 1), *JUNK):
+                text = refusal(command, *before, wrong, counted.type.low)
+                assert text == f"{counted.count} must be an integer from 1 to {counted.most}"
+
+
+@each_option
+def test_number_of_groups_at_its_borders(command: Command, slot: Slot) -> None:
+    option = slot.option
+    if option.most:
+        for wrong in ("0", str(option.most + 1), *JUNK):
+            words = [option.token, wrong, *written(option)[2:]]
+            text = refusal(command, *required(command), *words)
+            assert text == f"{option.token} n must be an integer from 1 to {option.most}"
+
+
+def refused(kind: ValueType) -> list[str]:
+    """What a value of this type must not be."""
+    numeric = kind.docs_type in ("integer", "double", "unix-time")
+    return [wrong for wrong in (kind.below, kind.above) if wrong] + (JUNK if numeric else [])
+
+
+def test_every_bounded_type_states_its_borders() -> None:
+    values = [value.type for _, slot in SLOTS for value in slot.option.values]
+    for kind in values:
+        assert kind.high
+        assert kind.above or kind is BODY
+
+
+WORDS = [
+    *(command.full_name for command in COMMANDS),
+    *("VALQ", "valq", *(command.name for command in COMMANDS)),
+    *sorted({slot.option.token for _, slot in SLOTS}),
+    *sorted({slot.option.token.lower() for _, slot in SLOTS}),
+    *("q", "1", "2", "0", "1-1", "5", "0.5", "NONE", "FIXED", "EXP", "IN", "dlq", *JUNK),
+]
+ARGUMENTS = st.lists(st.one_of(st.sampled_from([word.encode() for word in WORDS]), st.binary(max_size=20)), max_size=12)
+
+
+@given(st.sampled_from([command.full_name.encode() for command in COMMANDS]), ARGUMENTS, st.sampled_from([2, 3]))
+def test_any_arguments_give_a_request_or_a_command_error(name: bytes, args: list[bytes], resp: int) -> None:
+    try:
+        request = parse([name, *args], resp, LIMITS)
+    except CommandError as error:
+        raw = error.resp()
+        assert raw.startswith(b"-ERR ")
+        assert raw.endswith(b"\r\n")
+        assert b"\n" not in raw[:-2]
+        assert b"\r" not in raw[:-2]
+        assert raw[:-2].decode().isprintable()
+    else:
+        assert all(isinstance(arg, bytes) for arg in (*request.args, *request.queues))
+        assert request.function or request.command == "help"
+
+
+@given(ARGUMENTS)
+def test_any_argv_gives_a_request_or_a_command_error(argv: list[bytes]) -> None:
+    with contextlib.suppress(CommandError):
+        parse(argv, 2, LIMITS)
