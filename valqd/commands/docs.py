@@ -34,13 +34,13 @@ _INTRO = """\
 
 ## Rights
 
-A command runs as the user of the connection, and Valkey's ACL decides. The smallest rule for all commands on the
-queue `orders` is
+A command runs as the user of the connection, and Valkey's ACL decides. A rule that is enough for all commands on the
+queue `orders` and nothing else:
 
-    ACL SETUSER worker on >secret ~valq:{orders}:* +fcall +@hash +@list +@sortedset +@keyspace +set -@dangerous
+    ACL SETUSER worker on >secret ~valq:{orders}:* +fcall +@hash +@list +@sortedset +@keyspace +set +time -@dangerous
 
 Without rights on a queue every command on it answers `NOPERM`, creation included. `VALQ.LIST` leaves out what the user
-may not read; it needs `+scan` and `+exists`. A command that names a second queue (DLQ, TO, MPOP) needs rights on both.
+may not read. A command that names a second queue (DLQ, TO, MPOP) needs rights on both.
 """
 
 

@@ -101,11 +101,8 @@ _INFO_BY_NAME = {
 _DOCS_BY_NAME = dict([*_DOCS, *_SUBCOMMAND_DOCS])
 
 
-def command_info_entries(resp: int = 3) -> list[Row]:
-    """Our rows of COMMAND and COMMAND INFO, one for each name of its own; row[0] is the name, lower case.
-
-    The same for every ``resp``: ``encode`` gives sets and maps the shape of the protocol.
-    """
+def command_info_entries() -> list[Row]:
+    """Our rows of COMMAND and COMMAND INFO, one for each name of its own; row[0] is the name, lower case."""
     return list(_ENTRIES)
 
 
@@ -114,8 +111,8 @@ def command_info(name: bytes) -> Row | None:
     return _INFO_BY_NAME.get(name.lower())
 
 
-def command_docs(resp: int = 3) -> list[tuple[bytes, dict[str, Value]]]:
-    """Our pairs of COMMAND DOCS: name and map.  The same for every ``resp``."""
+def command_docs() -> list[tuple[bytes, dict[str, Value]]]:
+    """Our pairs of COMMAND DOCS: name and map."""
     return list(_DOCS)
 
 
