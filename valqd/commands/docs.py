@@ -35,7 +35,7 @@ _INTRO = """\
 ## Rights
 
 A command runs as the user of the connection, and Valkey's ACL decides. A rule that is enough for all commands on the
-queue `orders` and nothing else:
+queue `orders` and on no other queue:
 
     ACL SETUSER worker on >secret ~valq:{orders}:* +fcall +@hash +@list +@sortedset +@keyspace +set +time -@dangerous
 
