@@ -139,12 +139,9 @@ class Client(asyncio.Protocol):
         self._worker.lanes.prove(identity, request, done)
 
     def send_private(self, data: bytes) -> None:
-        """Send on the private lane, opened with the first bytes."""
+        """Send on the private lane, connected with the first bytes."""
         if self.private_lane is None:
             self.private_lane = PrivateLane(self, self._worker)
-            replay = self.session.replay()
-            if replay:
-                self.private_lane.send(replay)
         self.private_lane.send(data)
 
     def block(self, request: Request) -> None:

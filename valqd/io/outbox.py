@@ -44,6 +44,8 @@ class Outgoing:
     def flush(self) -> None:
         """Hand everything to the transport."""
         parts, self._parts = self._parts, []
+        if self.transport.is_closing():
+            return
         if len(parts) == 1:
             self.transport.write(parts[0])
         elif parts:

@@ -25,6 +25,8 @@ MAX_BACKLOG_BYTES = 32 << 20
 MAX_BACKLOG_CALLS = 10_000
 _CONNECT_TIMEOUT_S = 5.0
 _RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5)
+#: A connection that lived this long is worth an attempt without a pause.
+_STABLE_S = 0.2
 #: A lane that no client uses is closed after this long.
 _IDLE_S = 30.0
 
@@ -91,8 +93,9 @@ class SharedLane:
                 if self.refused is not None:
                     self._lanes.discard(self)
                     return
-                if attempt == 0 or self._was_up:
-                    attempt = 0
+                if self._lanes.loop.time() - self._since > _STABLE_S:
+                    attempt = 0  # one lost connection need not mean that the backend is down: try at once
+                    continue
             await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
             attempt += 1
 
@@ -100,7 +103,7 @@ class SharedLane:
         """Send the identity; calls follow when it is accepted."""
         self._connection = connection
         self._ended = asyncio.Event()
-        self._was_up = False
+        self._since = self._lanes.loop.time()
         identity = self.identity
         requests: list[list[bytes]] = []
         if identity.password is not None:
@@ -115,7 +118,7 @@ class SharedLane:
             self._accepted()
 
     def _accepted(self) -> None:
-        self.up = self._was_up = True
+        self.up = True
         self._answer_proofs(None)
         self._plan_flush()
         self._lanes.lane_up(self)
@@ -127,7 +130,7 @@ class SharedLane:
 
     def _down(self) -> None:
         self.up = False
-        self.coalescer.fail_all(BackendDown(under_way=True).resp(), BackendDown().resp())
+        self.coalescer.fail_unsent(BackendDown().resp())
         self._resume_paused()
         self._lanes.outbox.flush()
 
@@ -136,7 +139,8 @@ class SharedLane:
         if connection is not self._connection:
             return
         self._connection = None
-        self._down()
+        self.coalescer.fail_sent(BackendDown(under_way=True).resp())
+        self._lanes.outbox.flush()
         if self._greetings and self.refused is None:
             self._answer_proofs(BackendDown().resp())
         self._ended.set()

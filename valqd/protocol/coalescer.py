@@ -371,23 +371,27 @@ class Coalescer:
                 out.append(request)
         return out
 
-    def fail_all(self, sent_error: bytes, unsent_error: bytes) -> None:
-        """The backend is gone: every call gets an error, by whether it may have been applied."""
+    def fail_sent(self, error: bytes) -> None:
+        """The connection is gone: every call that was sent may have been applied, or not."""
         kept, self._kept, self._resent = self._kept or {}, None, False
         sent = [call for call, _ in self.sent if call not in kept]
         self.sent = deque()
-        unsent, self._unsent = self._unsent, []
-        self._open = {}
-        self.backlog_bytes = 0
+        self.backlog_bytes = sum(call.size for call in self._unsent)
         for call, reply in kept.items():
             if is_missing_function(reply):
-                call.fail(sent_error)
+                call.fail(error)
             else:
                 call.deliver(reply)
         for call in sent:
-            call.fail(sent_error)
+            call.fail(error)
+
+    def fail_unsent(self, error: bytes) -> None:
+        """The backend cannot be reached: refuse what was not sent."""
+        unsent, self._unsent = self._unsent, []
+        self._open = {}
+        self.backlog_bytes = 0
         for call in unsent:
-            call.fail(unsent_error)
+            call.fail(error)
 
 
 class Routes:

@@ -208,12 +208,16 @@ def _subscribe(session: Session, argv: list[bytes], raw: bytes) -> None:
     if unsubscribes and session.resp == 2 and not private.uncounted:
         session.send_plain(raw, max(1, len(argv) - 1))
         return
+    if private.outstanding:
+        session.when_private_quiet(lambda: _subscribe(session, argv, raw))
+        return
     private.stop_counting()
     session.host.send_private(raw)
     if session.silent or (session.resp == 2 and not unsubscribes):
         return
     # Does the connection answer as usual again?  Its own reply to a PING tells.
-    mark = b"valqd-quiet-%d" % session.client_id
+    session.marks += 1
+    mark = b"valqd-quiet-%d-%d" % (session.client_id, session.marks)
     session.host.send_private(b"*2\r\n$4\r\nPING\r\n$%d\r\n%b\r\n" % (len(mark), mark))
     private.add_marker(b"$%d\r\n%b\r\n" % (len(mark), mark), ends=True, swallowed=True)
     if session.resp == 2:
@@ -221,7 +225,11 @@ def _subscribe(session: Session, argv: list[bytes], raw: bytes) -> None:
 
 
 def _monitor(session: Session, argv: list[bytes], raw: bytes) -> None:
-    session.open_private().stop_counting()
+    private = session.open_private()
+    if private.outstanding:
+        session.when_private_quiet(lambda: _monitor(session, argv, raw))
+        return
+    private.stop_counting()
     session.host.send_private(raw)
 
 

@@ -80,13 +80,20 @@ class PrivateReplies:
         self.expect_special(fill)
 
     def stop_counting(self) -> None:
-        """From here on replies do not match requests."""
+        """From here on replies do not match requests.  Nothing may be outstanding."""
         self.uncounted = True
         self.outstanding = 0
         self._expected.clear()
 
     def add_marker(self, reply: bytes, *, ends: bool, swallowed: bool) -> None:
-        """While uncounted: a reply equal to ``reply`` ends the uncounted mode, or is kept from the client."""
+        """While uncounted: a reply equal to ``reply`` ends the uncounted mode, or is kept from the client.
+
+        Markers must differ; only the one added last can end the mode, since replies after it are still to come for
+        the others.
+        """
+        if ends:
+            for earlier, (_, earlier_swallowed) in self._markers.items():
+                self._markers[earlier] = (False, earlier_swallowed)
         self._markers[reply] = (ends, swallowed)
 
     @property
@@ -137,7 +144,7 @@ class PrivateReplies:
             while (reply := reader.gets()) is not _NOT_YET:
                 if type(reply) is not PushNotification:
                     count += 1
-        except hiredis.ProtocolError:
+        except (hiredis.ProtocolError, TypeError):  # TypeError: a map with keys that Python cannot hash
             self._reader = _new_reader()
             return -1
         if reader.has_data():
@@ -160,7 +167,7 @@ class PrivateReplies:
             if self.uncounted:
                 raw = self._take_held(data[start : end.offset])
                 start = end.offset
-                ends, swallowed = self._markers.get(raw, (False, False))
+                ends, swallowed = self._markers.pop(raw, (False, False))
                 if not swallowed:
                     emit(raw)
                 if ends:
@@ -168,6 +175,9 @@ class PrivateReplies:
                     self._markers.clear()
                 continue
             if end.is_push or not self._expected:  # or an error that the backend sends before it closes
+                if self._special_is_next():
+                    emit(self._take_held(data[start : end.offset]))
+                    start = end.offset
                 continue
             self.outstanding -= 1
             head = self._expected[0]

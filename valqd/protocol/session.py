@@ -76,7 +76,7 @@ class Host(Protocol):
         """
 
     def send_private(self, data: bytes) -> None:
-        """Send on the private lane, opening it (with the session's ``replay``) if there is none."""
+        """Send on the private lane, connecting it if there is none."""
 
     def block(self, request: Request) -> None:
         """Run a POP or MPOP that may wait; answer with ``finish``."""
@@ -132,6 +132,7 @@ class Session:
         self.skip_next = False  # CLIENT REPLY SKIP
         self.queued_in_multi: list[Callable[[], None]] = []  # what EXEC will change in this session
         self._library_probed = False  # in this MULTI
+        self.marks = 0  # replies of our own asking that were used to find out when Pub/Sub is over
         self._last_queue: bytes | None = None  # pushed to or popped from since the last fence
 
     # ---- bytes in
@@ -184,7 +185,11 @@ class Session:
         elif kind is Kind.COMMAND or (kind is Kind.STREAM and frame.argv):
             self._foreign(frame)
         else:  # the rest of a large frame, or bytes that Valkey will refuse: its answer, its way to close
-            self.when_shared_quiet(lambda: self.host.send_private(frame.raw))
+            self.when_shared_quiet(lambda: self._pass_on(frame.raw))
+
+    def _pass_on(self, raw: bytes) -> None:
+        self.open_private()
+        self.host.send_private(raw)
 
     # ---- holding
 
@@ -377,17 +382,14 @@ class Session:
         self.when_shared_quiet(lambda: foreign.forward(self, name, frame))
 
     def open_private(self) -> PrivateReplies:
-        """The private lane's expectations; a lane is opened with the first bytes sent."""
+        """The private lane's expectations; opens the lane if there is none."""
         if self.private is None:
             self.private = PrivateReplies()
+            self._replay(self.private)
         return self.private
 
-    def replay(self) -> bytes:
-        """What brings a new backend connection into this client's state; its replies are swallowed.
-
-        To be sent before anything else; sets the expectations for its own replies.
-        """
-        private = self.open_private()
+    def _replay(self, private: PrivateReplies) -> None:
+        """Bring a new backend connection into this client's state; the replies are swallowed."""
         requests: list[list[bytes]] = []
         if self.identity.password is not None:
             user = [self.identity.user] if self.identity.user is not None else []
@@ -399,7 +401,8 @@ class Session:
         requests += [[*name.split(b" "), value] for name, value in self.client_info.items()]
         for _ in requests:
             private.expect_special(self._swallow_or_close)
-        return b"".join([encode_request(request) for request in requests])
+        if requests:
+            self.host.send_private(b"".join([encode_request(request) for request in requests]))
 
     def _swallow_or_close(self, raw: bytes) -> bytes:
         if raw[:1] == b"-":  # this identity has lost its rights since it was proved
