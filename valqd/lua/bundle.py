@@ -1,0 +1,115 @@
+"""Joins the Lua files into the one library that is loaded into the backend.
+
+Helpers (``lib/``) name what they use in a ``-- requires:`` line and come in that order; each function file defines a
+local ``call`` and says in its header what it takes and gives.  A cycle, an unknown helper or a header that lacks a line is
+a BundleError: the library is checked whenever it is built.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+#: Library and functions carry the contract's version, so that old and new daemons share one Valkey during an upgrade.
+LIBRARY_NAME = "valq1"
+FUNCTION_PREFIX = "valq1_"
+#: Which of two builds of the same contract is newer: a daemon never replaces a library of a higher revision.
+REVISION = 1
+
+#: Error codes that functions raise; ``errors`` owns those of the daemon.
+ERROR_CODES = frozenset(
+    {"ERR", "NOQUEUE", "QUEUEEXISTS", "NOMSG", "STALE", "NOTINFLIGHT", "FULL", "PAUSED", "CANCELLED"}
+)
+
+_HEADER_LINES = ("Flags", "KEYS", "ARGV", "Returns", "Errors", "Complexity")
+_TEST_CLOCK = """
+server.register_function('valq1_test_clock', function(_, args)
+  clock.offset_ms = tonumber(args[1])
+  return {ok = 'OK'}
+end)
+"""
+
+
+class BundleError(Exception):
+    """A Lua file breaks the rules of the bundle."""
+
+
+def _sources(folder: str) -> dict[str, str]:
+    def lua(entry: Traversable) -> bool:
+        return entry.name.endswith(".lua")
+
+    entries = filter(lua, (files(__package__) / folder).iterdir())
+    return {entry.name.removesuffix(".lua"): entry.read_text(encoding="utf-8") for entry in entries}
+
+
+def _in_order(helpers: dict[str, str]) -> list[str]:
+    """Names of helpers, each after those it requires."""
+    ordered: list[str] = []
+    visiting: set[str] = set()
+
+    def visit(name: str) -> None:
+        if name in ordered:
+            return
+        if name in visiting:
+            raise BundleError(f"lib/{name}.lua requires itself")
+        if name not in helpers:
+            raise BundleError(f"no lib/{name}.lua")
+        visiting.add(name)
+        found = re.search(r"^-- requires: (.+)$", helpers[name], re.MULTILINE)
+        if not found:
+            raise BundleError(f"lib/{name}.lua does not say what it requires")
+        for required in () if found[1] == "nothing" else found[1].split(", "):
+            visit(required)
+        ordered.append(name)
+
+    for name in sorted(helpers):
+        visit(name)
+    return ordered
+
+
+def header(name: str, source: str) -> dict[str, str]:
+    """The header of functions/<name>.lua: its purpose, and each line by its name.  Raises BundleError."""
+    if not source.startswith(f"-- {name}: "):
+        raise BundleError(f"functions/{name}.lua does not begin with its name and purpose")
+    comment = source[: source.index("local function call")]
+    found = {"purpose": comment.splitlines()[0].partition(": ")[2]}
+    for line in _HEADER_LINES:
+        match = re.search(rf"^-- {line}: (.+)$", comment, re.MULTILINE)
+        if not match:
+            raise BundleError(f"functions/{name}.lua says nothing of {line}")
+        found[line] = match[1]
+    unknown = set(found["Errors"].split()) - ERROR_CODES - {"none", "any"}
+    if unknown:
+        raise BundleError(f"functions/{name}.lua names unknown errors {unknown}")
+    return found
+
+
+def function_sources() -> dict[str, str]:
+    """The source of each function, by its name without prefix."""
+    return dict(sorted(_sources("functions").items()))
+
+
+def _without_comments(source: str) -> str:
+    """Lines that do something: the library is kept, replicated and compared as text."""
+    lines = (line.rstrip() for line in source.splitlines())
+    return "\n".join(line for line in lines if line and not line.lstrip().startswith("--"))
+
+
+@cache
+def library_source(test_clock: bool = False) -> str:
+    """The text for FUNCTION LOAD.  ``test_clock`` adds a function that moves time, for tests only."""
+    helpers = _sources("lib")
+    parts = [f"#!lua name={LIBRARY_NAME}", f"-- revision: {REVISION}"]
+    parts += [_without_comments(helpers[name]) for name in _in_order(helpers)]
+    for name, source in function_sources().items():
+        flags = header(name, source)["Flags"]
+        listed = "'allow-oom'" if flags == "allow-oom" else ""
+        parts.append(
+            f"do\n{_without_comments(source)}\nserver.register_function{{function_name = '{FUNCTION_PREFIX}{name}', "
+            f"callback = call, flags = {{{listed}}}}}\nend"
+        )
+    if test_clock:
+        parts.append(_TEST_CLOCK)
+    return "\n".join(parts) + "\n"

@@ -1,0 +1,17 @@
+-- ack_many: the acks of several clients.
+-- Flags: allow-oom
+-- KEYS: 1 queue
+-- ARGV: id or receipt ...
+-- Returns: how many, when all were acked; else 1 or 0 for each
+-- Errors: NOQUEUE
+-- Complexity: O(log n) a message
+local function call(keys, args)
+  local q = queue.open(keys[1])
+  if not q then
+    return queue.missing(keys[1])
+  end
+  life.settle(q, 200)
+  local acked, results = receipt.ack(q, args, 1)
+  life.finish(q)
+  return acked == #args and acked or results
+end

@@ -1,0 +1,22 @@
+-- create: makes a queue.
+-- Flags: deny-oom
+-- KEYS: 1 queue
+-- ARGV: mode, nx ('1' or ''), then field, value ...: visibility_timeout, max_delivery_attempts, retention_period (ms)
+--       and those of limits (see lib/limits)
+-- Returns: OK
+-- Errors: QUEUEEXISTS ERR
+-- Complexity: O(1)
+local function call(keys, args)
+  if server.call('EXISTS', keys[1]) == 1 then
+    if args[2] == '1' then
+      return reply.finish({ok = 'OK'}, args[1])
+    end
+    return reply.error('QUEUEEXISTS', "queue '" .. keys[1]:sub(7, -8) .. "' is already there")
+  end
+  local settings, problem = limits.parse(keys[1], {}, args, 3)
+  if problem then
+    return problem
+  end
+  queue.create(keys[1], settings.vt, settings.attempts, settings.retention, settings.limits)
+  return reply.finish({ok = 'OK'}, args[1])
+end

@@ -1,0 +1,28 @@
+-- delete: removes a queue with all its messages.
+-- Flags: allow-oom
+-- KEYS: 1 queue
+-- ARGV: mode
+-- Returns: OK
+-- Errors: NOQUEUE
+-- Complexity: O(b) for b buckets of 128 messages; their memory is freed in the background
+local function call(keys, args)
+  local q = queue.open(keys[1])
+  if not q then
+    return queue.missing(keys[1])
+  end
+  local buckets = server.call('HKEYS', q.prefix .. 'gone')
+  for from = 1, #buckets, 1000 do
+    local names = {}
+    for i = from, math.min(#buckets, from + 999) do
+      names[#names + 1] = log.key(q, buckets[i])
+    end
+    server.call('UNLINK', unpack(names))
+  end
+  local p = q.prefix
+  server.call('UNLINK', q.key, p .. 'gone', p .. 'inflight', p .. 'ready', p .. 'delayed', p .. 'dlq', p .. 'body',
+    p .. 'meta', p .. 'expiry', p .. 'dedup', p .. 'windows')
+  volatile.timers[q.name] = nil
+  volatile.compacts[q.name] = nil
+  volatile.wake(q.name, FOREVER)
+  return reply.finish({ok = 'OK'}, args[1])
+end

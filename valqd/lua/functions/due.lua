@@ -1,0 +1,41 @@
+-- due: asks for the sweeper's lease, and for the queues that need a sweep now.
+-- Flags: allow-oom
+-- KEYS: none
+-- ARGV: daemon, lease ms, most names
+-- Returns: nil when another daemon sweeps; else [1 if the lease is new, ms until the next or -1, name ...]
+-- Errors: none
+-- Complexity: O(q) for q queues with something to come
+local function call(keys, args)
+  local now = clock.now()
+  local sweeper = volatile.sweeper
+  if sweeper.owner and sweeper.owner ~= args[1] and sweeper.until_ms > now then
+    return nil
+  end
+  local fresh = sweeper.owner ~= args[1] and 1 or 0
+  sweeper.owner = args[1]
+  sweeper.until_ms = now + tonumber(args[2])
+  local limit = tonumber(args[3])
+  local result = {fresh, -1}
+  local next_ms = FOREVER
+  if now >= volatile.compact_at then
+    volatile.compact_at = now + COMPACT_EVERY_MS
+    for name in pairs(volatile.compacts) do
+      volatile.note(name, now)
+    end
+    volatile.compacts = {}
+  end
+  for name, ms in pairs(volatile.timers) do
+    if ms > now then
+      next_ms = math.min(next_ms, ms)
+    elseif #result < limit + 2 then
+      result[#result + 1] = name
+    end
+  end
+  for i = 3, #result do
+    volatile.timers[result[i]] = nil
+  end
+  if next_ms < FOREVER then
+    result[2] = next_ms - now
+  end
+  return result
+end

@@ -1,0 +1,20 @@
+-- extend: moves the deadline of a delivery to now + ms.
+-- Flags: allow-oom
+-- KEYS: 1 queue
+-- ARGV: mode, id or receipt, ms
+-- Returns: the deadline, unix ms
+-- Errors: NOQUEUE NOMSG NOTINFLIGHT STALE CANCELLED
+-- Complexity: O(log n)
+local function call(keys, args)
+  local q = queue.open(keys[1])
+  if not q then
+    return queue.missing(keys[1])
+  end
+  life.settle(q, 200)
+  local deadline, code, text = receipt.extend(q, args[2], tonumber(args[3]))
+  life.finish(q)
+  if not deadline then
+    return reply.error(code, text)
+  end
+  return reply.finish(deadline, args[1])
+end

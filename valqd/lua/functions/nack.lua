@@ -1,0 +1,17 @@
+-- nack: gives messages back.
+-- Flags: allow-oom
+-- KEYS: 1 queue
+-- ARGV: mode, kind (FAIL, SILENT, FATAL), delay ms or '', reason or '', id or receipt ...
+-- Returns: how many
+-- Errors: NOQUEUE
+-- Complexity: O(log n) a message
+local function call(keys, args)
+  local q = queue.open(keys[1])
+  if not q then
+    return queue.missing(keys[1])
+  end
+  life.settle(q, 200)
+  local count = receipt.nack(q, args[2], tonumber(args[3]), args[4], args, 5)
+  life.finish(q)
+  return reply.finish(count, args[1])
+end

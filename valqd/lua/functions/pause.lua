@@ -1,0 +1,29 @@
+-- pause: holds pushes or pops back, for a time or until it is lifted.
+-- Flags: allow-oom
+-- KEYS: 1 queue
+-- ARGV: mode, what (IN, OUT, ALL, NONE), for ms or ''
+-- Returns: OK
+-- Errors: NOQUEUE
+-- Complexity: O(1)
+local function call(keys, args)
+  local q = queue.open(keys[1])
+  if not q then
+    return queue.missing(keys[1])
+  end
+  life.settle(q, 200)
+  q.limits = q.limits or {}
+  local duration = tonumber(args[3])
+  local until_ms = duration and math.min(FOREVER, q.now + duration) or FOREVER
+  local what = args[2]
+  q.limits.pause_in = (what == 'IN' or what == 'ALL') and until_ms or nil
+  q.limits.pause_out = (what == 'OUT' or what == 'ALL') and until_ms or nil
+  queue.save_limits(q)
+  if what ~= 'NONE' then
+    queue.note_due(q, until_ms)
+  end
+  if not q.limits.pause_out then
+    volatile.wake(q.name, FOREVER)
+  end
+  life.finish(q)
+  return reply.finish({ok = 'OK'}, args[1])
+end

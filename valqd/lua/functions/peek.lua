@@ -1,0 +1,27 @@
+-- peek: looks at messages of one state, in order; takes nothing, moves nothing.
+-- Flags: allow-oom
+-- KEYS: 1 queue
+-- ARGV: mode, state (ready inflight delayed dlq), count, offset, '1' for the last ones first
+-- Returns: array of maps, as show
+-- Errors: NOQUEUE
+-- Complexity: O(log n + count); ready with an offset O(offset / 128)
+local function call(keys, args)
+  local q = queue.open(keys[1])
+  if not q then
+    return queue.missing(keys[1])
+  end
+  life.settle(q, 1000)
+  life.finish(q)
+  local count, offset, reverse = tonumber(args[3]), tonumber(args[4]), args[5] == '1'
+  local messages = {}
+  local ids
+  if args[2] == 'ready' then
+    ids = order.ready(q, count, offset, reverse)
+  else
+    ids = server.call(reverse and 'ZREVRANGE' or 'ZRANGE', q.prefix .. args[2], args[4], number.text(offset + count - 1))
+  end
+  for i = 1, #ids do
+    messages[i] = view.find(q, tonumber(ids[i]))
+  end
+  return reply.finish(messages, args[1])
+end

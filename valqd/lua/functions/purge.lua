@@ -1,0 +1,26 @@
+-- purge: removes all messages of some states, in bounded steps, as far as they were there at the first step.
+-- Flags: allow-oom
+-- KEYS: 1 queue
+-- ARGV: mode, token of the last step ('' at first), states (main ready inflight delayed dlq all)
+-- Returns: mode e: [removed by this step, token ('': done)]; mode n: removed in all
+-- Errors: NOQUEUE
+-- Complexity: O(m log n) for m messages removed, in steps of 2000
+local function call(keys, args)
+  local q = queue.open(keys[1])
+  if not q then
+    return queue.missing(keys[1])
+  end
+  life.settle(q, 200)
+  local removed, token = 0, args[2]
+  repeat
+    local step
+    step, token = bulk.purge(q, args[3], token)
+    removed = removed + step
+  until token == '' or args[1]:byte(1) == 101
+  volatile.compacts[q.name] = true
+  life.finish(q)
+  if args[1]:byte(1) == 101 then
+    return {removed, token}
+  end
+  return removed
+end

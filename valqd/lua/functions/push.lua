@@ -1,0 +1,87 @@
+-- push: adds one message or several, with options; all or nothing.
+-- Flags: deny-oom
+-- KEYS: 1 queue
+-- ARGV: mode, auto, many ('1': answer an array), number of options, {name, value} ..., number of headers,
+--       {field, value} ..., body ...
+--       options: delay at vt ttl max_attempts priority dedup dedup_window dedup_until_done (ms, counts)
+-- Returns: the id, or array of ids
+-- Errors: NOQUEUE PAUSED FULL
+-- Complexity: O(1) a message, O(log n) with options
+local function call(keys, args)
+  local mode, auto = args[1], args[2]
+  local options = {}
+  local at = 5
+  for _ = 1, tonumber(args[4]) do
+    options[args[at]] = args[at + 1]
+    at = at + 2
+  end
+  local headers
+  local header_count = tonumber(args[at])
+  at = at + 1
+  if header_count > 0 then
+    headers = {unpack(args, at, at + 2 * header_count - 1)}
+    at = at + 2 * header_count
+  end
+  local q, missing = queue.open_or_create(keys[1], auto)
+  if not q then
+    return missing
+  end
+  life.settle(q, 100)
+  local count, bytes = 0, 0
+  for i = at, #args do
+    count = count + 1
+    bytes = bytes + #args[i]
+  end
+  if queue.paused(q, 'in') then
+    life.finish(q)
+    return add.paused_error(q)
+  end
+  local ids = {}
+  local held = options.dedup and server.call('HGET', q.prefix .. 'dedup', options.dedup)
+  if held then
+    -- Of several bodies with one key the first is the message, the others its duplicates.
+    queue.count(q, 'deduplicated', count)
+    for i = 1, count do
+      ids[i] = held
+    end
+  else
+    local adds = options.dedup and 1 or count
+    local full = add.make_room(q, adds, options.dedup and #args[at] or bytes)
+    if full then
+      life.finish(q)
+      return reply.error('FULL', full)
+    end
+    if next(options) or headers then
+      local o = {
+        delay = tonumber(options.delay),
+        at = tonumber(options.at),
+        vt = tonumber(options.vt),
+        ttl = tonumber(options.ttl),
+        max_attempts = tonumber(options.max_attempts),
+        priority = tonumber(options.priority),
+        dedup = options.dedup,
+        window = tonumber(options.dedup_window),
+        until_done = options.dedup_until_done == '1',
+        headers = headers,
+      }
+      for i = 1, adds do
+        ids[i] = number.text(add.with_options(q, args[at + i - 1], o))
+      end
+      for i = adds + 1, count do
+        ids[i] = ids[1]
+      end
+      queue.count(q, 'deduplicated', count - adds)
+    else
+      for from = at, #args, 500 do
+        local first = q.seq
+        local to = math.min(#args, from + 499)
+        add.plain(q, args, from, to)
+        for i = first + 1, q.seq do
+          ids[#ids + 1] = number.text(i)
+        end
+      end
+    end
+  end
+  add.finish(q)
+  return reply.finish(args[3] == '1' and ids or ids[1], mode)
+end

@@ -1,0 +1,36 @@
+-- push_many: plain pushes of several clients.
+-- Flags: deny-oom
+-- KEYS: 1 queue
+-- ARGV: auto, body ...
+-- Returns: the first id, when all have consecutive ones; else for each body its id, or the text of its error
+-- Errors: NOQUEUE PAUSED FULL
+-- Complexity: O(1) a message
+local function call(keys, args)
+  local q, missing = queue.open_or_create(keys[1], args[1])
+  if not q then
+    return missing
+  end
+  if not q.limits then
+    local first = q.seq + 1
+    add.plain(q, args, 2, #args)
+    add.finish(q)
+    return first
+  end
+  life.settle(q, 100)
+  if queue.paused(q, 'in') then
+    life.finish(q)
+    return add.paused_error(q)
+  end
+  local results = {}
+  for i = 2, #args do
+    local full = add.make_room(q, 1, #args[i])
+    if full then
+      results[i - 1] = 'FULL ' .. full
+    else
+      add.plain(q, args, i, i)
+      results[i - 1] = q.seq
+    end
+  end
+  add.finish(q)
+  return results
+end

@@ -1,0 +1,43 @@
+-- redrive: moves dead letters back to ready, oldest first, in bounded steps.
+-- Flags: deny-oom
+-- KEYS: 1 queue, 2 the queue that they go to, if another
+-- ARGV: mode, token of the last step ('' at first), kind (ALL, ID), target queue or '', limit or '', id ...
+-- Returns: mode e: [moved by this step, token ('': done)]; mode n: moved in all
+-- Errors: NOQUEUE PAUSED FULL
+-- Complexity: O(m log n) for m messages moved, in steps of 1000
+local function call(keys, args)
+  local q = queue.open(keys[1])
+  if not q then
+    return queue.missing(keys[1])
+  end
+  local target = q
+  if args[4] ~= '' then
+    target = queue.open(keys[2])
+    if not target then
+      return queue.missing(keys[2])
+    end
+    life.settle(target, 200)
+    if queue.paused(target, 'in') then
+      return add.paused_error(target)
+    end
+  end
+  life.settle(q, 200)
+  local moved, token = 0, args[2]
+  local problem
+  repeat
+    local step
+    step, token, problem = bulk.redrive(q, target, args, token)
+    moved = moved + step
+  until token == '' or args[1]:byte(1) == 101
+  life.finish(q)
+  if target ~= q then
+    add.finish(target)
+  end
+  if problem and moved == 0 then
+    return reply.error('FULL', problem)
+  end
+  if args[1]:byte(1) == 101 then
+    return {moved, token}
+  end
+  return moved
+end

@@ -1,0 +1,24 @@
+-- scan: walks through all messages, a bounded step at a time, with SCAN's guarantees.
+-- Flags: allow-oom
+-- KEYS: 1 queue
+-- ARGV: mode, cursor, state ('' any), header field, header value, body pattern ('' any), count, '1' if a header is given
+-- Returns: [next cursor, [map ...]]
+-- Errors: NOQUEUE
+-- Complexity: O(count) a step
+local function call(keys, args)
+  local q = queue.open(keys[1])
+  if not q then
+    return queue.missing(keys[1])
+  end
+  life.settle(q, 1000)
+  life.finish(q)
+  local cursor, found = walk.step(q, tonumber(args[2]), tonumber(args[7]))
+  local messages = {}
+  for _, id in ipairs(found) do
+    local message = view.find(q, id)
+    if message and walk.matches(message, args[3], args[8] == '1' and args[4], args[5], args[6]) then
+      messages[#messages + 1] = message
+    end
+  end
+  return reply.finish({number.text(cursor), messages}, args[1])
+end

@@ -1,0 +1,28 @@
+-- update: changes what is named of a queue's configuration; an empty value removes an option.
+-- Flags: deny-oom
+-- KEYS: 1 queue
+-- ARGV: mode, then field, value ... as create
+-- Returns: OK
+-- Errors: NOQUEUE ERR
+-- Complexity: O(1)
+local function call(keys, args)
+  local q = queue.open(keys[1])
+  if not q then
+    return queue.missing(keys[1])
+  end
+  life.settle(q, 100)
+  local settings, problem = limits.parse(keys[1], q.limits or {}, args, 2)
+  if problem then
+    return problem
+  end
+  q.limits = settings.limits
+  queue.save_limits(q)
+  for field, value in pairs({vt = settings.vt, attempts = settings.attempts, retention = settings.retention}) do
+    server.call('HSET', q.key, field, value)
+  end
+  q.attempts = nil
+  local _, retention = queue.rules(q)
+  life.find_due(q, retention)
+  life.finish(q)
+  return reply.finish({ok = 'OK'}, args[1])
+end

@@ -1,0 +1,149 @@
+-- bulk: PURGE and REDRIVE, a bounded step at a time.
+-- requires: number, reply, queue, log, record, life, add, receipt
+
+local bulk = {}
+
+local PURGE_STEP = 2000
+local REDRIVE_STEP = 1000
+local PURGED = {
+  main = {'inflight', 'ready'},
+  ready = {'ready'},
+  inflight = {'inflight'},
+  delayed = {'delayed'},
+  dlq = {'dlq'},
+  all = {'inflight', 'delayed', 'dlq', 'ready'},
+}
+
+-- Remove the first of an index with ids up to `last`; how many, and whether there may be more.
+local function purge_index(q, index, last, limit, offset)
+  local ids = server.call('ZRANGE', q.prefix .. index, offset, offset + limit - 1)
+  local removed = 0
+  for _, id in ipairs(ids) do
+    if tonumber(id) <= last and record.remove(q, tonumber(id)) then
+      removed = removed + 1
+    else
+      offset = offset + 1
+    end
+  end
+  return removed, #ids == limit, offset
+end
+
+-- Remove ready plain messages with ids up to `last`, whole buckets at a time where nothing else is in them.
+local function purge_log(q, last, limit)
+  local removed = 0
+  local looked = 0
+  local id = q.head
+  while q.plain > 0 and id <= last and removed < limit and looked < 10 * limit do
+    local bucket = log.bucket(id)
+    local at = id - 1 - bucket * SLOTS
+    local bucket_last = math.min((bucket + 1) * SLOTS, last)
+    local found = server.call('LRANGE', log.key(q, bucket), at * 2, (bucket_last - 1 - bucket * SLOTS) * 2 + 1)
+    local count = 0
+    for i = 1, #found, 2 do
+      if found[i] ~= '' then
+        count = count + 1
+      end
+    end
+    if count > 0 then
+      log.forget(q, bucket, count)
+    end
+    removed = removed + count
+    looked = looked + SLOTS
+    q.plain = q.plain - count
+    id = bucket_last + 1
+  end
+  q.head = math.max(q.head, id)
+  q.moved = true
+  return removed, q.plain > 0 and id <= last
+end
+
+-- One step: how many were removed, and the token for the next ('' when done).
+-- token: last id at the first step, which index, how many of it were passed over.
+function bulk.purge(q, states, token)
+  local last, which, offset = token:match('^(%d+):(%d+):(%d+)$')
+  last = tonumber(last) or q.seq
+  which = tonumber(which) or 1
+  offset = tonumber(offset) or 0
+  local indexes = PURGED[states]
+  local index = indexes[which]
+  local removed, more
+  removed, more, offset = purge_index(q, index, last, PURGE_STEP, offset)
+  if not more and index == 'ready' then
+    local from_log
+    from_log, more = purge_log(q, last, PURGE_STEP)
+    removed = removed + from_log
+  end
+  if not more then
+    which = which + 1
+    offset = 0
+    if not indexes[which] then
+      return removed, ''
+    end
+  end
+  return removed, number.text(last) .. ':' .. which .. ':' .. number.text(offset)
+end
+
+-- Move one dead letter to `target`; false and the text of the FULL error when it has no room.
+local function redrive_one(q, target, id, meta)
+  if target ~= q then
+    local body = server.call('HGET', q.prefix .. 'body', id)
+    local full = add.make_room(target, 1, #body)
+    if full then
+      return full
+    end
+    log.append(target, {'', ''})
+    local copy = {t = meta.t, n = 0, a = 0, p = meta.p, v = meta.v, m = meta.m, h = meta.h, e = meta.e, f = meta.f, D = meta.D}
+    record.create(target, target.seq, body, copy)
+    record.enter(target, target.seq, copy, 'r')
+    record.drop(q, id, meta)
+    return nil
+  end
+  local full = add.make_room(q, 1, 0)
+  if full then
+    return full
+  end
+  record.leave(q, id, meta)
+  meta.a = 0
+  record.enter(q, id, meta, 'r')
+  return nil
+end
+
+-- One step of args (see functions/redrive): moved, token for the next ('' when done), text of a FULL error.
+-- token: last id at the first step, how many the limit still allows, how many were passed over or which id is next.
+function bulk.redrive(q, target, args, token)
+  local last, left, at = token:match('^(%d+):(%d*):(%d+)$')
+  last = tonumber(last) or q.seq
+  left = tonumber(left or args[5]) or FOREVER
+  at = tonumber(at) or 0
+  local moved = 0
+  local ids = {}
+  local more
+  if args[3] == 'ID' then
+    for i = 6 + at, math.min(#args, 5 + at + REDRIVE_STEP) do
+      ids[#ids + 1] = (receipt.parse(args[i]))
+    end
+    at = at + #ids
+    more = 6 + at <= #args
+  else
+    ids = server.call('ZRANGE', q.prefix .. 'dlq', at, at + math.min(left, REDRIVE_STEP) - 1)
+    more = #ids > 0
+  end
+  for _, text in ipairs(ids) do
+    local id = tonumber(text)
+    local meta = left > moved and id <= last and record.load(q, id)
+    if meta and meta.s == 'q' then
+      local full = redrive_one(q, target, id, meta)
+      if full then
+        return moved, '', full
+      end
+      moved = moved + 1
+    elseif args[3] ~= 'ID' then
+      at = at + 1
+    end
+  end
+  left = left - moved
+  if not more or left <= 0 then
+    return moved, ''
+  end
+  return moved, number.text(last) .. ':' .. number.text(left) .. ':' .. number.text(at)
+end

@@ -1,0 +1,13 @@
+-- clock: the backing server's time, the only clock there is.
+-- requires: nothing
+
+local clock = {}
+
+-- A test moves time by this many milliseconds (only in the library built for tests).
+clock.offset_ms = 0
+
+-- Unix time in milliseconds.
+function clock.now()
+  local t = server.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000) + clock.offset_ms
+end

@@ -1,0 +1,66 @@
+-- compact: buckets of which little is left give their memory back.
+-- requires: number, volatile, queue, log, record
+
+local compact = {}
+
+local COMPACT_EVERY_MS = 5000
+-- A bucket with at least this many slots gone is sparse.
+local SPARSE_SLOTS = 64
+local PAGE_BUCKETS = 50
+local STEP_PAGES = 100
+
+volatile.compact_at = 0
+-- queue -> where the walk over its buckets stopped
+volatile.cursors = {}
+
+-- When there are many more buckets than plain messages need, make records of the messages of sparse ones.
+-- At most the sparse ones of one page of buckets a step; true if there may be more to do.
+function compact.step(q)
+  local gone_key = q.prefix .. 'gone'
+  local buckets = server.call('HLEN', gone_key)
+  local records = server.call('HLEN', q.prefix .. 'meta')
+  local inflight = server.call('ZCARD', q.prefix .. 'inflight')
+  local live = q.plain + math.max(0, inflight - records)
+  if buckets <= 2 * live / SLOTS + 16 then
+    return false
+  end
+  local last = math.floor((q.seq - 1) / SLOTS)
+  local cursor = volatile.cursors[q.name] or '0'
+  for _ = 1, STEP_PAGES do
+    local found = server.call('HSCAN', gone_key, cursor, 'COUNT', PAGE_BUCKETS)
+    local done = false
+    for i = 1, #found[2], 2 do
+      local bucket = tonumber(found[2][i])
+      if bucket ~= last and tonumber(found[2][i + 1]) >= SPARSE_SLOTS then
+        compact.bucket(q, bucket)
+        done = true
+      end
+    end
+    cursor = found[1]
+    volatile.cursors[q.name] = cursor ~= '0' and cursor or nil
+    if done or cursor == '0' then
+      return done or cursor ~= '0'
+    end
+  end
+  return true
+end
+
+-- Turn what is left in one bucket into records; the bucket goes with the last of them.
+function compact.bucket(q, bucket)
+  local first = bucket * SLOTS + 1
+  local ids = {}
+  for id = first, first + SLOTS - 1 do
+    ids[#ids + 1] = id
+  end
+  local scores = server.call('ZMSCORE', q.prefix .. 'inflight', unpack(ids))
+  local metas = server.call('HMGET', q.prefix .. 'meta', unpack(ids))
+  for i, id in ipairs(ids) do
+    if not metas[i] then
+      if scores[i] then
+        record.of_inflight(q, id)
+      elseif id >= q.head then
+        record.of_ready(q, id)
+      end
+    end
+  end
+end

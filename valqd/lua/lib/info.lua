@@ -1,0 +1,81 @@
+-- info: the map of INFO.
+-- requires: number, volatile, queue, log, record
+
+local info = {}
+
+-- When the oldest ready message was pushed, unix ms; nil if none is ready.
+local function oldest_ready_at(q)
+  local oldest
+  if q.plain > 0 then
+    log.each_ready(q, q.head, function(_, age)
+      oldest = log.enqueued_at(q, age)
+      return false
+    end)
+  end
+  if server.call('ZCARD', q.prefix .. 'ready') > 0 then
+    for priority = 0, 31 do -- within one priority the smallest id is the oldest
+      local from = number.text(-priority * PRIORITY_STEP)
+      local to = number.text((1 - priority) * PRIORITY_STEP - 1)
+      local first = server.call('ZRANGEBYSCORE', q.prefix .. 'ready', from, to, 'LIMIT', 0, 1)[1]
+      if first then
+        local at = record.load(q, first).t
+        oldest = math.min(oldest or at, at)
+      end
+    end
+  end
+  return oldest
+end
+
+function info.map(q)
+  local p = q.prefix
+  local attempts, retention = queue.rules(q)
+  local ready = q.plain + server.call('ZCARD', p .. 'ready')
+  local inflight = server.call('ZCARD', p .. 'inflight')
+  local oldest = oldest_ready_at(q)
+  local counters = server.call('HMGET', q.key, 'redelivered', 'dead', 'expired', 'nacked', 'cancelled', 'deduplicated',
+    'dropped')
+  for i = 1, 7 do
+    counters[i] = tonumber(counters[i] or 0)
+  end
+  local limits = q.limits or {}
+  local paused_in, paused_out = queue.paused(q, 'in'), queue.paused(q, 'out')
+  local backoff = false
+  if limits.backoff then
+    local b = limits.backoff
+    backoff = b[1] .. ' ' .. number.seconds(b[2]) .. ' ' .. number.seconds(b[3])
+    if b[4] > 0 then
+      backoff = backoff .. ' JITTER ' .. b[4]
+    end
+  end
+  return {map = {
+    'visibility_timeout', number.seconds(q.vt),
+    'max_delivery_attempts', attempts,
+    'retention_period', number.seconds(retention),
+    'id_sequence', q.seq,
+    'msgs', ready + inflight,
+    'ready_msgs', ready,
+    'inflight_msgs', inflight,
+    'delayed_msgs', server.call('ZCARD', p .. 'delayed'),
+    'dlq_msgs', server.call('ZCARD', p .. 'dlq'),
+    'created_at', q.created_at,
+    'oldest_ready_age_ms', oldest and math.max(0, q.now - oldest) or 0,
+    'pushed_total', q.seq,
+    'delivered_total', q.delivered,
+    'acked_total', q.acked,
+    'redelivered_total', counters[1],
+    'dead_total', counters[2],
+    'expired_total', counters[3],
+    'nacked_total', counters[4],
+    'cancelled_total', counters[5],
+    'deduplicated_total', counters[6],
+    'dropped_total', counters[7],
+    'blocked_clients', volatile.blocked(q.name),
+    'paused', paused_in and (paused_out and 'ALL' or 'IN') or (paused_out and 'OUT' or 'NONE'),
+    'backoff', backoff,
+    'max_length', limits.max_length or false,
+    'max_bytes', limits.max_bytes or false,
+    'overflow', limits.overflow or 'REFUSE',
+    'dead_letter_queue', limits.dlq or false,
+    'max_lease', limits.max_lease and number.seconds(limits.max_lease) or false,
+  }}
+end

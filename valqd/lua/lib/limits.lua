@@ -1,0 +1,56 @@
+-- limits: a queue's configuration as CREATE and UPDATE send it.
+-- requires: reply, queue
+
+local limits = {}
+
+-- Would queue `name` be reached again by following dead letter queues from `target`, as far as the caller may look?
+local function is_cycle(name, target)
+  for _ = 1, 100 do
+    if target == name then
+      return true
+    end
+    local packed = server.pcall('HGET', 'valq:{' .. target .. '}:queue', 'limits')
+    if type(packed) ~= 'string' or packed == '' then
+      return false
+    end
+    target = cmsgpack.unpack(packed).dlq
+    if not target then
+      return false
+    end
+  end
+  return true
+end
+
+-- Read {field, value} pairs of args from index `at` on top of the limits `old`.  Returns {vt, attempts, retention (given
+-- ones, as strings), limits}, or nil and an error reply.
+function limits.parse(key, old, args, at)
+  local settings = {}
+  local new = {}
+  for name, value in pairs(old) do
+    new[name] = value
+  end
+  local direct = {visibility_timeout = 'vt', max_delivery_attempts = 'attempts', retention_period = 'retention'}
+  for i = at, #args, 2 do
+    local field, value = args[i], args[i + 1]
+    if direct[field] then
+      settings[direct[field]] = value
+    elseif field == 'backoff' then
+      local kind, base, cap, jitter = value:match('^(%u+):(%d+):(%d+):(%d+)$')
+      new.backoff = kind and {kind, tonumber(base), tonumber(cap), tonumber(jitter)} or nil
+    elseif field == 'overflow' then
+      new.overflow = value ~= '' and value or nil
+    elseif field == 'dead_letter_queue' then
+      if value ~= '' and is_cycle(key:sub(7, -8), value) then
+        return nil, reply.error('ERR', "DLQ '" .. value .. "' leads back to queue '" .. key:sub(7, -8) .. "'")
+      end
+      new.dlq = value ~= '' and value or nil
+    else
+      new[field] = tonumber(value)
+      if new[field] == 0 then
+        new[field] = nil
+      end
+    end
+  end
+  settings.limits = new
+  return settings
+end

@@ -1,0 +1,95 @@
+-- log: the buckets in which plain messages lie, and their count of slots that are gone.
+-- requires: number, queue
+
+local log = {}
+
+function log.bucket(id)
+  return math.floor((id - 1) / SLOTS)
+end
+
+function log.key(q, bucket)
+  return q.prefix .. 'log:' .. bucket
+end
+
+-- `count` more slots of a bucket are of no use; the last one takes the bucket with it.
+function log.forget(q, bucket, count)
+  if server.call('HINCRBY', q.prefix .. 'gone', bucket, count) >= SLOTS then
+    server.call('UNLINK', log.key(q, bucket))
+    server.call('HDEL', q.prefix .. 'gone', bucket)
+  end
+end
+
+-- Give ids q.seq+1 ... to the `values` (age, body, age, body ...; two empty ones for a record) and move q.seq.
+function log.append(q, values)
+  local total = #values
+  local done = 0
+  while done < total do
+    local bucket = math.floor(q.seq / SLOTS)
+    local slot = q.seq - bucket * SLOTS
+    local count = math.min((SLOTS - slot) * 2, total - done)
+    if slot == 0 then
+      server.call('HSET', q.prefix .. 'gone', bucket, 0)
+    end
+    server.call('RPUSH', log.key(q, bucket), unpack(values, done + 1, done + count))
+    local empty = 0
+    for i = done + 1, done + count, 2 do
+      if values[i] == '' then
+        empty = empty + 1
+      end
+    end
+    if empty > 0 then
+      log.forget(q, bucket, empty)
+    end
+    done = done + count
+    q.seq = q.seq + count / 2
+  end
+end
+
+-- Age and body of a plain message's slot; nil when the slot is empty or its bucket gone.
+function log.read(q, id)
+  local bucket = log.bucket(id)
+  local at = (id - 1 - bucket * SLOTS) * 2
+  local pair = server.call('LRANGE', log.key(q, bucket), at, at + 1)
+  if not pair[1] or pair[1] == '' then
+    return nil
+  end
+  return pair[1], pair[2]
+end
+
+-- Empty the slot of a ready plain message, so that no POP finds it.
+function log.clear(q, id)
+  local bucket = log.bucket(id)
+  local at = (id - 1 - bucket * SLOTS) * 2
+  local key = log.key(q, bucket)
+  server.call('LSET', key, at, '')
+  server.call('LSET', key, at + 1, '')
+  q.plain = q.plain - 1
+  q.moved = true
+  log.forget(q, bucket, 1)
+end
+
+-- Unix ms at which a plain message was pushed.
+function log.enqueued_at(q, age)
+  return q.created_at + tonumber(age)
+end
+
+-- Call visit(id, age, body) for ready plain messages from id `from` on, until it returns false.  Returns the id after
+-- the last one looked at.
+function log.each_ready(q, from, visit)
+  local id = math.max(from, q.head)
+  while id <= q.seq do
+    local bucket = log.bucket(id)
+    local at = (id - 1 - bucket * SLOTS) * 2
+    local pairs_found = server.call('LRANGE', log.key(q, bucket), at, -1)
+    if not pairs_found[1] then
+      id = (bucket + 1) * SLOTS + 1
+    end
+    for i = 1, #pairs_found, 2 do
+      id = id + 1
+      if pairs_found[i] ~= '' and visit(id - 1, pairs_found[i], pairs_found[i + 1]) == false then
+        return id
+      end
+    end
+  end
+  return id
+end

@@ -1,0 +1,159 @@
+-- queue: the queue's own hash: configuration, cursors, counters.
+-- requires: clock, number, reply, volatile
+--
+-- Keys of queue q, all under "valq:{q}:" (KEYS[1] of every function is "valq:{q}:queue", the rest follow from it):
+--   queue      HASH  see FIELDS; created_at is there exactly when the queue is
+--   log:<b>    LIST  bucket b holds ids b*128+1 .. (b+1)*128: two elements a slot, age (ms after created_at) and body;
+--                    a slot of two empty elements belongs to a record or to a message that is gone
+--   gone       HASH  bucket -> slots that no plain message uses any more; its fields are exactly the existing buckets
+--   inflight   ZSET  id -> deadline ms                ready    ZSET  records only: id -> -priority*2^48 + id
+--   delayed    ZSET  id -> due ms                     dlq      ZSET  id -> died_at ms
+--   body       HASH  id -> body, records only         meta     HASH  id -> packed fields, records only
+--   expiry     ZSET  id -> ms at which its TTL is over
+--   dedup      HASH  key -> id                        windows  ZSET  dedup key -> ms at which its window is over
+--   wake:<d>   STRING of 1 ms: tells daemon d that something is ready
+--
+-- A message is PLAIN while it has no option, priority 0 and at most PLAIN_BYTES, from its push to the ack of its first
+-- delivery: it lives in its slot only, ready when its id is at or after `head`, else in flight if inflight has it.
+-- Every other message is a RECORD (body, meta and exactly one of ready, inflight, delayed, dlq).
+
+local queue = {}
+
+local SLOTS = 128
+local PLAIN_BYTES = 1024
+local FOREVER = 9007199254740991
+
+-- Fields that every hot function reads, in the order of HMGET; the hash is created in this order.
+--   seq last id; head first id of the log that may be ready; plain how many plain messages are ready;
+--   due lower bound of the next time at which anything must be settled; vt visibility timeout, ms;
+--   limits packed table of what few queues have (see LIMITS), or empty
+local FIELDS = {'seq', 'head', 'plain', 'due', 'vt', 'delivered', 'acked', 'limits', 'created_at'}
+
+-- Open the queue of `key`; nil if there is none.  `f` holds FIELDS as numbers (limits: a table or nil).
+function queue.open(key)
+  local v = server.call('HMGET', key, unpack(FIELDS))
+  if not v[9] then
+    return nil
+  end
+  local q = {
+    key = key,
+    prefix = key:sub(1, -6),
+    name = key:sub(7, -8),
+    now = clock.now(),
+    seq = tonumber(v[1]),
+    head = tonumber(v[2]),
+    plain = tonumber(v[3]),
+    due = tonumber(v[4]),
+    vt = tonumber(v[5]),
+    delivered = tonumber(v[6]),
+    acked = tonumber(v[7]),
+    created_at = tonumber(v[9]),
+  }
+  if v[8] ~= '' then
+    q.limits = cmsgpack.unpack(v[8])
+  end
+  return q
+end
+
+-- Create the queue with defaults "vt_ms:attempts:retention_ms", or return nil when `auto` is empty.
+function queue.create_auto(key, auto)
+  local vt, attempts, retention = auto:match('^(%d+):(%d+):(%d+)$')
+  if not vt then
+    return nil
+  end
+  queue.create(key, vt, attempts, retention, nil)
+  return queue.open(key)
+end
+
+function queue.create(key, vt, attempts, retention, limits)
+  local now = number.text(clock.now())
+  server.call('HSET', key, 'seq', 0, 'head', 1, 'plain', 0, 'due', number.text(FOREVER), 'vt', vt, 'delivered', 0,
+    'acked', 0, 'limits', limits and next(limits) and cmsgpack.pack(limits) or '', 'created_at', now,
+    'attempts', attempts, 'retention', retention)
+end
+
+-- Open the queue of `key`, creating it if `auto` says how; or nil and the error reply.
+function queue.open_or_create(key, auto)
+  local q = queue.open(key)
+  if q then
+    return q
+  end
+  q = queue.create_auto(key, auto)
+  if q then
+    return q
+  end
+  return nil, queue.missing(key)
+end
+
+function queue.missing(key)
+  return reply.error('NOQUEUE', "no such queue '" .. key:sub(7, -8) .. "'")
+end
+
+-- max_delivery_attempts and retention (ms), which only settling needs.
+function queue.rules(q)
+  if not q.attempts then
+    local v = server.call('HMGET', q.key, 'attempts', 'retention')
+    q.attempts = tonumber(v[1])
+    q.retention = tonumber(v[2])
+  end
+  return q.attempts, q.retention
+end
+
+function queue.count(q, field, by)
+  if by ~= 0 then
+    server.call('HINCRBY', q.key, field, by)
+  end
+end
+
+-- Something must be settled at `ms`: keep the lower bound, and have the sweeper come then.
+-- A timer within a second that comes before all others also wakes who waits: they sleep until the earliest they know.
+function queue.note_due(q, ms)
+  if ms < q.due then
+    if ms < q.now + 1000 then
+      volatile.wake(q.name, FOREVER)
+    end
+    q.due = ms
+    q.due_changed = true
+    volatile.note(q.name, ms)
+  end
+end
+
+-- Write back what a function changed in the cursors; `...` are further fields and values.
+function queue.save(q, ...)
+  if q.due_changed then
+    q.due_changed = false
+    server.call('HSET', q.key, 'due', number.text(q.due), ...)
+  elseif select('#', ...) > 0 then
+    server.call('HSET', q.key, ...)
+  end
+end
+
+function queue.save_cursors(q)
+  q.moved = false
+  queue.save(q, 'head', number.text(q.head), 'plain', q.plain)
+end
+
+-- Whether PAUSE holds pushes ('in') or pops ('out') back now.
+function queue.paused(q, way)
+  local until_ms = q.limits and q.limits['pause_' .. way]
+  return until_ms and until_ms > q.now
+end
+
+function queue.save_limits(q)
+  local limits = q.limits
+  server.call('HSET', q.key, 'limits', limits and next(limits) and cmsgpack.pack(limits) or '')
+end
+
+-- One SCAN step: next cursor and the names of queues that match and that the caller may read.
+function queue.names(pattern, cursor)
+  local match = 'valq:{' .. (pattern == '' and '*' or pattern) .. '}:queue'
+  local step = server.call('SCAN', cursor, 'MATCH', match, 'COUNT', 1000, 'TYPE', 'hash')
+  local names = {}
+  for _, key in ipairs(step[2]) do
+    local readable = server.pcall('HEXISTS', key, 'created_at')
+    if readable == 1 then
+      names[#names + 1] = key:sub(7, -8)
+    end
+  end
+  return {step[1], names}
+end

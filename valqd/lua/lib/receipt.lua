@@ -1,0 +1,176 @@
+-- receipt: ids and receipts as clients send them, and ending deliveries by them.
+-- requires: number, volatile, queue, log, record, life
+
+local receipt = {}
+
+-- "<id>" or "<id>-<n>": id as a number and n as a number or nil; nil if it is neither.
+function receipt.parse(text)
+  local id, n = text:match('^(%d+)%-?(%d*)$')
+  if not id then
+    return nil
+  end
+  return tonumber(id), tonumber(n)
+end
+
+-- Find the delivery that `text` names.  Returns meta (a record made of a plain message, if need be) when it is in
+-- flight and, by a receipt, still this one; else nil, code, error text.
+function receipt.inflight(q, text)
+  local id, n = receipt.parse(text)
+  if not id then
+    return nil, nil, 'ERR', "invalid id '" .. text .. "'"
+  end
+  local where, meta = record.find(q, id)
+  if not where then
+    return nil, id, 'NOMSG', 'no message ' .. number.text(id) .. " in queue '" .. q.name .. "'"
+  end
+  local there = where == 'inflight' or (where == 'record' and meta.s == 'i')
+  local current = meta and meta.n or (there and 1 or 0)
+  if n and (not there or n ~= current) then
+    return nil, id, 'STALE', 'receipt ' .. text .. ' is over'
+  end
+  if not there then
+    return nil, id, 'NOTINFLIGHT', 'message ' .. number.text(id) .. ' is not in flight'
+  end
+  return meta or {}, id, where
+end
+
+local ACK_BATCH = 1000
+
+-- Acknowledge args[from] to args[to]; appends 1 or 0 for each to `results`; how many.
+local function ack_batch(q, args, from, to, results)
+  local ids, numbers = {}, {}
+  local count = to - from + 1
+  for i = 1, count do
+    local text = args[from + i - 1]
+    local dash = text:find('-', 1, true)
+    if dash then
+      numbers[i] = text:sub(dash + 1)
+      ids[i] = text:sub(1, dash - 1)
+    else
+      ids[i] = text
+    end
+  end
+  local inflight = q.prefix .. 'inflight'
+  local metas = server.call('HLEN', q.prefix .. 'meta') > 0 and server.call('HMGET', q.prefix .. 'meta', unpack(ids))
+  local scores
+  if count > 1 then
+    scores = server.call('ZMSCORE', inflight, unpack(ids))
+  else
+    scores = {server.call('ZSCORE', inflight, ids[1])}
+  end
+  local removed, buckets, seen = {}, {}, {}
+  local acked, m = 0, 0
+  for i = 1, count do
+    local id, n = ids[i], numbers[i]
+    local done = 0
+    if seen[id] then
+      done = 0
+    elseif metas and metas[i] then
+      local meta = cmsgpack.unpack(metas[i])
+      if not n or (meta.s == 'i' and tonumber(n) == meta.n) then
+        record.drop(q, tonumber(id), meta)
+        done = 1
+      end
+    elseif scores[i] then
+      if not n or n == '1' then
+        m = m + 1
+        removed[m] = id
+        local bucket = math.floor((id - 1) / SLOTS)
+        buckets[bucket] = (buckets[bucket] or 0) + 1
+        done = 1
+      end
+    elseif not n then
+      local number_id = tonumber(id)
+      if number_id and number_id >= q.head and number_id <= q.seq and log.read(q, number_id) then
+        log.clear(q, number_id)
+        done = 1
+      end
+    end
+    if done == 1 then
+      seen[id] = true
+      acked = acked + 1
+    end
+    results[#results + 1] = done
+  end
+  if m > 0 then
+    server.call('ZREM', inflight, unpack(removed))
+    for bucket, gone in pairs(buckets) do
+      log.forget(q, bucket, gone)
+    end
+    volatile.compacts[q.name] = true
+  end
+  if acked > 0 then
+    q.acked = q.acked + acked
+    queue.save(q, 'acked', number.text(q.acked))
+  end
+  return acked
+end
+
+-- Acknowledge what args[from] ... name: how many, and 1 or 0 for each.
+function receipt.ack(q, args, from)
+  local results = {}
+  local acked = 0
+  for start = from, #args, ACK_BATCH do
+    acked = acked + ack_batch(q, args, start, math.min(#args, start + ACK_BATCH - 1), results)
+  end
+  return acked, results
+end
+
+-- Give back every delivery that args[from] ... name: how many, and 1 or 0 for each.
+-- kind FAIL: the attempt is used; SILENT: it is given back; FATAL: to the dead letters.  delay_ms nil: the backoff's.
+function receipt.nack(q, kind, delay_ms, reason, args, from)
+  local results = {}
+  local count = 0
+  for i = from, #args do
+    local meta, id = receipt.inflight(q, args[i])
+    if meta then
+      if not meta.s then
+        meta = record.of_inflight(q, id)
+      end
+      if kind == 'SILENT' then
+        meta.a = meta.a - 1
+        life.give_back(q, id, meta, delay_ms or 0, '')
+      else
+        meta.f = q.now
+        meta.e = reason ~= '' and reason or meta.e
+        if kind == 'FATAL' and not meta.c then
+          record.leave(q, id, meta)
+          life.die(q, id, meta, reason)
+        else
+          life.give_back(q, id, meta, delay_ms, reason)
+        end
+      end
+      count = count + 1
+    end
+    results[#results + 1] = meta and 1 or 0
+  end
+  queue.count(q, 'nacked', count)
+  return count, results
+end
+
+-- Move the deadline of a delivery to now + ms, as far as max_lease lets it; the deadline, or nil, code, error text.
+function receipt.extend(q, text, ms)
+  local meta, id, code, problem = receipt.inflight(q, text)
+  if not meta then
+    return nil, code, problem
+  end
+  if meta.c then
+    return nil, 'CANCELLED', 'message ' .. number.text(id) .. ' was cancelled'
+  end
+  local deadline = q.now + ms
+  local max_lease = q.limits and q.limits.max_lease
+  if max_lease then
+    if not meta.s then -- it was delivered before max_lease was set
+      meta = record.of_inflight(q, id)
+      meta.g = q.now
+    end
+    deadline = math.max(math.min(deadline, (meta.g or q.now) + max_lease), q.now)
+  end
+  server.call('ZADD', q.prefix .. 'inflight', number.text(deadline), id)
+  if meta.s then
+    meta.l = deadline
+    record.save(q, id, meta)
+  end
+  queue.note_due(q, deadline)
+  return deadline
+end

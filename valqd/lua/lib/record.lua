@@ -1,0 +1,130 @@
+-- record: messages with more to them than a body: body, packed fields and one index entry each.
+-- requires: number, queue, log
+--
+-- Fields of a record: t enqueued_at ms, n deliveries so far (the receipt's n), a attempts used, s state (r ready, i in
+-- flight, d delayed, q dlq), p priority, v visibility timeout ms, x TTL over at ms, m max attempts, k dedup key, u held
+-- until done, h headers (field, value ...), e last error, f failed at ms, D died at ms, c cancelled.
+
+local record = {}
+
+local INDEX = {r = 'ready', i = 'inflight', d = 'delayed', q = 'dlq'}
+local STATE_NAMES = {r = 'ready', i = 'inflight', d = 'delayed', q = 'dlq'}
+local PRIORITY_STEP = 281474976710656
+
+function record.load(q, id)
+  local packed = server.call('HGET', q.prefix .. 'meta', id)
+  return packed and cmsgpack.unpack(packed)
+end
+
+function record.save(q, id, meta)
+  server.call('HSET', q.prefix .. 'meta', id, cmsgpack.pack(meta))
+end
+
+-- Where a ready record stands: by priority, then by id.
+function record.ready_score(id, meta)
+  return number.text(id - (meta.p or 0) * PRIORITY_STEP)
+end
+
+-- Put a record (that is in no index) into `state`, at `score` ms, or by priority when ready; saves it.
+function record.enter(q, id, meta, state, score)
+  meta.s = state
+  if state == 'r' then
+    score = record.ready_score(id, meta)
+    q.woken = (q.woken or 0) + 1
+  else
+    score = number.text(score)
+  end
+  server.call('ZADD', q.prefix .. INDEX[state], score, id)
+  record.save(q, id, meta)
+end
+
+function record.leave(q, id, meta)
+  server.call('ZREM', q.prefix .. INDEX[meta.s], id)
+end
+
+-- A new record.  Its body is counted towards max_bytes.
+function record.create(q, id, body, meta)
+  server.call('HSET', q.prefix .. 'body', id, body)
+  queue.count(q, 'bytes', #body)
+  if meta.x then
+    server.call('ZADD', q.prefix .. 'expiry', number.text(meta.x), id)
+    queue.note_due(q, meta.x)
+  end
+end
+
+-- A dedup key held UNTILDONE is free again when its message is done; one held for a window outlives its message.
+function record.free_dedup(q, id, meta)
+  if meta.k and meta.u and server.call('HGET', q.prefix .. 'dedup', meta.k) == number.text(id) then
+    server.call('HDEL', q.prefix .. 'dedup', meta.k)
+  end
+end
+
+-- The record is gone for good.
+function record.drop(q, id, meta)
+  record.leave(q, id, meta)
+  queue.count(q, 'bytes', -server.call('HSTRLEN', q.prefix .. 'body', id))
+  server.call('HDEL', q.prefix .. 'body', id)
+  server.call('HDEL', q.prefix .. 'meta', id)
+  if meta.x then
+    server.call('ZREM', q.prefix .. 'expiry', id)
+  end
+  record.free_dedup(q, id, meta)
+end
+
+-- Make a record of a plain message that is in flight (and leave it there).  nil if there is no such message.
+function record.of_inflight(q, id)
+  local age, body = log.read(q, id)
+  if not age then
+    return nil
+  end
+  local meta = {t = log.enqueued_at(q, age), n = 1, a = 1, s = 'i'}
+  record.create(q, id, body, meta)
+  record.save(q, id, meta)
+  log.forget(q, log.bucket(id), 1)
+  return meta
+end
+
+-- Make a record of a plain message that is ready (and leave it so).
+function record.of_ready(q, id)
+  local age, body = log.read(q, id)
+  if not age or id < q.head then
+    return nil
+  end
+  local meta = {t = log.enqueued_at(q, age), n = 0, a = 0}
+  log.clear(q, id)
+  record.create(q, id, body, meta)
+  record.enter(q, id, meta, 'r')
+  return meta
+end
+
+-- Where message `id` is: 'record' and its fields, 'inflight' or 'ready' for a plain one, or nil.
+function record.find(q, id)
+  local meta = record.load(q, id)
+  if meta then
+    return 'record', meta
+  end
+  if id > q.seq or id < 1 then
+    return nil
+  end
+  if server.call('ZSCORE', q.prefix .. 'inflight', id) then
+    return 'inflight'
+  end
+  if id >= q.head and log.read(q, id) then
+    return 'ready'
+  end
+  return nil
+end
+
+-- Remove message `id` from whatever state it is in; whether it was there.
+function record.remove(q, id)
+  local where, meta = record.find(q, id)
+  if where == 'record' then
+    record.drop(q, id, meta)
+  elseif where == 'inflight' then
+    server.call('ZREM', q.prefix .. 'inflight', id)
+    log.forget(q, log.bucket(id), 1)
+  elseif where == 'ready' then
+    log.clear(q, id)
+  end
+  return where ~= nil, meta
+end

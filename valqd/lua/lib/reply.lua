@@ -1,0 +1,100 @@
+-- reply: one tree of values, finished as the caller asked.
+-- requires: number
+--
+-- Values: a number is an integer, a string a bulk string, false a null, {ok = text} a status, {map = {k, v, k, v ...}} a
+-- map, any other table an array.
+-- Modes: n2, n3 native (RESP2, RESP3); e2, e3 encoded: the very bytes for a client of that protocol version, as one bulk
+-- string, or as an array of them when a body of FRAGMENT_BYTES or more is inside (it is not copied into a larger one).
+
+local reply = {}
+
+local FRAGMENT_BYTES = 16384
+
+-- Append the encoded value to the array `out`.
+function reply.append(out, value, resp3)
+  local kind = type(value)
+  if kind == 'string' then
+    local n = #out
+    if #value >= FRAGMENT_BYTES then
+      out.large = true
+    end
+    out[n + 1] = '$' .. #value .. '\r\n'
+    out[n + 2] = value
+    out[n + 3] = '\r\n'
+  elseif kind == 'number' then
+    out[#out + 1] = ':' .. number.text(value) .. '\r\n'
+  elseif value == false then
+    out[#out + 1] = resp3 and '_\r\n' or '$-1\r\n'
+  elseif value.ok then
+    out[#out + 1] = '+' .. value.ok .. '\r\n'
+  elseif value.map then
+    local items = value.map
+    out[#out + 1] = (resp3 and '%' .. #items / 2 or '*' .. #items) .. '\r\n'
+    for i = 1, #items do
+      reply.append(out, items[i], resp3)
+    end
+  else
+    out[#out + 1] = '*' .. #value .. '\r\n'
+    for i = 1, #value do
+      reply.append(out, value[i], resp3)
+    end
+  end
+end
+
+-- The encoded parts as one string, or as fragments when a large body is among them.
+function reply.join(out)
+  if not out.large then
+    return table.concat(out)
+  end
+  local fragments = {}
+  local start = 1
+  for i = 1, #out do
+    if #out[i] >= FRAGMENT_BYTES then
+      if i > start then
+        fragments[#fragments + 1] = table.concat(out, '', start, i - 1)
+      end
+      fragments[#fragments + 1] = out[i]
+      start = i + 1
+    end
+  end
+  if start <= #out then
+    fragments[#fragments + 1] = table.concat(out, '', start)
+  end
+  return fragments
+end
+
+local function native(value, resp3)
+  if type(value) ~= 'table' or value.ok then
+    return value
+  end
+  local result = {}
+  if value.map then
+    local items = value.map
+    if resp3 then
+      for i = 1, #items, 2 do
+        result[items[i]] = native(items[i + 1], resp3)
+      end
+      return {map = result}
+    end
+    value = items
+  end
+  for i = 1, #value do
+    result[i] = native(value[i], resp3)
+  end
+  return result
+end
+
+-- The function's reply for `value` in `mode`.
+function reply.finish(value, mode)
+  local resp3 = mode:byte(2) == 51
+  if mode:byte(1) == 110 then
+    return native(value, resp3)
+  end
+  local out = {}
+  reply.append(out, value, resp3)
+  return reply.join(out)
+end
+
+function reply.error(code, text)
+  return server.error_reply(code .. ' ' .. text)
+end
