@@ -26,11 +26,11 @@ local function call(keys, args)
     local q = queue.open(key)
     if q then
       life.settle(q, 200)
-      local ids, bodies, ages, metas = pop.take(q, want - #messages, vt, noack)
-      for i = 1, #ids do
-        messages[#messages + 1] = pop.delivery(q, ids[i], bodies[i], ages[i], metas[i], vt, noack, with_meta, q.name)
+      local taken = pop.take(q, want - #messages, vt, noack)
+      for i = 1, #taken.ids do
+        messages[#messages + 1] = pop.delivery(q, taken, i, vt, noack, with_meta, q.name)
       end
-      pop.finish(q, #ids)
+      pop.finish(q, #taken.ids)
     end
   end
   if args[3] == '' then

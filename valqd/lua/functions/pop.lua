@@ -18,12 +18,12 @@ local function call(keys, args)
   local vt = tonumber(args[4])
   local noack = args[5]:find('N', 1, true) ~= nil
   local with_meta = args[5]:find('M', 1, true) ~= nil
-  local ids, bodies, ages, metas = pop.take(q, tonumber(args[3]) or 1, vt, noack)
+  local taken = pop.take(q, tonumber(args[3]) or 1, vt, noack)
   local messages = {}
-  for i = 1, #ids do
-    messages[i] = pop.delivery(q, ids[i], bodies[i], ages[i], metas[i], vt, noack, with_meta)
+  for i = 1, #taken.ids do
+    messages[i] = pop.delivery(q, taken, i, vt, noack, with_meta)
   end
-  pop.finish(q, #ids)
+  pop.finish(q, #messages)
   if args[3] == '' then
     return reply.finish(messages[1] or false, mode)
   end

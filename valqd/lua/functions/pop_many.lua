@@ -16,33 +16,20 @@ local function call(keys, args)
   life.settle(q, 200)
   local results = {}
   local total = 0
-  local at = 2
-  while args[at] do
+  local at, last = 2, #args
+  while at < last do
     -- Runs that ask for the same kind of delivery are taken at once.
-    local first = runs.parse(args[at], args[at + 1])
-    local group = {first}
-    local want = first.reps * first.want
-    at = at + 2
-    while args[at] do
-      local run = runs.parse(args[at], args[at + 1])
-      if run.vt ~= first.vt or run.flags ~= first.flags then
-        break
-      end
-      group[#group + 1] = run
-      want = want + run.reps * run.want
-      at = at + 2
-    end
-    local ids, bodies, ages, metas = pop.take(q, want, first.vt, first.noack)
-    total = total + #ids
-    runs.deal(q, group, ids, bodies, ages, metas, results)
-    if #ids < want then
-      -- Nothing is left: what follows got nothing, but an answer at its place is due when this is not the end.
-      while args[at] do
-        local run = runs.parse(args[at], args[at + 1])
-        runs.deal(q, {run}, {}, {}, {}, {}, results)
-        at = at + 2
-      end
-    end
+    local first = runs.kind(args[at + 1])
+    local to = at
+    local want = 0
+    repeat
+      want = want + args[to] * runs.kind(args[to + 1]).want
+      to = to + 2
+    until to > last or not runs.alike(first, runs.kind(args[to + 1]))
+    local taken = pop.take(q, want, first.vt, first.noack)
+    total = total + #taken.ids
+    runs.deal(q, args, at, to, taken, results)
+    at = to
   end
   pop.finish(q, total)
   return results

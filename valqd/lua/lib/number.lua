@@ -8,6 +8,11 @@ function number.text(value)
   return string.format('%.0f', value)
 end
 
+-- An id in decimal digits.
+function number.id(value)
+  return value < 100000000000000 and value .. '' or string.format('%.0f', value)
+end
+
 -- Milliseconds as seconds: digits only when whole, else with up to three decimals (a string).
 function number.seconds(ms)
   if ms % 1000 == 0 then

@@ -5,34 +5,46 @@ local pop = {}
 
 local RECORD_BATCH = 256
 
--- Ready plain messages from the head on, in order and at most `want`, with ids below `below`; appends to ids, bodies, ages.
-local function take_plain(q, want, below, ids, bodies, ages)
+-- Ready plain messages from the head on, in order and at most `want`, with ids below `below`; appends to taken and, with
+-- their deadline, to `leases` (arguments for ZADD; nil with NOACK).
+local function take_plain(q, want, below, taken, leases, deadline)
+  local ids, bodies, ages = taken.ids, taken.bodies, taken.ages
   local n = #ids
   local id = q.head
-  local goal = n + want
-  while n < goal and q.plain > 0 and id < below do
+  local goal = math.min(n + want, n + q.plain)
+  local before = n
+  local l = leases and #leases
+  while n < goal and id < below do
     local bucket = math.floor((id - 1) / SLOTS)
     local slot = id - 1 - bucket * SLOTS
     local last = math.min(SLOTS, slot + goal - n)
     local found = server.call('LRANGE', log.key(q, bucket), slot * 2, last * 2 - 1)
-    local values = #found
-    if values == 0 then
+    if not found[1] then
       id = (bucket + 1) * SLOTS + 1
     end
-    for i = 1, values, 2 do
+    for i = 1, #found, 2 do
       if id >= below then
         break
       end
-      if found[i] ~= '' then
+      local age = found[i]
+      if age ~= '' then
         n = n + 1
-        ids[n] = id
+        local text = number.id(id)
+        ids[n] = text
         bodies[n] = found[i + 1]
-        ages[n] = found[i]
-        q.plain = q.plain - 1
+        ages[n] = age
+        if l then
+          leases[l + 1] = deadline
+          leases[l + 2] = text
+          l = l + 2
+        else
+          log.forget(q, bucket, 1)
+        end
       end
       id = id + 1
     end
   end
+  q.plain = q.plain - (n - before)
   q.head = id
 end
 
@@ -62,79 +74,61 @@ local function take_record(q, id, vt, noack)
   return meta, body
 end
 
--- Take up to `want` messages: arrays of ids, bodies, ages (plain) and metas (records; nil for plain ones).
--- vt: ms or nil.  The caller settles first and saves the cursors after.
+-- Take up to `want` messages.  Returns arrays: ids (as text), bodies, and by the same index ages (plain messages) or metas
+-- (records).  vt: ms or nil.  The caller settles first and saves the cursors after.
 function pop.take(q, want, vt, noack)
-  local ids, bodies, ages, metas = {}, {}, {}, {}
+  local taken = {ids = {}, bodies = {}, ages = {}, metas = {}}
   if queue.paused(q, 'out') then
-    return ids, bodies, ages, metas
+    return taken
   end
-  local plain_from = {}
+  local ids = taken.ids
   local started = q.head
-  while #ids < want do
-    local records = server.call('ZRANGE', q.prefix .. 'ready', 0, math.min(want - #ids, RECORD_BATCH) - 1, 'WITHSCORES')
+  local deadline_ms = q.now + (vt or q.vt)
+  local deadline = number.text(deadline_ms)
+  local leases = not noack and {}
+  repeat
+    local batch = math.min(want - #ids, RECORD_BATCH)
+    local records = server.call('ZRANGE', q.prefix .. 'ready', 0, batch - 1, 'WITHSCORES')
     local at = 1
     while #ids < want do
       local score = records[at + 1] and tonumber(records[at + 1])
       if q.plain > 0 and (not score or q.head < score) then
-        local before = #ids
-        take_plain(q, want - before, score or FOREVER, ids, bodies, ages)
-        for i = before + 1, #ids do
-          plain_from[#plain_from + 1] = i
-        end
+        take_plain(q, want - #ids, score or FOREVER, taken, leases, deadline)
       elseif score then
-        local id = tonumber(records[at])
-        local meta, body = take_record(q, id, vt, noack)
+        local meta, body = take_record(q, tonumber(records[at]), vt, noack)
         if meta then
           local n = #ids + 1
-          ids[n] = id
-          bodies[n] = body
-          metas[n] = meta
+          ids[n] = records[at]
+          taken.bodies[n] = body
+          taken.metas[n] = meta
         end
         at = at + 2
       else
         break
       end
     end
-    if #records < 2 * RECORD_BATCH or #ids >= want then
-      break
-    end
+  until #ids == want or #records < 2 * batch
+  if q.head ~= started then
+    q.moved = true
   end
-  local plain = #plain_from
-  if plain > 0 then
-    if noack then
-      for _, i in ipairs(plain_from) do
-        log.forget(q, log.bucket(ids[i]), 1)
-      end
-    else
-      local deadline = q.now + (vt or q.vt)
-      local text = number.text(deadline)
-      local values = {}
-      local n = 0
-      for i = 1, plain do
-        values[n + 1] = text
-        values[n + 2] = ids[plain_from[i]]
-        n = n + 2
-      end
-      for from = 1, n, 4000 do
-        server.call('ZADD', q.prefix .. 'inflight', unpack(values, from, math.min(n, from + 3999)))
-      end
-      queue.note_due(q, deadline)
-      if q.limits and q.limits.max_lease then -- the time of delivery has to be known
-        for _, i in ipairs(plain_from) do
-          local meta = record.of_inflight(q, ids[i])
-          meta.l = deadline
+  if leases and leases[1] then
+    for from = 1, #leases, 4000 do
+      server.call('ZADD', q.prefix .. 'inflight', unpack(leases, from, math.min(#leases, from + 3999)))
+    end
+    queue.note_due(q, deadline_ms)
+    if q.limits and q.limits.max_lease then -- the time of delivery has to be known
+      for i = 1, #ids do
+        if not taken.metas[i] then
+          local meta = record.of_inflight(q, tonumber(ids[i]))
+          meta.l = deadline_ms
           meta.g = q.now
           record.save(q, ids[i], meta)
-          metas[i] = meta
+          taken.metas[i] = meta
         end
       end
     end
   end
-  if q.head ~= started then
-    q.moved = true
-  end
-  return ids, bodies, ages, metas
+  return taken
 end
 
 -- After taking `count` messages.
@@ -147,23 +141,23 @@ function pop.finish(q, count)
   life.finish(q)
 end
 
--- One delivery as a value.  with_meta: all of WITHMETA.  queue_name: MPOP's `queue`, or nil.
-function pop.delivery(q, id, body, age, meta, vt, noack, with_meta, queue_name)
-  local text = number.text(id)
+-- The i-th of what was taken, as a value.  queue_name: MPOP's `queue`, or nil.
+function pop.delivery(q, taken, i, vt, noack, with_meta, queue_name)
+  local id, meta = taken.ids[i], taken.metas[i]
   local items = {}
-  if queue_name then
-    items = {'queue', queue_name}
-  end
   local function put(name, value)
     items[#items + 1] = name
     items[#items + 1] = value
   end
-  put('id', text)
-  put('body', body)
+  if queue_name then
+    put('queue', queue_name)
+  end
+  put('id', id)
+  put('body', taken.bodies[i])
   put('attempts', meta and meta.a or 1)
-  put('receipt', noack and false or text .. '-' .. number.text(meta and meta.n or 1))
+  put('receipt', not noack and id .. '-' .. number.text(meta and meta.n or 1))
   if with_meta then
-    local enqueued_at = meta and meta.t or log.enqueued_at(q, age)
+    local enqueued_at = meta and meta.t or log.enqueued_at(q, taken.ages[i])
     put('enqueued_at', enqueued_at)
     put('deadline', not noack and (meta and meta.l or q.now + (vt or q.vt)))
     put('priority', meta and meta.p or 0)

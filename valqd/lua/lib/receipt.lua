@@ -36,18 +36,20 @@ end
 
 local ACK_BATCH = 1000
 
--- Acknowledge args[from] to args[to]; appends 1 or 0 for each to `results`; how many.
-local function ack_batch(q, args, from, to, results)
+-- Acknowledge args[from] to args[to]; sets results[from - base] ... to 1 or 0; how many.
+local function ack_batch(q, args, from, to, results, base)
   local ids, numbers = {}, {}
-  local count = to - from + 1
-  for i = 1, count do
-    local text = args[from + i - 1]
-    local dash = text:find('-', 1, true)
-    if dash then
-      numbers[i] = text:sub(dash + 1)
-      ids[i] = text:sub(1, dash - 1)
+  local count = 0
+  for i = from, to do
+    local text = args[i]
+    count = count + 1
+    if text:sub(-2) == '-1' then -- a first delivery's receipt
+      ids[count] = text:sub(1, -3)
+      numbers[count] = '1'
     else
-      ids[i] = text
+      local dash = text:find('-', 1, true)
+      ids[count] = dash and text:sub(1, dash - 1) or text
+      numbers[count] = dash and text:sub(dash + 1)
     end
   end
   local inflight = q.prefix .. 'inflight'
@@ -55,6 +57,8 @@ local function ack_batch(q, args, from, to, results)
   local scores
   if count > 1 then
     scores = server.call('ZMSCORE', inflight, unpack(ids))
+  elseif not metas and numbers[1] == '1' then -- the hot lone case: removing tells whether it was there
+    scores = {server.call('ZREM', inflight, ids[1]) == 1}
   else
     scores = {server.call('ZSCORE', inflight, ids[1])}
   end
@@ -90,18 +94,16 @@ local function ack_batch(q, args, from, to, results)
       seen[id] = true
       acked = acked + 1
     end
-    results[#results + 1] = done
+    results[from - base + i] = done
   end
   if m > 0 then
-    server.call('ZREM', inflight, unpack(removed))
+    if scores[1] ~= true then
+      server.call('ZREM', inflight, unpack(removed))
+    end
     for bucket, gone in pairs(buckets) do
       log.forget(q, bucket, gone)
     end
     volatile.compacts[q.name] = true
-  end
-  if acked > 0 then
-    q.acked = q.acked + acked
-    queue.save(q, 'acked', number.text(q.acked))
   end
   return acked
 end
@@ -111,7 +113,11 @@ function receipt.ack(q, args, from)
   local results = {}
   local acked = 0
   for start = from, #args, ACK_BATCH do
-    acked = acked + ack_batch(q, args, start, math.min(#args, start + ACK_BATCH - 1), results)
+    acked = acked + ack_batch(q, args, start, math.min(#args, start + ACK_BATCH - 1), results, from)
+  end
+  if acked > 0 then
+    q.acked = q.acked + acked
+    queue.save(q, 'acked', number.text(q.acked))
   end
   return acked, results
 end

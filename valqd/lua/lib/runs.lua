@@ -3,56 +3,100 @@
 
 local runs = {}
 
--- One run of equal pops: `reps` of them, each wanting `want` messages.  `many`: each answers an array.
-function runs.parse(reps, spec)
-  local run = {reps = tonumber(reps), want = 1, flags = '', resp3 = false}
-  if spec ~= '' then
-    local resp, count, vt, flags = spec:match('^(%d),(%d*),(%d*),(%a*)$')
-    run.resp3 = resp == '3'
-    run.many = count ~= ''
-    run.want = tonumber(count) or 1
-    run.vt = tonumber(vt)
-    run.flags = flags
-    run.noack = flags:find('N', 1, true) ~= nil
-    run.with_meta = flags:find('M', 1, true) ~= nil
+-- Kinds by their spec: clients send few different ones.  Bounded by starting afresh.
+local kinds = {}
+local kind_count = 0
+local MAX_KINDS = 1000
+
+-- What each POP of a run asks for: "resp,count,vt,flags", or '' for one message in RESP2.
+function runs.kind(spec)
+  local kind = kinds[spec]
+  if kind then
+    return kind
   end
-  return run
+  local resp, count, vt, flags = spec:match('^(%d),(%d*),(%d*),(%a*)$')
+  flags = flags or ''
+  kind = {
+    resp3 = resp == '3',
+    many = count and count ~= '',
+    want = tonumber(count) or 1,
+    vt = tonumber(vt),
+    flags = flags,
+    noack = flags:find('N', 1, true) ~= nil,
+    with_meta = flags:find('M', 1, true) ~= nil,
+    null = resp == '3' and '_\r\n' or '$-1\r\n',
+    heads = {},
+  }
+  for size = 1, 20 do
+    kind.heads[size] = (resp == '3' and '%4' or '*8') .. '\r\n$2\r\nid\r\n$' .. size .. '\r\n'
+  end
+  if kind_count >= MAX_KINDS then
+    kinds = {}
+    kind_count = 0
+  end
+  kind_count = kind_count + 1
+  kinds[spec] = kind
+  return kind
+end
+
+-- Whether messages for both can be taken at once.
+function runs.alike(a, b)
+  return a == b or (a.vt == b.vt and a.flags == b.flags)
+end
+
+-- Parts of an encoded delivery, by the size that they announce: making a number a string is what takes time.
+local BODY_HEADS = {}
+local RECEIPT_HEADS = {}
+for size = 0, PLAIN_BYTES do
+  BODY_HEADS[size] = '\r\n$4\r\nbody\r\n$' .. size .. '\r\n'
+end
+for size = 1, 20 do
+  RECEIPT_HEADS[size] = '\r\n$8\r\nattempts\r\n:1\r\n$7\r\nreceipt\r\n$' .. size + 2 .. '\r\n'
 end
 
 -- The encoded delivery of a plain message without options: the hot case, one concatenation.
-local function plain_delivery(id, body, head)
-  local text = number.text(id)
-  local size = #text
-  return head .. size .. '\r\n' .. text .. '\r\n$4\r\nbody\r\n$' .. #body .. '\r\n' .. body
-    .. '\r\n$8\r\nattempts\r\n:1\r\n$7\r\nreceipt\r\n$' .. size + 2 .. '\r\n' .. text .. '-1\r\n'
+local function plain_delivery(heads, id, body)
+  local size = #id
+  return heads[size] .. id .. BODY_HEADS[#body] .. body .. RECEIPT_HEADS[size] .. id .. '-1\r\n'
 end
 
--- Append to `results` what each run of the group gets of the messages taken for all of them.
-function runs.deal(q, group, ids, bodies, ages, metas, results)
+-- Append to `results` what the runs args[from] ... (up to before args[to]) get of what was taken for all of them.
+function runs.deal(q, args, from, to, taken, results)
+  local ids, bodies, metas = taken.ids, taken.bodies, taken.metas
   local count = #ids
+  local r = #results
   local at = 1
-  for _, run in ipairs(group) do
-    local out = {}
-    local head = run.resp3 and '%4\r\n$2\r\nid\r\n$' or '*8\r\n$2\r\nid\r\n$'
-    local simple = run.flags == ''
-    for _ = 1, run.reps do
-      local take = math.min(run.want, count - at + 1)
-      if run.many then
-        out[#out + 1] = '*' .. take .. '\r\n'
-      elseif take == 0 then
-        out[#out + 1] = run.resp3 and '_\r\n' or '$-1\r\n'
-      end
-      for i = at, at + take - 1 do
-        local body = bodies[i]
-        if simple and not metas[i] and #body < FRAGMENT_BYTES then
-          out[#out + 1] = plain_delivery(ids[i], body, head)
-        else
-          local value = pop.delivery(q, ids[i], body, ages[i], metas[i], run.vt, run.noack, run.with_meta)
-          reply.append(out, value, run.resp3)
+  for run = from, to - 1, 2 do
+    local kind = runs.kind(args[run + 1])
+    local reps = args[run] + 0
+    r = r + 1
+    if reps == 1 and at <= count and not metas[at] and kind.want == 1 and not kind.many and kind.flags == '' then
+      results[r] = plain_delivery(kind.heads, ids[at], bodies[at])
+      at = at + 1
+    else
+      local out = {}
+      local o = 0
+      for _ = 1, reps do
+        local take = math.min(kind.want, count - at + 1)
+        if kind.many then
+          o = o + 1
+          out[o] = '*' .. take .. '\r\n'
+        elseif take == 0 then
+          o = o + 1
+          out[o] = kind.null
         end
+        for i = at, at + take - 1 do
+          if not metas[i] and kind.flags == '' then
+            o = o + 1
+            out[o] = plain_delivery(kind.heads, ids[i], bodies[i])
+          else
+            reply.append(out, pop.delivery(q, taken, i, kind.vt, kind.noack, kind.with_meta), kind.resp3)
+            o = #out
+          end
+        end
+        at = at + take
       end
-      at = at + take
+      results[r] = reply.join(out)
     end
-    results[#results + 1] = reply.join(out)
   end
 end
