@@ -106,7 +106,7 @@ SETTINGS: tuple[Setting, ...] = (
         "everysec",
         _one_of("always", "everysec", "no"),
         "always|everysec|no",
-        "How soon the embedded Valkey's writes are on disk: before each reply, within a second, or at the system's leisure.",
+        "How soon the embedded Valkey's writes are on disk: before each reply, within a second, whenever it suits.",
     ),
     Setting("workers", "1", _integer(1, 64), "N", "Processes that share the port."),
     Setting("auto_create", "yes", _yes_no, "yes|no", "Whether PUSH creates a queue that is not there."),

@@ -29,7 +29,7 @@ CASES = [
     (b"PING\n", [[b"PING"]]),
     (b"\r\n\r\nPING\r\n", [[b"PING"]]),
     (b"*0\r\n*-1\r\nPING\r\n", [[b"PING"]]),
-    (b'SET k "a\\x41\\n" \'b c\'\r\n', [[b"SET", b"k", b"aA\n", b"b c"]]),
+    (b"SET k \"a\\x41\\n\" 'b c'\r\n", [[b"SET", b"k", b"aA\n", b"b c"]]),
     (multibulk(b"VALQ.PUSH", b"q", b"\r\n\0$3\r\n"), [[b"VALQ.PUSH", b"q", b"\r\n\0$3\r\n"]]),
     (multibulk(b"VALQ.PUSH", b"q", b""), [[b"VALQ.PUSH", b"q", b""]]),
     (multibulk(b"GET", b"k") + multibulk(b"VALQ.POP", b"q"), [[b"GET", b"k"], [b"VALQ.POP", b"q"]]),
