@@ -1,8 +1,7 @@
 """Sees to it that leases, delays, dead letters and retention end by themselves, when nobody pops.
 
-Every worker asks for the sweeper's lease; the one that holds it sweeps for all.  Which queue needs a sweep, and when, the
-functions remember in the backend's memory
-(volatile): who gets the lease anew looks at every queue once.
+Every worker asks for the sweeper's lease; the one that holds it sweeps for all.  Which queue needs a sweep, and when,
+the functions remember in the backend's memory (volatile): who gets the lease anew looks at every queue once.
 """
 
 from __future__ import annotations

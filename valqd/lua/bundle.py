@@ -1,8 +1,8 @@
 """Joins the Lua files into the one library that is loaded into the backend.
 
 Helpers (``lib/``) name what they use in a ``-- requires:`` line and come in that order; each function file defines a
-local ``call`` and says in its header what it takes and gives.  A cycle, an unknown helper or a header that lacks a line is
-a BundleError: the library is checked whenever it is built.
+local ``call`` and says in its header what it takes and gives.  A cycle, an unknown helper or a header that lacks a line
+is a BundleError: the library is checked whenever it is built.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from valqd.protocol.framing import Frame, Kind
 if TYPE_CHECKING:
     from valqd.protocol.session import Session
 
-#: Names (as clients spelled them) known to be neither ours nor special.  Bounded: beyond it, new spellings go the long way.
+#: Names (as clients spelled them) known to be neither ours nor special.  Bounded: beyond it, others go the long way.
 _PLAIN_NAMES: set[bytes] = set()
 _MAX_PLAIN_NAMES = 2048
 
@@ -29,7 +29,7 @@ _reader = hiredis.Reader(notEnoughData=_NOT_YET)
 
 
 def count_plain(data: bytes) -> int:
-    """How many requests ``data`` holds if all are whole, in multibulk form, and of plain foreign commands; else 0.
+    """How many requests ``data`` holds if all are whole multibulks of plain foreign commands; else 0.
 
     hiredis reads some bytes as a request that Valkey refuses as a protocol error; they pass to Valkey all the same, which
     answers and closes.

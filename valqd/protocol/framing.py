@@ -18,7 +18,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import NamedTuple
 
-#: A line (inline command, or a length line) longer than this without its end is an error in Valkey: PROTO_INLINE_MAX_SIZE.
+#: A line (an inline command, or a length) that is longer is an error in Valkey: PROTO_INLINE_MAX_SIZE.
 MAX_LINE_BYTES = 64 * 1024
 #: A frame of a command that need not be whole is passed on in pieces beyond this many bytes.
 STREAM_THRESHOLD_BYTES = 32 * 1024

@@ -1,7 +1,7 @@
 """What a client still expects from its private lane, and what happens to each reply on its way to the client.
 
 Bytes of the backend pass to the client untouched.  This module only counts whole replies, so that the session knows
-when the lane is quiet, and cuts out the few replies that the daemon asked for itself (swallowed), wants to see (watched),
+when the lane is quiet, and cuts out the few that the daemon asked for itself (swallowed), wants to see (watched),
 completes (``COMMAND`` with the names of our own commands) or must ask for again (a VALQ call that found no library).
 
     expected:  [3 plain] [watched: SELECT] [12 plain] [swallowed: fence]      oldest first; replies come in this order

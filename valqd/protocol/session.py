@@ -1,14 +1,14 @@
 """One client's state machine: which lane each of its commands takes, and in which order.
 
-    client ─▶ framer ─▶ ┌ plain PUSH/POP/ACK (fastpath) ─┐
-                        ├ any other VALQ command ────────┴▶ shared lane (coalescer)      while nothing is out on the private lane
-                        ├ the same, rewritten to FCALL ───▶ private lane                 inside MULTI, or behind foreign commands
-                        ├ handshakes of a clean client ───▶ answered or relayed (handshake)
-                        └ everything else, byte for byte ─▶ private lane
+    client ─▶ framer ─▶ ┌ plain PUSH, POP, ACK (fastpath) ┐
+                        ├ any other VALQ command ─────────┴▶ shared lane (coalescer), while the private lane is quiet
+                        ├ the same, rewritten to FCALL ────▶ private lane, inside MULTI or behind foreign commands
+                        ├ handshake of a clean client ─────▶ answered or relayed (handshake)
+                        └ all else, byte for byte (foreign) ▶ private lane
 
 Replies leave in request order because at any moment only one lane has replies outstanding for this client: a command
-for the other lane makes the session ``hold`` (its bytes wait in the framer) until the first is quiet.  Everything
-that decides order must live here; it must not know sockets or loops, which are the ``Host``'s.
+for the other lane makes the session hold (its bytes wait in the framer) until the first is quiet.  Everything that
+decides order must live here; it must not know sockets or loops, which are the ``Host``'s.
 
 Bound: the framer's (see framing); the host stops reading from a client that is held with bytes buffered.
 """
