@@ -166,6 +166,7 @@ def _reset(session: Session, argv: list[bytes], raw: bytes) -> None:
         session.send_plain(raw, 1)
     elif private.uncounted or session.silent:
         private.stop_counting()
+        session.may_count_again = False
         private.add_marker(b"+RESET\r\n", ends=True, swallowed=False)
         session.host.send_private(raw)
         session.reset()
@@ -212,16 +213,21 @@ def _subscribe(session: Session, argv: list[bytes], raw: bytes) -> None:
         session.when_private_quiet(lambda: _subscribe(session, argv, raw))
         return
     private.stop_counting()
+    session.may_count_again = session.resp == 3 or unsubscribes
     session.host.send_private(raw)
-    if session.silent or (session.resp == 2 and not unsubscribes):
-        return
-    # Does the connection answer as usual again?  Its own reply to a PING tells.
+
+
+def ask_if_counted(session: Session, then: Callable[[], None]) -> None:
+    """Does an uncounted connection answer one to one again?  Its own reply to a PING tells; then run ``then``."""
+    private = session.open_private()
     session.marks += 1
-    mark = b"valqd-quiet-%d-%d" % (session.client_id, session.marks)
-    session.host.send_private(b"*2\r\n$4\r\nPING\r\n$%d\r\n%b\r\n" % (len(mark), mark))
+    mark = b"valqd-mark-%d-%d" % (session.client_id, session.marks)
     private.add_marker(b"$%d\r\n%b\r\n" % (len(mark), mark), ends=True, swallowed=True)
-    if session.resp == 2:
+    if session.resp == 2:  # still subscribed
         private.add_marker(b"*2\r\n$4\r\npong\r\n$%d\r\n%b\r\n" % (len(mark), mark), ends=False, swallowed=True)
+    session.may_count_again = False
+    session.hold_for_mark(then)
+    session.host.send_private(b"*2\r\n$4\r\nPING\r\n$%d\r\n%b\r\n" % (len(mark), mark))
 
 
 def _monitor(session: Session, argv: list[bytes], raw: bytes) -> None:
@@ -230,6 +236,7 @@ def _monitor(session: Session, argv: list[bytes], raw: bytes) -> None:
         session.when_private_quiet(lambda: _monitor(session, argv, raw))
         return
     private.stop_counting()
+    session.may_count_again = False
     session.host.send_private(raw)
 
 

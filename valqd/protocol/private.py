@@ -86,20 +86,18 @@ class PrivateReplies:
         self._expected.clear()
 
     def add_marker(self, reply: bytes, *, ends: bool, swallowed: bool) -> None:
-        """While uncounted: a reply equal to ``reply`` ends the uncounted mode, or is kept from the client.
-
-        Markers must differ; only the one added last can end the mode, since replies after it are still to come for
-        the others.
-        """
-        if ends:
-            for earlier, (_, earlier_swallowed) in self._markers.items():
-                self._markers[earlier] = (False, earlier_swallowed)
+        """While uncounted: a reply equal to ``reply`` ends the uncounted mode, or is kept from the client."""
         self._markers[reply] = (ends, swallowed)
 
     @property
     def at_boundary(self) -> bool:
         """Whether the bytes passed so far end with a whole reply, and none is being asked for again."""
         return self._scanner.at_boundary and not self._output
+
+    @property
+    def awaits_marker(self) -> bool:
+        """Whether a marker is still to come."""
+        return bool(self._markers)
 
     def feed(self, data: bytes) -> bytes:
         """Bytes from the backend; what the client gets of them, for now."""
@@ -167,12 +165,15 @@ class PrivateReplies:
             if self.uncounted:
                 raw = self._take_held(data[start : end.offset])
                 start = end.offset
-                ends, swallowed = self._markers.pop(raw, (False, False))
+                marker = self._markers.get(raw)
+                if marker is None:
+                    emit(raw)
+                    continue
+                ends, swallowed = marker
+                self._markers.clear()
+                self.uncounted = not ends
                 if not swallowed:
                     emit(raw)
-                if ends:
-                    self.uncounted = False
-                    self._markers.clear()
                 continue
             if end.is_push or not self._expected:  # or an error that the backend sends before it closes
                 if self._special_is_next():

@@ -132,7 +132,9 @@ class Session:
         self.skip_next = False  # CLIENT REPLY SKIP
         self.queued_in_multi: list[Callable[[], None]] = []  # what EXEC will change in this session
         self._library_probed = False  # in this MULTI
-        self.marks = 0  # replies of our own asking that were used to find out when Pub/Sub is over
+        self.may_count_again = False  # Pub/Sub may be over, or never was in the way (RESP3)
+        self.marks = 0  # how often that was asked
+        self._after_mark: Callable[[], None] | None = None  # runs when the answer has come
         self._last_queue: bytes | None = None  # pushed to or popped from since the last fence
 
     # ---- bytes in
@@ -213,6 +215,11 @@ class Session:
         else:
             then()
 
+    def hold_for_mark(self, then: Callable[[], None]) -> None:
+        """Hold until the private lane's marker has come, then run ``then``."""
+        self._held = True
+        self._after_mark = then
+
     def _resume_if_quiet(self) -> None:
         if self._resume is not None:
             then, self._resume = self._resume, None
@@ -277,7 +284,10 @@ class Session:
             return
         if request.queues:
             self._last_queue = request.queues[0]
-        if not request.function:
+        private = self.private
+        if private is not None and private.uncounted and self.may_count_again and not self.silent:
+            foreign.ask_if_counted(self, lambda: self._ours(argv))
+        elif not request.function:
             self._help(request)
         elif self._must_use_private():
             self._rewrite(request)
@@ -447,7 +457,10 @@ class Session:
         out = private.feed(data)
         if out:
             self.host.write(out)
-        if self._resume is not None and not private.outstanding and not self.pending:
+        if self._after_mark is not None and not private.awaits_marker:
+            then, self._after_mark = self._after_mark, None
+            self._go_on(then)
+        elif self._resume is not None and not private.outstanding and not self.pending:
             self._resume_if_quiet()
 
     def private_lost(self) -> None:
