@@ -31,8 +31,8 @@ _reader = hiredis.Reader(notEnoughData=_NOT_YET)
 def count_plain(data: bytes) -> int:
     """How many requests ``data`` holds if all are whole multibulks of plain foreign commands; else 0.
 
-    hiredis reads some bytes as a request that Valkey refuses as a protocol error; they pass to Valkey all the same, which
-    answers and closes.
+    hiredis reads some bytes as a request that Valkey refuses as a protocol error; they pass to Valkey all the same,
+    which answers and closes.
     """
     global _reader
     if data[0] != 0x2A or len(data) > 64 * 1024:
