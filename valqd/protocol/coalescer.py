@@ -22,6 +22,9 @@ from typing import Any, Protocol
 
 from hiredis import HiredisError
 
+from valqd.protocol import relay
+from valqd.protocol.relay import ReplyType
+
 #: Most items of one merged call: far below the 8,000 values at which Lua's ``unpack`` stops.
 MAX_ITEMS = 512
 #: A call is closed for further items beyond this many bytes.
@@ -225,6 +228,7 @@ class LoneCall(Call):
     def __init__(self, route: Route, seq: int, request: bytes, shape: Callable[[Any], bytes | None]) -> None:
         super().__init__(route, seq)
         self.request = request
+        self.size = len(request)
         self.shape = shape
 
     def encode(self) -> bytes:  # noqa: D102 - see Call
@@ -237,6 +241,35 @@ class LoneCall(Call):
                 recipient.answer(extra)
             elif data is not None:  # else: the shape took care of the answer, or will
                 recipient.answer(data)
+
+
+class RelayCall(Call):
+    """Simple foreign requests of one client (see relay), with one reply each."""
+
+    __slots__ = ("_got", "_kinds", "request")
+
+    def __init__(self, seq: int, request: bytes, kinds: list[ReplyType]) -> None:
+        super().__init__(_LONE_ROUTE, seq)
+        self.request = request
+        self.size = len(request)
+        self._kinds = kinds
+        self._got: list[bytes] = []
+
+    def encode(self) -> bytes:  # noqa: D102 - see Call
+        return self.request
+
+    def add(self, reply: Any) -> bool:
+        """Take the next reply; whether it was the last."""
+        self._got.append(relay.encode(self._kinds[len(self._got)], reply))
+        return len(self._got) == len(self._kinds)
+
+    def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
+        got = self._got
+        for recipient, count, extra in self.deals:
+            recipient.answer(b"".join(got) if count else extra)
+
+    def commands(self, count: int, extra: Any) -> int:  # noqa: D102 - see Call
+        return len(self._kinds)
 
 
 CALL_TYPES: dict[str, type[Call]] = {
@@ -318,12 +351,22 @@ class Coalescer:
         who.last_seq = call.seq
         who.last_call = call
 
+    def relay(self, who: Recipient, request: bytes, kinds: list[ReplyType]) -> None:
+        """Add simple foreign requests, whose replies are of these types."""
+        self._seq += 1
+        call = RelayCall(self._seq, request, kinds)
+        call.deals.append((who, 1, None))
+        self._unsent.append(call)
+        self.backlog_bytes += call.size
+        who.last_seq = call.seq
+        who.last_call = call
+
     def take(self) -> list[bytes]:
         """Close all open calls; their requests in order, for one write."""
         out = []
         for call in self._unsent:
             request = call.encode()
-            self.backlog_bytes += len(request) - call.size if type(call) is not LoneCall else 0
+            self.backlog_bytes += len(request) - call.size
             self.sent.append((call, len(request)))
             out.append(request)
         self._unsent = []
@@ -332,7 +375,10 @@ class Coalescer:
 
     def deliver(self, reply: Any) -> None:
         """Deal out the reply of the oldest sent call, or keep it back while ``recovering``."""
-        call, size = self.sent.popleft()
+        call, size = self.sent[0]
+        if type(call) is RelayCall and not call.add(reply):
+            return
+        self.sent.popleft()
         self.backlog_bytes -= size
         if self._kept is None:
             if not is_missing_function(reply):

@@ -24,13 +24,14 @@ import hiredis
 from valqd.commands import grammar, introspection, table
 from valqd.commands.request import Request, function_call
 from valqd.errors import BackendDown, CommandError
-from valqd.protocol import foreign, handshake
+from valqd.protocol import foreign, handshake, relay
 from valqd.protocol.coalescer import Call, Coalescer, Route, Routes, bulk, error_line
 from valqd.protocol.encoding import encode
 from valqd.protocol.fastpath import Kind as PlainKind
 from valqd.protocol.fastpath import Template, Templates
 from valqd.protocol.framing import Frame, Kind, RequestFramer
 from valqd.protocol.private import PrivateReplies, Slot
+from valqd.protocol.relay import ReplyType
 
 _MISSING_FUNCTION = b"-ERR Function not found\r\n"
 #: A POP's null and empty array, by protocol version.
@@ -128,6 +129,7 @@ class Session:
         self._resume: Callable[[], None] | None = None  # runs first when the lane awaited is quiet
         # State that the backend's connection holds
         self.in_multi = False
+        self.needs_private = False  # it gets large replies, which would hold up others on the shared lane
         self.silent = False  # CLIENT REPLY OFF
         self.skip_next = False  # CLIENT REPLY SKIP
         self.queued_in_multi: list[Callable[[], None]] = []  # what EXEC will change in this session
@@ -149,17 +151,20 @@ class Session:
         framer = self.framer
         if not self._held and framer.empty:
             private = self.private
-            if private is None or not self._must_use_private():
-                lane = self.lane
-                if lane.up:
-                    taken, deals = self.templates.run(data, self, lane.coalescer)
-                    if taken:
-                        self.pending += deals
-                        lane.wake()
-                        if taken == len(data):
-                            return
-                        data = data[taken:]
-            if private is not None and not self.pending and not self.silent and not self.skip_next:
+            lane = self.lane
+            if lane.up and (private is None or not self._must_use_private()):
+                taken, deals = self.templates.run(data, self, lane.coalescer)
+                if taken:
+                    self.pending += deals
+                    lane.wake()
+                    if taken == len(data):
+                        return
+                    data = data[taken:]
+            if private is None:
+                if self._may_relay() and (kinds := relay.reply_types(data)):
+                    self._relay(data, kinds)
+                    return
+            elif not self.pending and not self.silent and not self.skip_next:
                 count = foreign.count_plain(data)
                 if count:
                     if not private.uncounted:
@@ -244,6 +249,8 @@ class Session:
         self.pending -= 1
         if not self.gone:
             self.host.write(data)
+            if len(data) > relay.LARGE_REPLY_BYTES:
+                self.needs_private = True
             if not self.pending:
                 self._resume_if_quiet()
 
@@ -383,12 +390,28 @@ class Session:
             self.private.expect_again(slot)
             self.host.send_private(call)
 
-    # ---- the private lane
+    # ---- foreign commands
+
+    def _may_relay(self) -> bool:
+        """Whether simple commands of this (clean) client may ride on the shared lane."""
+        return self.resp == 2 and self.lane.up and not self.needs_private and not self.silent and not self.skip_next
+
+    def _relay(self, request: bytes, kinds: list[ReplyType]) -> None:
+        """Send simple requests over the shared lane."""
+        self.lane.coalescer.relay(self, request, kinds)
+        self.pending += 1
+        self.lane.wake()
 
     def _foreign(self, frame: Frame) -> None:
         name = frame.argv[0].upper()
-        if self.private is None and handshake.take(self, name, frame):
-            return
+        if self.private is None:
+            if handshake.take(self, name, frame):
+                return
+            if frame.kind is Kind.COMMAND and self._may_relay() and len(frame.raw) <= relay.MAX_REQUEST_BYTES:
+                kind = relay.reply_type(frame.argv)
+                if kind is not None and self.pending < relay.MAX_REQUESTS:
+                    self._relay(encode_request(frame.argv), [kind])
+                    return
         self.when_shared_quiet(lambda: foreign.forward(self, name, frame))
 
     def open_private(self) -> PrivateReplies:
