@@ -93,6 +93,8 @@ class Client(asyncio.Protocol):
         self.session.gone = True
         self._worker.clients.discard(self)
         if self._lane is not None:
+            if b"CLIENT SETNAME" in self.session.client_info:
+                self._worker.lanes.forget_name(self._lane)
             self._worker.lanes.leave(self._lane)
             self._lane = None
         if self.private_lane is not None:

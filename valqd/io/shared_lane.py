@@ -104,12 +104,7 @@ class SharedLane:
         self._connection = connection
         self._ended = asyncio.Event()
         self._since = self._lanes.loop.time()
-        identity = self.identity
-        requests: list[list[bytes]] = []
-        if identity.password is not None:
-            requests.append([b"AUTH", *([identity.user] if identity.user is not None else []), identity.password])
-        if identity.db:
-            requests.append([b"SELECT", b"%d" % identity.db])
+        requests = self.identity.greeting()
         self._greetings = len(requests)
         if requests:
             assert connection.transport is not None
@@ -287,6 +282,11 @@ class SharedLanes:
         lane.prove(request, done)
         if not lane.users:
             self.loop.call_later(_IDLE_S, self._close_if_idle, lane)
+
+    def forget_name(self, lane: SharedLane) -> None:
+        """A client is gone whose CLIENT SETNAME was relayed: CLIENT LIST must not show its name any longer."""
+        if lane.up:
+            lane.prove(b"*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$0\r\n\r\n", lambda error: None)
 
     def leave(self, lane: SharedLane) -> None:
         """A client of ``lane`` is gone, or has become another."""

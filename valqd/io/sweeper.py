@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections.abc import AsyncIterator
 
 from valqd.commands.request import queue_key
 from valqd.io.control import Control, ControlLost
@@ -30,6 +31,7 @@ class Sweeper:
         self._control = control
         self._daemon = daemon
         self._dbs: list[int] = [0]
+        self._no_queues = False  # looked for, after the library was gone
         self._task = asyncio.ensure_future(self._run())
 
     async def _run(self) -> None:
@@ -50,10 +52,11 @@ class Sweeper:
             return _FOLLOWER_TICK_S
         if isinstance(reply, Exception):
             if str(reply) == "ERR Function not found":
-                await self._control.load_library()
+                await self._library_gone()
             else:
                 log.warning("cannot sweep: %s", reply)
             return _FOLLOWER_TICK_S
+        self._no_queues = False
         fresh, _, *names = reply
         if fresh:
             await self._sweep_all()
@@ -63,6 +66,17 @@ class Sweeper:
             await self._sweep(db, [queue_key(name) for name in names], reset=False)
         return _LEADER_TICK_S if len(names) < _DUE_LIMIT else 0.0
 
+    async def _library_gone(self) -> None:
+        """Load it again if there are queues to sweep.  If there are none, the first command on one will."""
+        if not self._no_queues:
+            await self._find_dbs()
+            for db in self._dbs:
+                async for keys in self._queues(db):
+                    if keys:
+                        await self._control.load_library()
+                        return
+            self._no_queues = True
+
     async def _find_dbs(self) -> None:
         info = await self._control.call([b"INFO", b"keyspace"])
         text = bytes(getattr(info, "data", info) if not isinstance(info, Exception) else b"").decode()
@@ -71,17 +85,22 @@ class Sweeper:
     async def _sweep_all(self) -> None:
         await self._find_dbs()
         for db in self._dbs:
-            cursor = b"0"
-            while True:
-                scan = [b"SCAN", cursor, b"MATCH", b"valq:{*}:queue", b"COUNT", b"%d" % _SCAN_COUNT, b"TYPE", b"hash"]
-                (reply,) = await self._control.calls([scan], db)
-                if isinstance(reply, Exception):
-                    log.warning("cannot look for queues: %s", reply)
-                    return
-                cursor, keys = reply
+            async for keys in self._queues(db):
                 await self._sweep(db, keys, reset=True)
-                if cursor == b"0":
-                    break
+
+    async def _queues(self, db: int) -> AsyncIterator[list[bytes]]:
+        """The keys of all queues of a database, some at a time."""
+        cursor = b"0"
+        while True:
+            scan = [b"SCAN", cursor, b"MATCH", b"valq:{*}:queue", b"COUNT", b"%d" % _SCAN_COUNT, b"TYPE", b"hash"]
+            (reply,) = await self._control.calls([scan], db)
+            if isinstance(reply, Exception):
+                log.warning("cannot look for queues: %s", reply)
+                return
+            cursor, keys = reply
+            yield keys
+            if cursor == b"0":
+                return
 
     async def _sweep(self, db: int, keys: list[bytes], reset: bool) -> None:
         """Sweep each queue until nothing is left to do, a bounded step at a time."""

@@ -117,7 +117,8 @@ def _auth_effect(session: Session, argv: list[bytes]) -> None:
 
     if len(argv) in (2, 3):
         user = argv[1] if len(argv) == 3 else None
-        session.set_identity(Identity(user, argv[-1], session.identity.db))
+        db = session.identity.db
+        session.set_identity(Identity(user, argv[-1], db, db_first=db > 0))
 
 
 def _hello_effect(session: Session, argv: list[bytes]) -> None:
@@ -240,6 +241,15 @@ def _monitor(session: Session, argv: list[bytes], raw: bytes) -> None:
     session.host.send_private(raw)
 
 
+def _sync(session: Session, argv: list[bytes], raw: bytes) -> None:
+    private = session.open_private()
+    if private.outstanding:
+        session.when_private_quiet(lambda: _sync(session, argv, raw))
+        return
+    _monitor(session, argv, raw)
+    private.raw = True
+
+
 def _command(session: Session, argv: list[bytes], raw: bytes) -> None:
     sub = argv[1].upper() if len(argv) > 1 else b""
     if sub in (b"GETKEYS", b"GETKEYSANDFLAGS") and len(argv) > 2 and table.is_ours(argv[2]):
@@ -286,8 +296,8 @@ SPECIAL: dict[bytes, Callable[[Session, list[bytes], bytes], None]] = {
     b"PUNSUBSCRIBE": _subscribe,
     b"SUNSUBSCRIBE": _subscribe,
     b"MONITOR": _monitor,
-    b"SYNC": _monitor,
-    b"PSYNC": _monitor,
+    b"SYNC": _sync,
+    b"PSYNC": _sync,
     b"COMMAND": _command,
     b"WAIT": _wait,
     b"WAITAOF": _wait,

@@ -96,13 +96,15 @@ def _auth(session: Session, frame: Frame) -> bool:
     if len(frame.argv) not in (2, 3):
         return False
     user = frame.argv[1] if len(frame.argv) == 3 else None
-    return _prove(session, replace(session.identity, user=user, password=frame.argv[-1]), frame)
+    return _prove(
+        session, replace(session.identity, user=user, password=frame.argv[-1], db_first=session.identity.db > 0), frame
+    )
 
 
 def _select(session: Session, frame: Frame) -> bool:
     if len(frame.argv) != 2 or not frame.argv[1].isdigit() or len(frame.argv[1]) > 6:
         return False
-    return _prove(session, replace(session.identity, db=int(frame.argv[1])), frame)
+    return _prove(session, replace(session.identity, db=int(frame.argv[1]), db_first=False), frame)
 
 
 def _hello(session: Session, frame: Frame) -> bool:
@@ -120,7 +122,7 @@ def _hello(session: Session, frame: Frame) -> bool:
         option = argv[at].upper()
         if option == b"AUTH" and at + 2 < len(argv):
             auth = [b"AUTH", *argv[at + 1 : at + 3]]
-            identity = replace(identity, user=argv[at + 1], password=argv[at + 2])
+            identity = replace(identity, user=argv[at + 1], password=argv[at + 2], db_first=identity.db > 0)
             at += 3
         elif option == b"SETNAME" and at + 1 < len(argv) and all(33 <= char <= 126 for char in argv[at + 1]):
             name = argv[at + 1]

@@ -50,6 +50,7 @@ class PrivateReplies:
         self._expected: deque[int | ReplyFilter] = deque()
         self.outstanding = 0
         self.uncounted = False
+        self.raw = False  #: a replication stream: not even replies can be told apart
         #: while uncounted: replies that are swallowed (or passed), and whether they end the uncounted mode
         self._markers: dict[bytes, tuple[bool, bool]] = {}
         self._scanner = ReplyScanner()
@@ -101,6 +102,8 @@ class PrivateReplies:
 
     def feed(self, data: bytes) -> bytes:
         """Bytes from the backend; what the client gets of them, for now."""
+        if self.raw:
+            return data
         if not self._output:
             expected = self._expected
             if self._scanner.at_boundary and len(data) <= _SMALL_CHUNK_BYTES:

@@ -46,6 +46,16 @@ class Identity:
     user: bytes | None = None
     password: bytes | None = None
     db: int = 0
+    db_first: bool = False  #: the database was selected before the user was proved, who may not be allowed to
+
+    def greeting(self) -> list[list[bytes]]:
+        """The requests that make a new backend connection this identity's."""
+        requests = []
+        if self.password is not None:
+            requests.append([b"AUTH", *([self.user] if self.user is not None else []), self.password])
+        if self.db:
+            requests.insert(0 if self.db_first else 1, [b"SELECT", b"%d" % self.db])
+        return requests
 
 
 class SharedLane(Protocol):
@@ -423,14 +433,9 @@ class Session:
 
     def _replay(self, private: PrivateReplies) -> None:
         """Bring a new backend connection into this client's state; the replies are swallowed."""
-        requests: list[list[bytes]] = []
-        if self.identity.password is not None:
-            user = [self.identity.user] if self.identity.user is not None else []
-            requests.append([b"AUTH", *user, self.identity.password])
+        requests = self.identity.greeting()
         if self.resp != 2:
             requests.append([b"HELLO", b"%d" % self.resp])
-        if self.identity.db:
-            requests.append([b"SELECT", b"%d" % self.identity.db])
         requests += [[*name.split(b" "), value] for name, value in self.client_info.items()]
         for _ in requests:
             private.expect_special(self._swallow_or_close)
@@ -523,7 +528,7 @@ class Session:
 
     def set_db(self, db: int) -> None:
         """The backend has accepted SELECT."""
-        self.set_identity(replace(self.identity, db=db))
+        self.set_identity(replace(self.identity, db=db, db_first=False))
 
     def set_resp(self, resp: int) -> None:
         """The backend has accepted HELLO."""
