@@ -188,11 +188,14 @@ class Client(asyncio.Protocol):
         """The private lane's backend takes no more, or takes more again."""
         self._set_stop(Stop.PRIVATE_FULL, full)
 
-    def private_lost(self, backend_down: bool) -> None:
-        """The private lane's connection is gone: with the backend, or because Valkey closed it."""
+    def private_lost(self, backend_down: bool, sent: bool) -> None:
+        """The private lane's connection is gone: with the backend, or because Valkey closed it.
+
+        ``sent``: it had been connected, so that what was sent may have been applied.
+        """
         self.private_lane = None
         if backend_down and not self.session.gone:
-            self.session.private_lost()
+            self.session.private_lost(sent)
         else:
             self.close()
 

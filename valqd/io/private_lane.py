@@ -70,7 +70,7 @@ class PrivateLane(asyncio.Protocol):
     def _lost(self, backend_down: bool) -> None:
         client, self._client = self._client, None
         if client is not None:
-            client.private_lost(backend_down)
+            client.private_lost(backend_down, sent=self._transport is not None)
 
     def pause_reading(self) -> None:
         """The client does not take more."""

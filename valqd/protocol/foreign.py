@@ -197,6 +197,14 @@ def _client(session: Session, argv: list[bytes], raw: bytes) -> None:
             return
         if what == b"ON":
             session.silent = session.skip_next = False
+    elif len(argv) > 1 and argv[1].upper() not in _STATELESS_CLIENT:
+        session.has_state = True
+    session.send_plain(raw, 1)
+
+
+def _watch(session: Session, argv: list[bytes], raw: bytes) -> None:
+    session.open_private()
+    session.has_state = True
     session.send_plain(raw, 1)
 
 
@@ -277,6 +285,9 @@ def _wait(session: Session, argv: list[bytes], raw: bytes) -> None:
     session.send_plain(raw, 1)
 
 
+#: Subcommands of CLIENT that leave nothing behind on the connection.
+_STATELESS_CLIENT = frozenset({b"ID", b"INFO", b"LIST", b"GETNAME", b"KILL", b"PAUSE", b"UNPAUSE", b"HELP"})
+
 #: Run at once even inside MULTI (all others are queued by it).
 _AT_ONCE_IN_MULTI = frozenset({b"MULTI", b"EXEC", b"DISCARD", b"RESET", b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE"})
 
@@ -295,6 +306,7 @@ SPECIAL: dict[bytes, Callable[[Session, list[bytes], bytes], None]] = {
     b"UNSUBSCRIBE": _subscribe,
     b"PUNSUBSCRIBE": _subscribe,
     b"SUNSUBSCRIBE": _subscribe,
+    b"WATCH": _watch,
     b"MONITOR": _monitor,
     b"SYNC": _sync,
     b"PSYNC": _sync,

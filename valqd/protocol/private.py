@@ -49,6 +49,7 @@ class PrivateReplies:
     def __init__(self) -> None:
         self._expected: deque[int | ReplyFilter] = deque()
         self.outstanding = 0
+        self._own = 0  # of these, replies that the client does not know of
         self.uncounted = False
         self.raw = False  #: a replication stream: not even replies can be told apart
         #: while uncounted: replies that are swallowed (or passed), and whether they end the uncounted mode
@@ -70,6 +71,21 @@ class PrivateReplies:
         """One reply will come that goes through ``reply_filter``."""
         self.outstanding += 1
         self._expected.append(reply_filter)
+
+    def expect_own(self, reply_filter: ReplyFilter) -> None:
+        """One reply will come that the daemon asked for itself."""
+        self._own += 1
+
+        def own(raw: bytes) -> bytes | Slot:
+            self._own -= 1
+            return reply_filter(raw)
+
+        self.expect_special(own)
+
+    @property
+    def owed(self) -> int:
+        """Replies still to come that the client waits for."""
+        return self.outstanding - self._own
 
     def expect_again(self, slot: Slot) -> None:
         """A call was repeated: its reply comes after all others and goes into ``slot``."""

@@ -140,6 +140,7 @@ class Session:
         # State that the backend's connection holds
         self.in_multi = False
         self.needs_private = False  # it gets large replies, which would hold up others on the shared lane
+        self.has_state = False  # WATCH, CLIENT TRACKING and the like: cannot be made again on another connection
         self.silent = False  # CLIENT REPLY OFF
         self.skip_next = False  # CLIENT REPLY SKIP
         self.queued_in_multi: list[Callable[[], None]] = []  # what EXEC will change in this session
@@ -438,7 +439,7 @@ class Session:
             requests.append([b"HELLO", b"%d" % self.resp])
         requests += [[*name.split(b" "), value] for name, value in self.client_info.items()]
         for _ in requests:
-            private.expect_special(self._swallow_or_close)
+            private.expect_own(self._swallow_or_close)
         if requests:
             self.host.send_private(b"".join([encode_request(request) for request in requests]))
 
@@ -474,7 +475,7 @@ class Session:
     def _fence_skip(self) -> None:
         """A silent command is under way: a reply of our own asking tells when it is done."""
         if not (self.in_multi or self.silent) and self.private is not None and not self.private.uncounted:
-            self.private.expect_special(lambda raw: b"")
+            self.private.expect_own(lambda raw: b"")
             self.host.send_private(b"*1\r\n$4\r\nPING\r\n")
 
     def private_bytes(self, data: bytes) -> None:
@@ -491,18 +492,18 @@ class Session:
         elif self._resume is not None and not private.outstanding and not self.pending:
             self._resume_if_quiet()
 
-    def private_lost(self) -> None:
+    def private_lost(self, sent: bool) -> None:
         """The backend is down and with it the private lane: its open replies become errors.
 
-        A client whose connection held state that cannot be made again is closed.
+        A client whose connection held state that cannot be made again is closed.  ``sent``: it was connected.
         """
         private, self.private = self.private, None
         if private is None:
             return
-        if private.uncounted or self.in_multi or self.silent or not private.at_boundary:
+        if private.uncounted or self.in_multi or self.silent or self.has_state or not private.at_boundary:
             self.host.close()
             return
-        self.host.write(BackendDown(under_way=True).resp() * private.outstanding)
+        self.host.write(BackendDown(under_way=sent).resp() * private.owed)
         self._resume_if_quiet()
 
     def fence(self) -> None:
@@ -516,7 +517,7 @@ class Session:
             if self.silent or self.open_private().uncounted:
                 self.host.send_private(encode_request(call))
             else:
-                self.open_private().expect_special(lambda raw: b"")
+                self.open_private().expect_own(lambda raw: b"")
                 self.host.send_private(encode_request(call))
 
     # ---- state
@@ -538,7 +539,7 @@ class Session:
     def reset(self) -> None:
         """The backend has accepted RESET."""
         self.leave_multi()
-        self.silent = self.skip_next = False
+        self.silent = self.skip_next = self.has_state = False
         self.client_info.clear()
         self.set_resp(2)
         self.set_identity(Identity())
