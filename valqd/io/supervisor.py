@@ -159,9 +159,8 @@ class _Supervisor:
         wanted = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
         signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
         try:
-            ready = [self._start(number) for number in range(self._settings.workers)]
-            for pipe in ready:
-                with os.fdopen(pipe, "rb") as reader:
+            for number in range(self._settings.workers):
+                with os.fdopen(self._start(number), "rb") as reader:
                     if not reader.read(1):  # it ended before it was ready, and has said why
                         raise _WorkerFailed
             announce()

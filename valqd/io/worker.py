@@ -36,7 +36,7 @@ class Worker:
     """What the clients of one process share."""
 
     def __init__(self, settings: Settings, backend: Backend, number: int = 0) -> None:
-        self.settings = replace(settings, max_clients=_raise_file_limit(settings.max_clients))
+        self.settings = settings
         self.backend = backend
         self.clients: set[Client] = set()
         self.outbox = Outbox(asyncio.get_running_loop())
@@ -67,6 +67,7 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         await self.control.start()
+        self.settings = replace(self.settings, max_clients=_raise_file_limit(self.settings.max_clients))
         self._sweeper = Sweeper(self.control, self._daemon)
         self.lanes.get(Identity())
         server = await self._serve(listening)
