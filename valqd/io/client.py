@@ -158,6 +158,10 @@ class Client(asyncio.Protocol):
         """Make sure that the backend has the functions."""
         self._worker.lanes.load_library(done)
 
+    def clients_paused(self, for_ms: int) -> None:
+        """CLIENT PAUSE and UNPAUSE."""
+        self._worker.clients_paused(for_ms)
+
     def release(self, queue: bytes, data: bytes) -> None:
         """Give popped messages back that could not be handed over."""
         if self._lane is not None:

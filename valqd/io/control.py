@@ -1,6 +1,7 @@
 """The daemon's own connection to the backend: version check, function library, timers, wake-ups.
 
-Speaks RESP3 as the daemon's user, and has Valkey track the keys that it reads: a change of one arrives as a push.
+Speaks RESP3 as the daemon's user; while somebody waits for a queue, Valkey tracks keys that it read (see waiters): a
+change of one arrives as a push.
 Bound: callers await their replies; nothing is queued while the connection is down.
 """
 
@@ -140,7 +141,6 @@ class Control:
         if (int(version[1]), int(version[2])) < _LEAST_VERSION:
             found = f"{version[1]}.{version[2]}{version[3]}"
             raise StartError(f"backend {backend}: valqd needs Valkey 7.2 or higher, this is Valkey {found}")
-        await self._checked([b"CLIENT", b"TRACKING", b"ON"])
         if backend.db:
             await self._checked([b"SELECT", b"%d" % backend.db])
         self._db = backend.db

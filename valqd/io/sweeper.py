@@ -16,6 +16,10 @@ from valqd.io.control import Control, ControlLost
 
 _LEADER_TICK_S = 0.1
 _FOLLOWER_TICK_S = 0.25
+#: No queue has anything to come; a new timer is at least this far from hurting anybody.
+_IDLE_TICK_S = 0.25
+#: The library is gone and no queue is there.
+_NO_QUEUES_TICK_S = 0.5
 _LEASE_MS = 600
 _DUE_LIMIT = 1000
 _SWEEP_LIMIT = 1000
@@ -53,18 +57,20 @@ class Sweeper:
         if isinstance(reply, Exception):
             if str(reply) == "ERR Function not found":
                 await self._library_gone()
-            else:
-                log.warning("cannot sweep: %s", reply)
+                return _NO_QUEUES_TICK_S
+            log.warning("cannot sweep: %s", reply)
             return _FOLLOWER_TICK_S
         self._no_queues = False
-        fresh, _, *names = reply
+        fresh, next_ms, *names = reply
         if fresh:
             await self._sweep_all()
         elif names:
             await self._find_dbs()
         for db in self._dbs:
             await self._sweep(db, [queue_key(name) for name in names], reset=False)
-        return _LEADER_TICK_S if len(names) < _DUE_LIMIT else 0.0
+        if len(names) == _DUE_LIMIT:
+            return 0.0
+        return _LEADER_TICK_S if next_ms >= 0 else _IDLE_TICK_S
 
     async def _library_gone(self) -> None:
         """Load it again if there are queues to sweep.  If there are none, the first command on one will."""

@@ -284,7 +284,7 @@ class Waiters:
         keys = [queue_key(name) for name in names]
         watch = [b"MGET", *(b"valq:{%b}:wake:%b" % (name, self._daemon) for name in names)]
         call = [b"FCALL", b"valq1_arm", b"%d" % len(keys), *keys, self._daemon, b"%d" % _REGISTRATION_MS]
-        _, reply = await self._control.calls([watch, call], db)
+        *_, reply = await self._control.calls([[b"CLIENT", b"TRACKING", b"ON"], watch, call], db)
         if not isinstance(reply, list):
             log.warning("cannot register for wake-ups: %s", reply)
             if str(reply) == "ERR Function not found":
@@ -310,6 +310,8 @@ class Waiters:
         count = b"%d" % len(keys)
         requests = [[b"FCALL", b"valq1_disarm", count, *keys, self._daemon]]
         requests += [[b"FCALL", b"valq1_pass_on", b"1", key] for key in keys]
+        if not self._parked:
+            requests.append([b"CLIENT", b"TRACKING", b"OFF"])
         await self._control.calls(requests, db)
 
     # ---- the end

@@ -55,6 +55,7 @@ class Worker:
         self.waiters = Waiters(self.control, self.shared, daemon, self.release)
         self._daemon = daemon
         self._sweeper: Sweeper | None = None
+        self._paused: asyncio.TimerHandle | None = None
 
     def next_client_id(self) -> int:
         """A number that no other client of this daemon has."""
@@ -109,6 +110,15 @@ class Worker:
         await self.control.close()
 
     # ---- what the parts tell each other
+
+    def clients_paused(self, for_ms: int) -> None:
+        """While CLIENT PAUSE holds, simple commands take private lanes: one that waits must not hold up another."""
+        if self._paused is not None:
+            self._paused.cancel()
+            self._paused = None
+        self.shared.relaying = for_ms == 0
+        if for_ms:
+            self._paused = asyncio.get_running_loop().call_later(for_ms / 1000, self.clients_paused, 0)
 
     def _invalidated(self, keys: list[bytes]) -> None:
         self.waiters.invalidated(keys)

@@ -197,6 +197,9 @@ def _client(session: Session, argv: list[bytes], raw: bytes) -> None:
             return
         if what == b"ON":
             session.silent = session.skip_next = False
+    elif len(argv) > 1 and argv[1].upper() in (b"PAUSE", b"UNPAUSE"):
+        for_ms = argv[2] if len(argv) > 2 else b"0"
+        session.host.clients_paused(int(for_ms) if for_ms.isdigit() and len(for_ms) < 16 else 0)
     elif len(argv) > 1 and argv[1].upper() not in _STATELESS_CLIENT:
         session.has_state = True
     session.send_plain(raw, 1)
@@ -286,7 +289,7 @@ def _wait(session: Session, argv: list[bytes], raw: bytes) -> None:
 
 
 #: Subcommands of CLIENT that leave nothing behind on the connection.
-_STATELESS_CLIENT = frozenset({b"ID", b"INFO", b"LIST", b"GETNAME", b"KILL", b"PAUSE", b"UNPAUSE", b"HELP"})
+_STATELESS_CLIENT = frozenset({b"ID", b"INFO", b"LIST", b"GETNAME", b"KILL", b"HELP"})
 
 #: Run at once even inside MULTI (all others are queued by it).
 _AT_ONCE_IN_MULTI = frozenset({b"MULTI", b"EXEC", b"DISCARD", b"RESET", b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE"})

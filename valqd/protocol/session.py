@@ -101,6 +101,9 @@ class Host(Protocol):
     def release(self, queue: bytes, data: bytes) -> None:
         """Give popped messages back that could not be handed over (``queue`` empty: each map names its own)."""
 
+    def clients_paused(self, for_ms: int) -> None:
+        """The client pauses all clients of the backend; 0: not any longer."""
+
     def session_resumed(self) -> None:
         """The session takes frames again."""
 
@@ -113,6 +116,7 @@ class Shared:
         self.limits = limits
         self.routes = Routes(auto_create)
         self.templates = {2: Templates(), 3: Templates()}
+        self.relaying = True  # False while CLIENT PAUSE holds some commands back, and others not
 
 
 class Session:
@@ -405,7 +409,8 @@ class Session:
 
     def _may_relay(self) -> bool:
         """Whether simple commands of this (clean) client may ride on the shared lane."""
-        return self.resp == 2 and self.lane.up and not self.needs_private and not self.silent and not self.skip_next
+        allowed = self.shared.relaying and not (self.needs_private or self.silent or self.skip_next)
+        return allowed and self.resp == 2 and self.lane.up
 
     def _relay(self, request: bytes, kinds: list[ReplyType]) -> None:
         """Send simple requests over the shared lane."""
