@@ -27,6 +27,9 @@ class _Asker:
         if not self.reply.done():
             self.reply.set_result(LaneError(data))
 
+    def answer_fragments(self, fragments: list[bytes]) -> None:
+        """Nothing is popped this way."""
+
     def undelivered(self, route: Route, data: bytes) -> None:
         """Nothing is popped this way."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+_LARGE_PIECE_BYTES = 16 * 1024
+
 
 class Outbox:
     """The clients that have bytes to send at the end of this turn.  Emptied every turn."""
@@ -23,6 +25,16 @@ class Outbox:
         dirty, self._dirty = self._dirty, []
         for outgoing in dirty:
             outgoing.flush()
+
+
+def write_pieces(transport: asyncio.Transport, pieces: list[bytes]) -> None:
+    """Write ``pieces`` at once: small ones joined, large ones without copying them."""
+    if len(pieces) == 1:
+        transport.write(pieces[0])
+    elif any([len(piece) > _LARGE_PIECE_BYTES for piece in pieces]):
+        transport.writelines(pieces)
+    else:
+        transport.write(b"".join(pieces))
 
 
 class Outgoing:
@@ -46,7 +58,5 @@ class Outgoing:
         parts, self._parts = self._parts, []
         if self.transport.is_closing():
             return
-        if len(parts) == 1:
-            self.transport.write(parts[0])
-        elif parts:
-            self.transport.write(b"".join(parts))
+        if parts:
+            write_pieces(self.transport, parts)

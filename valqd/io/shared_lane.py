@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from valqd.errors import BackendDown
 from valqd.io.backend import Backend, ReplyProtocol
-from valqd.io.outbox import Outbox
+from valqd.io.outbox import Outbox, write_pieces
 from valqd.protocol.coalescer import Coalescer, bulk, error_line
 from valqd.protocol.session import Identity, encode_request
 
@@ -177,7 +177,7 @@ class SharedLane:
 
     def _resend(self) -> None:
         if self.coalescer.must_resend and self._connection is not None and self._connection.transport is not None:
-            self._connection.transport.write(b"".join(self.coalescer.resend()))
+            write_pieces(self._connection.transport, self.coalescer.resend())
             self._plan_flush()
 
     # ---- requests
@@ -198,8 +198,7 @@ class SharedLane:
         if connection is None or connection.transport is None or self._greetings or coalescer.recovering:
             return  # sent when the connection is ready
         if not coalescer.idle:
-            requests = coalescer.take()
-            connection.transport.write(requests[0] if len(requests) == 1 else b"".join(requests))
+            write_pieces(connection.transport, coalescer.take())
 
     def _has_room(self, share: float) -> bool:
         coalescer = self.coalescer
@@ -243,6 +242,9 @@ class _Proof:
 
     def answer(self, data: bytes) -> None:
         self._done(data if data[:1] == b"-" else None)
+
+    def answer_fragments(self, fragments: list[bytes]) -> None:
+        """Nothing is popped this way."""
 
     def undelivered(self, route: Any, data: bytes) -> None:
         """Nothing is popped for a proof."""

@@ -104,6 +104,10 @@ class Waiter:
             self._end(data)
             self._waiters.popped(self, served=True)
 
+    def answer_fragments(self, fragments: list[bytes]) -> None:
+        """The same, in pieces."""
+        self.answer(b"".join(fragments))
+
     def undelivered(self, route: Route, data: bytes) -> None:
         """The client left while messages were on their way to it."""
         self._waiters.release(self._lane, route.queue, data)

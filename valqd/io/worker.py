@@ -169,6 +169,9 @@ class _Releaser:
         if data[:1] == b"-":
             log.warning("a message of a client that left stays leased: %s", data.decode("utf-8", "replace").strip())
 
+    def answer_fragments(self, fragments: list[bytes]) -> None:
+        """Nothing is popped this way."""
+
     def undelivered(self, route: Route, data: bytes) -> None:
         """Nothing is popped for it."""
 

@@ -46,6 +46,9 @@ class Recipient(Protocol):
     def answer(self, data: bytes) -> None:
         """Take the reply bytes of one deal."""
 
+    def answer_fragments(self, fragments: list[bytes]) -> None:
+        """The same, in pieces: a large body among them is not copied to be joined."""
+
     def undelivered(self, route: Route, data: bytes) -> None:
         """Popped messages came back for a recipient that is gone."""
 
@@ -78,6 +81,11 @@ def bulk(value: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(value), value)
 
 
+def bulk_pieces(value: bytes) -> list[bytes]:
+    """The same, in pieces: a large value is not copied."""
+    return [b"$%d\r\n" % len(value), value, b"\r\n"]
+
+
 def error_line(error: Exception) -> bytes:
     """A backend's error reply as it goes to a client: without the position inside the function that raised it."""
     text = str(error).partition(" script: valq")[0]
@@ -98,9 +106,9 @@ class Call:
         self.size = 0
         self.deals: list[Deal] = []
 
-    def encode(self) -> bytes:
-        """The request as it goes to the backend."""
-        return b"*%d\r\n%b%b" % (self.route.head_args + self.arg_count, self.route.head, b"".join(self.items))
+    def encode(self) -> list[bytes]:
+        """The request as it goes to the backend, in pieces."""
+        return [b"*%d\r\n%b" % (self.route.head_args + self.arg_count, self.route.head), *self.items]
 
     def deliver(self, reply: Any) -> None:
         """Deal the backend's reply (as hiredis parsed it) out to the recipients, in the order they joined."""
@@ -162,6 +170,10 @@ class PopCall(Call):
                 recipient.answer(extra * count)
                 continue
             if type(run) is list:
+                if not recipient.gone:
+                    total += sum(map(len, run))
+                    recipient.answer_fragments(run)
+                    continue
                 run = b"".join(run)
             total += len(run)
             if recipient.gone:
@@ -231,8 +243,8 @@ class LoneCall(Call):
         self.size = len(request)
         self.shape = shape
 
-    def encode(self) -> bytes:  # noqa: D102 - see Call
-        return self.request
+    def encode(self) -> list[bytes]:  # noqa: D102 - see Call
+        return [self.request]
 
     def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
         data = self.shape(reply)
@@ -255,8 +267,8 @@ class RelayCall(Call):
         self._kinds = kinds
         self._got: list[bytes] = []
 
-    def encode(self) -> bytes:  # noqa: D102 - see Call
-        return self.request
+    def encode(self) -> list[bytes]:  # noqa: D102 - see Call
+        return [self.request]
 
     def add(self, reply: Any) -> bool:
         """Take the next reply; whether it was the last."""
@@ -320,10 +332,19 @@ class Coalescer:
         """No call waits to be sent."""
         return not self._unsent
 
-    def join(self, who: Recipient, route: Route, items: bytes, args: int, units: int, count: int, extra: Any) -> None:
+    def join(
+        self,
+        who: Recipient,
+        route: Route,
+        items: bytes | list[bytes],
+        args: int,
+        units: int,
+        count: int,
+        extra: Any,
+    ) -> None:
         """Add one deal to the route's open call, or open one.
 
-        ``items`` are ``args`` encoded arguments; ``units`` is what they add towards MAX_ITEMS; ``count`` and ``extra``
+        ``items`` are ``args`` encoded arguments (a list: their pieces); ``units`` is what they add towards MAX_ITEMS; ``count`` and ``extra``
         are the deal's, as its call type defines them.
         """
         call = self._open.get(route)
@@ -331,10 +352,14 @@ class Coalescer:
             self._seq += 1
             call = self._open[route] = route.call_type(route, self._seq)
             self._unsent.append(call)
-        call.items.append(items)
+        if isinstance(items, bytes):
+            call.items.append(items)
+            size = len(items)
+        else:
+            call.items += items
+            size = sum(map(len, items))
         call.arg_count += args
         call.units += units
-        size = len(items)
         call.size += size
         self.backlog_bytes += size
         call.deals.append((who, count, extra))
@@ -362,13 +387,11 @@ class Coalescer:
         who.last_call = call
 
     def take(self) -> list[bytes]:
-        """Close all open calls; their requests in order, for one write."""
-        out = []
+        """Close all open calls; their requests in order, in pieces, for one write."""
+        out: list[bytes] = []
         for call in self._unsent:
-            request = call.encode()
-            self.backlog_bytes += len(request) - call.size
-            self.sent.append((call, len(request)))
-            out.append(request)
+            out += call.encode()
+            self.sent.append((call, call.size))
         self._unsent = []
         self._open = {}
         return out
@@ -408,13 +431,12 @@ class Coalescer:
         """The requests of the calls that found no library, in order.  All kept replies are dealt out after theirs."""
         assert self._kept is not None
         self._resent = True
-        out = []
+        out: list[bytes] = []
         for call, reply in self._kept.items():
             if is_missing_function(reply):
-                request = call.encode()
-                self.sent.append((call, len(request)))
-                self.backlog_bytes += len(request)
-                out.append(request)
+                self.sent.append((call, call.size))
+                self.backlog_bytes += call.size
+                out += call.encode()
         return out
 
     def fail_sent(self, error: bytes) -> None:

@@ -44,7 +44,7 @@ class Kind(Enum):
 
 
 class Frame(NamedTuple):
-    """One cut of the stream; ``raw`` holds the very bytes received."""
+    """One cut of the stream; ``raw`` holds the very bytes received (of a whole-only command none: argv is enough)."""
 
     kind: Kind
     raw: bytes
@@ -265,8 +265,11 @@ class RequestFramer:
 
     def _finish(self) -> Frame:
         kind = Kind.OVERSIZED if self._skipping else Kind.STREAM_END if self._streaming else Kind.COMMAND
-        raw = b"" if self._skipping else self._buf[self._start : self._pos]
         argv, self._argv = self._argv, []
+        if self._skipping or (argv and not self._streaming and self._is_whole(argv[0])):
+            raw = b""  # only what passes on is copied
+        else:
+            raw = self._buf[self._start : self._pos]
         self._start = self._pos
         self._args_left = -1
         self._streaming = self._skipping = False

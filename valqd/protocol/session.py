@@ -25,7 +25,7 @@ from valqd.commands import grammar, introspection, table
 from valqd.commands.request import Request, function_call
 from valqd.errors import BackendDown, CommandError
 from valqd.protocol import foreign, handshake, relay
-from valqd.protocol.coalescer import Call, Coalescer, Route, Routes, bulk, error_line
+from valqd.protocol.coalescer import Call, Coalescer, Route, Routes, bulk, bulk_pieces, error_line
 from valqd.protocol.encoding import encode
 from valqd.protocol.fastpath import Kind as PlainKind
 from valqd.protocol.fastpath import Template, Templates
@@ -37,6 +37,8 @@ _MISSING_FUNCTION = b"-ERR Function not found\r\n"
 #: A POP's null and empty array, by protocol version.
 _NULL = {2: b"$-1\r\n", 3: b"_\r\n"}
 _NONE_FOUND = b"*0\r\n"
+#: Bodies beyond this travel without being copied into a larger piece.
+_LARGE_BODY_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +270,12 @@ class Session:
                 self.needs_private = True
             if not self.pending:
                 self._resume_if_quiet()
+
+    def answer_fragments(self, fragments: list[bytes]) -> None:
+        """One deal's bytes in pieces."""
+        for fragment in fragments[:-1]:
+            self.host.write(fragment)
+        self.answer(fragments[-1])
 
     def undelivered(self, route: Route, data: bytes) -> None:
         """Messages were popped for this client after it left."""
@@ -564,8 +572,11 @@ def join_merged(coalescer: Coalescer, who: Any, route: Route, request: Request, 
     """Join one parsed command to its route's open call."""
     assert request.merge is not None
     items = request.merge.items
-    encoded = b"".join([bulk(item) for item in items])
     function = request.merge.function
+    if function == "push_many" and len(items[0]) > _LARGE_BODY_BYTES:
+        coalescer.join(who, route, bulk_pieces(items[0]), 1, 1, 1, None)
+        return
+    encoded = b"".join([bulk(item) for item in items])
     if function == "pop_many":
         nothing = _NULL[resp] if request.args[0] == b"" else _NONE_FOUND
         count = int(request.args[0] or 1)
