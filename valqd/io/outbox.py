@@ -31,7 +31,7 @@ def write_pieces(transport: asyncio.Transport, pieces: list[bytes]) -> None:
     """Write ``pieces`` at once: small ones joined, large ones without copying them."""
     if len(pieces) == 1:
         transport.write(pieces[0])
-    elif any([len(piece) > _LARGE_PIECE_BYTES for piece in pieces]):
+    elif max(map(len, pieces)) > _LARGE_PIECE_BYTES:
         transport.writelines(pieces)
     else:
         transport.write(b"".join(pieces))

@@ -344,8 +344,8 @@ class Coalescer:
     ) -> None:
         """Add one deal to the route's open call, or open one.
 
-        ``items`` are ``args`` encoded arguments (a list: their pieces); ``units`` is what they add towards MAX_ITEMS; ``count`` and ``extra``
-        are the deal's, as its call type defines them.
+        ``items`` are ``args`` encoded arguments (a list: their pieces); ``units`` is what they add towards MAX_ITEMS;
+        ``count`` and ``extra`` are the deal's, as its call type defines them.
         """
         call = self._open.get(route)
         if call is None or call.seq < who.last_seq or not route.joinable(call.units, call.size):
