@@ -108,7 +108,7 @@ def library_source(test_clock: bool = False) -> str:
         listed = "'allow-oom'" if flags == "allow-oom" else ""
         parts.append(
             f"do\n{_without_comments(source)}\nserver.register_function{{function_name = '{FUNCTION_PREFIX}{name}', "
-            f"callback = call, flags = {{{listed}}}}}\nend"
+            f"callback = guard.wrap(call), flags = {{{listed}}}}}\nend"
         )
     if test_clock:
         parts.append(_TEST_CLOCK)

@@ -16,7 +16,6 @@ local function call(keys, args)
       if not queue.paused(q, 'out') and (q.plain > 0 or server.call('ZCARD', q.prefix .. 'ready') > 0) then
         ready = 1
       end
-      q.woken = nil
       life.finish(q)
       if q.due < FOREVER then
         next_ms = math.max(0, q.due - now)

@@ -1,9 +1,9 @@
 -- cancel: removes a waiting message; one in flight is not delivered again, and its worker is told by EXTEND.
 -- Flags: allow-oom
 -- KEYS: 1 queue
--- ARGV: mode, id
--- Returns: OK
--- Errors: NOQUEUE NOMSG
+-- ARGV: mode, id or receipt
+-- Returns: 1, or 0 if no such message waits or is in flight (a dead letter stays what it is)
+-- Errors: NOQUEUE STALE
 -- Complexity: O(log n)
 local function call(keys, args)
   local q = queue.open(keys[1])
@@ -11,23 +11,28 @@ local function call(keys, args)
     return queue.missing(keys[1])
   end
   life.settle(q, 200)
-  local id = receipt.parse(args[2])
+  local id, n = receipt.parse(args[2])
   local where, meta = record.find(q, id)
-  if not where then
+  local inflight = where == 'inflight' or (meta and meta.s == 'i')
+  if where and n and not receipt.is_current(q, id, n, where, meta) then
     life.finish(q)
-    return reply.error('NOMSG', 'no message ' .. args[2] .. " in queue '" .. q.name .. "'")
+    return reply.error('STALE', 'receipt ' .. args[2] .. ' is over')
   end
-  local counted = 1
-  if where == 'inflight' or (where == 'record' and meta.s == 'i') then
+  local cancelled = 1
+  if inflight then
     meta = meta or record.of_inflight(q, id)
-    counted = meta.c and 0 or 1
+    if not meta.c then
+      queue.count(q, 'cancelled', 1)
+    end
     meta.c = 1
     record.free_dedup(q, id, meta)
     record.save(q, id, meta)
-  else
+  elseif where and not (meta and meta.s == 'q') then
     record.remove(q, id)
+    queue.count(q, 'cancelled', 1)
+  else
+    cancelled = 0
   end
-  queue.count(q, 'cancelled', counted)
   life.finish(q)
-  return reply.finish({ok = 'OK'}, args[1])
+  return reply.finish(cancelled, args[1])
 end

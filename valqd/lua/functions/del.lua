@@ -1,7 +1,7 @@
 -- del: removes messages from whatever state they are in.
 -- Flags: allow-oom
 -- KEYS: 1 queue
--- ARGV: mode, id ...
+-- ARGV: mode, id or receipt ...
 -- Returns: how many
 -- Errors: NOQUEUE
 -- Complexity: O(log n) a message
@@ -13,7 +13,10 @@ local function call(keys, args)
   life.settle(q, 200)
   local removed = 0
   for i = 2, #args do
-    if record.remove(q, (receipt.parse(args[i]))) then
+    local id, n = receipt.parse(args[i])
+    local where, meta = record.find(q, id)
+    if where and (not n or receipt.is_current(q, id, n, where, meta)) then
+      record.remove(q, id, where, meta)
       removed = removed + 1
     end
   end

@@ -20,9 +20,7 @@ local function call(keys, args)
   end
   local p = q.prefix
   server.call('UNLINK', q.key, p .. 'gone', p .. 'inflight', p .. 'ready', p .. 'delayed', p .. 'dlq', p .. 'body',
-    p .. 'meta', p .. 'expiry', p .. 'dedup', p .. 'windows')
-  volatile.timers[q.name] = nil
-  volatile.compacts[q.name] = nil
+    p .. 'meta', p .. 'expiry', p .. 'dedup', p .. 'windows', p .. 'forward')
   volatile.wake(q.name, FOREVER)
   return reply.finish({ok = 'OK'}, args[1])
 end

@@ -16,6 +16,7 @@ local function call(keys, args)
       return nil
     end
   end
+  local map = info.map(q)
   life.finish(q)
-  return reply.finish(info.map(q), args[1])
+  return reply.finish(map, args[1])
 end

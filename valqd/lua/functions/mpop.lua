@@ -25,7 +25,7 @@ local function call(keys, args)
     end
     local q = queue.open(key)
     if q then
-      life.settle(q, 200)
+      life.settle(q, 1000)
       local taken = pop.take(q, want - #messages, vt, noack)
       for i = 1, #taken.ids do
         messages[#messages + 1] = pop.delivery(q, taken, i, vt, noack, with_meta, q.name)

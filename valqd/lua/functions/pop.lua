@@ -12,9 +12,9 @@ local function call(keys, args)
     if auto == '' then
       return queue.missing(keys[1])
     end
-    return reply.finish(args[3] == '' and false or {}, mode)
+    return reply.finish(args[3] ~= '' and {}, mode)
   end
-  life.settle(q, 200)
+  life.settle(q, 1000)
   local vt = tonumber(args[4])
   local noack = args[5]:find('N', 1, true) ~= nil
   local with_meta = args[5]:find('M', 1, true) ~= nil

@@ -13,7 +13,7 @@ local function call(keys, args)
     end
     return {}
   end
-  life.settle(q, 200)
+  life.settle(q, 1000)
   local results = {}
   local total = 0
   local at, last = 2, #args

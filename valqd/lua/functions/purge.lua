@@ -10,8 +10,13 @@ local function call(keys, args)
   if not q then
     return queue.missing(keys[1])
   end
-  life.settle(q, 200)
   local removed, token = 0, args[2]
+  while life.settle(q, 1000) do
+    if args[1]:byte(1) == 101 then -- nothing removed yet: go on with the states as they have become
+      life.finish(q)
+      return {0, token ~= '' and token or bulk.first_token(q)}
+    end
+  end
   repeat
     local step
     step, token = bulk.purge(q, args[3], token)

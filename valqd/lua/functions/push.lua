@@ -37,7 +37,7 @@ local function call(keys, args)
     return add.paused_error(q)
   end
   local ids = {}
-  local held = options.dedup and server.call('HGET', q.prefix .. 'dedup', options.dedup)
+  local held = options.dedup and add.dedup_holder(q, options.dedup)
   if held then
     -- Of several bodies with one key the first is the message, the others its duplicates.
     queue.count(q, 'deduplicated', count)

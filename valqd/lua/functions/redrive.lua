@@ -1,5 +1,5 @@
 -- redrive: moves dead letters back to ready, oldest first, in bounded steps.
--- Flags: deny-oom
+-- Flags: allow-oom
 -- KEYS: 1 queue, 2 the queue that they go to, if another
 -- ARGV: mode, token of the last step ('' at first), kind (ALL, ID), target queue or '', limit or '', id ...
 -- Returns: mode e: [moved by this step, token ('': done)]; mode n: moved in all

@@ -1,9 +1,9 @@
 -- show: all that is known of one message.
 -- Flags: allow-oom
 -- KEYS: 1 queue
--- ARGV: mode, id
+-- ARGV: mode, id or receipt
 -- Returns: map
--- Errors: NOQUEUE NOMSG
+-- Errors: NOQUEUE NOMSG STALE
 -- Complexity: O(log n)
 local function call(keys, args)
   local q = queue.open(keys[1])
@@ -12,9 +12,14 @@ local function call(keys, args)
   end
   life.settle(q, 1000)
   life.finish(q)
-  local found = view.find(q, (receipt.parse(args[2])))
-  if not found then
-    return reply.error('NOMSG', 'no message ' .. args[2] .. " in queue '" .. q.name .. "'")
+  local id, n = receipt.parse(args[2])
+  local where, meta = record.find(q, id)
+  if not where then
+    return reply.error('NOMSG', 'no message ' .. number.text(id) .. " in queue '" .. q.name .. "'")
   end
+  if n and not receipt.is_current(q, id, n, where, meta) then
+    return reply.error('STALE', 'receipt ' .. args[2] .. ' is over')
+  end
+  local found = view.find(q, id)
   return reply.finish(found, args[1])
 end

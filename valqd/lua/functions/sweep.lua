@@ -1,7 +1,7 @@
 -- sweep: settles a queue without anyone popping, and gives memory back.
 -- Flags: allow-oom
 -- KEYS: 1 queue
--- ARGV: '1' to forget what is remembered of its timer, most messages of a kind
+-- ARGV: '1' to look at everything once, most messages of a kind
 -- Returns: 1 if there is more to do now, else 0
 -- Errors: none
 -- Complexity: O(m log n) for m messages that are due
@@ -11,15 +11,15 @@ local function call(keys, args)
     return 0
   end
   if args[1] == '1' then
-    volatile.timers[q.name] = nil
-    q.due = math.min(q.due, q.now) -- look at everything once
+    q.due = math.min(q.due, q.now)
   end
   local limit = tonumber(args[2])
   local more = life.settle(q, limit)
   if q.due < FOREVER then
     volatile.note(q.name, q.due)
   end
-  more = compact.step(q, limit) or more
+  more = compact.step(q) or more
+  more = life.forward(q, 100) or more
   life.finish(q)
   return more and 1 or 0
 end

@@ -21,6 +21,10 @@ local function call(keys, args)
     server.call('HSET', q.key, field, value)
   end
   q.attempts = nil
+  if q.limits.max_bytes then
+    volatile.note(q.name, q.now) -- what is there already is counted by the sweeper, but for a first step now
+    compact.step(q)
+  end
   local _, retention = queue.rules(q)
   life.find_due(q, retention)
   life.finish(q)

@@ -1,7 +1,9 @@
 -- add: new messages, and the limits that they meet.
--- requires: number, reply, volatile, queue, log, record, life
+-- requires: number, reply, volatile, queue, log, record, life, order
 
 local add = {}
+
+local DROP_PAGE = 100
 
 function add.paused_error(q)
   return reply.error('PAUSED', "queue '" .. q.name .. "' takes no pushes")
@@ -12,63 +14,64 @@ local function length(q)
     + server.call('ZCARD', q.prefix .. 'inflight')
 end
 
--- Drop the ready message that POP would give next.  false if none is ready.
-local function drop_head(q)
-  local first = server.call('ZRANGE', q.prefix .. 'ready', 0, 0, 'WITHSCORES')
-  local plain_id
-  if q.plain > 0 then
-    log.each_ready(q, q.head, function(id)
-      plain_id = id
-      return false
-    end)
-  end
-  if first[1] and not (plain_id and plain_id < tonumber(first[2])) then
-    local id = tonumber(first[1])
-    record.drop(q, id, record.load(q, id))
-  elseif plain_id then
-    q.head = plain_id
-    log.clear(q, plain_id)
-  else
-    return false
-  end
-  queue.count(q, 'dropped', 1)
-  return true
-end
-
-local function over(q, limits, count, bytes)
-  if limits.max_length and length(q) + count > limits.max_length then
-    return "queue '" .. q.name .. "' is full: max_length is " .. number.text(limits.max_length)
-  end
-  if limits.max_bytes then
-    local held = tonumber(server.call('HGET', q.key, 'bytes') or 0)
-    if held + bytes > limits.max_bytes then
-      return "queue '" .. q.name .. "' is full: max_bytes is " .. number.text(limits.max_bytes)
-    end
-  end
-  return nil
-end
-
 -- Make room for `count` messages of `bytes` in all, or return the text of the FULL error, having changed nothing.
+-- Ready, delayed and in flight count; with DROPHEAD those make way that POP would give next.
 function add.make_room(q, count, bytes)
   local limits = q.limits
   if not limits or not (limits.max_length or limits.max_bytes) then
     return nil
   end
-  local full = over(q, limits, count, bytes)
-  if not full or limits.overflow ~= 'DROPHEAD' then
+  local over, over_bytes = 0, 0
+  local full
+  if limits.max_length then
+    over = length(q) + count - limits.max_length
+    if over > 0 then
+      full = "queue '" .. q.name .. "' is full: max_length is " .. number.text(limits.max_length)
+    end
+  end
+  if limits.max_bytes then
+    over_bytes = tonumber(server.call('HGET', q.key, 'bytes') or 0) + bytes - limits.max_bytes
+    if over_bytes > 0 and not full then
+      full = "queue '" .. q.name .. "' is full: max_bytes is " .. number.text(limits.max_bytes)
+    end
+  end
+  if not full or limits.overflow ~= 'DROPHEAD' or (limits.max_length and count > limits.max_length)
+    or (limits.max_bytes and bytes > limits.max_bytes) then
     return full
   end
-  if (limits.max_length and count > limits.max_length - length(q) + q.plain + server.call('ZCARD', q.prefix .. 'ready'))
-    or (limits.max_bytes and bytes > limits.max_bytes) then
-    return full -- dropping all that is ready would not be enough
-  end
-  while full do
-    if not drop_head(q) then
-      return full
+  local dropped = {}
+  while over > 0 or over_bytes > 0 do
+    local page = order.ready(q, math.max(1, math.min(over, DROP_PAGE)), #dropped, false)
+    if not page[1] then
+      return full -- what is delayed or in flight is not dropped
     end
-    full = over(q, limits, count, bytes)
+    for _, id in ipairs(page) do
+      if over > 0 or over_bytes > 0 then
+        dropped[#dropped + 1] = id
+        over = over - 1
+        over_bytes = over_bytes - server.call('HSTRLEN', q.prefix .. 'body', id)
+      end
+    end
   end
+  for _, id in ipairs(dropped) do
+    local where, meta = record.find(q, id)
+    record.remove(q, id, where, meta)
+    if where == 'ready' then
+      q.head = id + 1 -- all that was ready before it has been dropped
+    end
+  end
+  queue.count(q, 'dropped', #dropped)
   return nil
+end
+
+-- The id that holds a dedup key, or nil; a window that is over holds nothing, even if it was not settled yet.
+function add.dedup_holder(q, key)
+  local held = server.call('HGET', q.prefix .. 'dedup', key)
+  if not held then
+    return nil
+  end
+  local over_at = server.call('ZSCORE', q.prefix .. 'windows', key)
+  return not (over_at and tonumber(over_at) <= q.now) and held or nil
 end
 
 -- Whether a body may be a plain message in this queue: a queue with max_bytes has to know every size.
@@ -125,6 +128,7 @@ function add.with_options(q, body, o)
     server.call('HSET', q.prefix .. 'dedup', o.dedup, number.text(id))
     if o.until_done then
       meta.u = 1
+      server.call('ZREM', q.prefix .. 'windows', o.dedup)
     else
       local over_at = q.now + o.window
       server.call('ZADD', q.prefix .. 'windows', number.text(over_at), o.dedup)

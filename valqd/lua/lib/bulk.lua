@@ -4,6 +4,7 @@
 local bulk = {}
 
 local PURGE_STEP = 2000
+local PURGE_BUCKETS = 500
 local REDRIVE_STEP = 1000
 local PURGED = {
   main = {'inflight', 'ready'},
@@ -28,33 +29,42 @@ local function purge_index(q, index, last, limit, offset)
   return removed, #ids == limit, offset
 end
 
--- Remove ready plain messages with ids up to `last`, whole buckets at a time where nothing else is in them.
+-- Remove ready plain messages with ids up to `last`, in at most `limit` buckets; whole ones are not read.
 local function purge_log(q, last, limit)
   local removed = 0
-  local looked = 0
   local id = q.head
-  while q.plain > 0 and id <= last and removed < limit and looked < 10 * limit do
+  while q.plain > 0 and id <= last and limit > 0 do
     local bucket = log.bucket(id)
     local at = id - 1 - bucket * SLOTS
     local bucket_last = math.min((bucket + 1) * SLOTS, last)
-    local found = server.call('LRANGE', log.key(q, bucket), at * 2, (bucket_last - 1 - bucket * SLOTS) * 2 + 1)
     local count = 0
-    for i = 1, #found, 2 do
-      if found[i] ~= '' then
-        count = count + 1
+    if at == 0 and bucket_last == (bucket + 1) * SLOTS then
+      local gone = server.call('HGET', q.prefix .. 'gone', bucket)
+      count = gone and SLOTS - gone or 0
+    else
+      local found = server.call('LRANGE', log.key(q, bucket), at * 2, (bucket_last - 1 - bucket * SLOTS) * 2 + 1)
+      for i = 1, #found, 2 do
+        if found[i] ~= '' then
+          count = count + 1
+        end
       end
     end
     if count > 0 then
       log.forget(q, bucket, count)
     end
     removed = removed + count
-    looked = looked + SLOTS
     q.plain = q.plain - count
     id = bucket_last + 1
+    limit = limit - 1
   end
   q.head = math.max(q.head, id)
   q.moved = true
   return removed, q.plain > 0 and id <= last
+end
+
+-- The token of a first step that is still to be made.
+function bulk.first_token(q)
+  return number.text(q.seq) .. ':1:0'
 end
 
 -- One step: how many were removed, and the token for the next ('' when done).
@@ -70,7 +80,7 @@ function bulk.purge(q, states, token)
   removed, more, offset = purge_index(q, index, last, PURGE_STEP, offset)
   if not more and index == 'ready' then
     local from_log
-    from_log, more = purge_log(q, last, PURGE_STEP)
+    from_log, more = purge_log(q, last, PURGE_BUCKETS)
     removed = removed + from_log
   end
   if not more then
@@ -102,9 +112,7 @@ local function redrive_one(q, target, id, meta)
   if full then
     return full
   end
-  record.leave(q, id, meta)
-  meta.a = 0
-  record.enter(q, id, meta, 'r')
+  life.redrive(q, id, meta)
   return nil
 end
 

@@ -8,44 +8,50 @@ local COMPACT_EVERY_MS = 5000
 local SPARSE_SLOTS = 64
 local PAGE_BUCKETS = 50
 local STEP_PAGES = 100
+local MAX_CONVERTED = 1000
 
 volatile.compact_at = 0
 -- queue -> where the walk over its buckets stopped
 volatile.cursors = {}
 
--- When there are many more buckets than plain messages need, make records of the messages of sparse ones.
--- At most the sparse ones of one page of buckets a step; true if there may be more to do.
+-- When there are many more buckets than plain messages need, make records of the messages of sparse ones; in a queue with
+-- max_bytes, which has to know every size, of all.  About one page of buckets a step; true if there may be more to do.
 function compact.step(q)
   local gone_key = q.prefix .. 'gone'
   local buckets = server.call('HLEN', gone_key)
-  local records = server.call('HLEN', q.prefix .. 'meta')
-  local inflight = server.call('ZCARD', q.prefix .. 'inflight')
-  local live = q.plain + math.max(0, inflight - records)
-  if buckets <= 2 * live / SLOTS + 16 then
-    return false
+  local all = q.limits and q.limits.max_bytes and buckets > 0
+  if not all then
+    local records = server.call('HLEN', q.prefix .. 'meta')
+    local inflight = server.call('ZCARD', q.prefix .. 'inflight')
+    local live = q.plain + math.max(0, inflight - records)
+    if buckets <= 2 * live / SLOTS + 16 then
+      return false
+    end
   end
   local last = math.floor((q.seq - 1) / SLOTS)
   local cursor = volatile.cursors[q.name] or '0'
   for _ = 1, STEP_PAGES do
     local found = server.call('HSCAN', gone_key, cursor, 'COUNT', PAGE_BUCKETS)
-    local done = false
+    local converted = 0
     for i = 1, #found[2], 2 do
       local bucket = tonumber(found[2][i])
-      if bucket ~= last and tonumber(found[2][i + 1]) >= SPARSE_SLOTS then
-        compact.bucket(q, bucket)
-        done = true
+      if all or (bucket ~= last and tonumber(found[2][i + 1]) >= SPARSE_SLOTS) then
+        converted = converted + compact.bucket(q, bucket)
+        if converted > MAX_CONVERTED then
+          return true -- HSCAN may give all of a small hash at once: the cursor stays where it was
+        end
       end
     end
     cursor = found[1]
     volatile.cursors[q.name] = cursor ~= '0' and cursor or nil
-    if done or cursor == '0' then
-      return done or cursor ~= '0'
+    if converted > 0 or cursor == '0' then
+      return converted > 0 or cursor ~= '0'
     end
   end
   return true
 end
 
--- Turn what is left in one bucket into records; the bucket goes with the last of them.
+-- Turn what is left in one bucket into records, how many; the bucket goes with the last of them.
 function compact.bucket(q, bucket)
   local first = bucket * SLOTS + 1
   local ids = {}
@@ -54,13 +60,11 @@ function compact.bucket(q, bucket)
   end
   local scores = server.call('ZMSCORE', q.prefix .. 'inflight', unpack(ids))
   local metas = server.call('HMGET', q.prefix .. 'meta', unpack(ids))
+  local converted = 0
   for i, id in ipairs(ids) do
-    if not metas[i] then
-      if scores[i] then
-        record.of_inflight(q, id)
-      elseif id >= q.head then
-        record.of_ready(q, id)
-      end
+    if not metas[i] and ((scores[i] and record.of_inflight(q, id)) or (id >= q.head and record.of_ready(q, id))) then
+      converted = converted + 1
     end
   end
+  return converted
 end

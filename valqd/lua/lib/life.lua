@@ -3,7 +3,9 @@
 
 local life = {}
 
--- How long a message waits before it is ready again, by the queue's backoff; ms.
+local MAX_TIES = 10000
+
+-- How long a message waits before it is ready again, by the queue's backoff; ms.  Jitter only ever shortens it.
 -- The jitter is taken from id and time: Valkey gives every call the same random numbers.
 function life.backoff_ms(q, id, attempts)
   local backoff = q.limits and q.limits.backoff
@@ -19,35 +21,48 @@ function life.backoff_ms(q, id, attempts)
   end
   delay = math.min(delay, cap)
   if jitter > 0 then
-    local random = ((id * 7919 + q.now) * 48271) % 2147483647 / 2147483647
-    delay = math.min(cap, delay * (1 + (2 * random - 1) * jitter / 100))
+    local random = (id * 7919 + q.now) % 2147483647 * 48271 % 2147483647 / 2147483647
+    delay = delay * (1 - random * jitter / 100)
   end
   return math.floor(delay)
 end
 
--- Push a dead message to the queue that is its queue's dead letter queue.  false if the caller may not write there.
-local function push_elsewhere(q, id, meta, body, why)
+-- The queue that takes this one's dead, made if it is missing; nil if the caller may not write there, or it is in another
+-- slot of a cluster.  Nothing is written before that is known.
+local function open_elsewhere(q)
   local key = 'valq:{' .. q.limits.dlq .. '}:queue'
-  local there = server.pcall('HGET', key, 'seq')
-  if type(there) == 'table' and there.err then
+  local opened, target = pcall(queue.open_or_create, key, '30000:5:86400000')
+  if not opened then
+    return nil
+  end
+  local written = server.pcall('HINCRBY', key, 'acked', 0)
+  return type(written) == 'number' and target
+end
+
+-- Push a dead message to its queue's dead letter queue, whatever limits that has and even when it is paused: the dead are
+-- not lost.  Headers valq-queue, valq-id, valq-attempts and valq-reason say where it comes from and why.
+local function push_elsewhere(q, id, meta, why)
+  local target = open_elsewhere(q)
+  if not target then
     return false
   end
-  local target = queue.open_or_create(key, '30000:5:86400000')
+  local body = server.call('HGET', q.prefix .. 'body', id)
   local headers = {}
   for _, item in ipairs(meta.h or {}) do
     headers[#headers + 1] = item
   end
-  for field, value in pairs({['valq-queue'] = q.name, ['valq-id'] = number.text(id), ['valq-reason'] = why,
-    ['valq-attempts'] = number.text(meta.a)}) do
-    headers[#headers + 1] = field
-    headers[#headers + 1] = value
+  for _, item in ipairs({'valq-queue', q.name, 'valq-id', number.text(id), 'valq-attempts', number.text(meta.a),
+    'valq-reason', why}) do
+    headers[#headers + 1] = item
   end
-  local copy = {t = target.now, n = 0, a = 0, h = headers, e = meta.e, f = meta.f, D = q.now}
   log.append(target, {'', ''})
+  local copy = {t = target.now, n = 0, a = 0, p = meta.p, h = headers, e = meta.e, f = meta.f, D = q.now}
   record.create(target, target.seq, body, copy)
   record.enter(target, target.seq, copy, 'r')
   queue.save(target, 'seq', number.text(target.seq))
-  volatile.wake(target.name, 1)
+  if not queue.paused(target, 'out') then
+    volatile.wake(target.name, 1)
+  end
   return true
 end
 
@@ -60,18 +75,52 @@ function life.die(q, id, meta, why)
     meta.x = nil
   end
   meta.D = q.now
+  queue.count(q, 'bytes', -server.call('HSTRLEN', q.prefix .. 'body', id)) -- max_bytes does not count the dead
+  meta.s = 'q'
   if q.limits and q.limits.dlq then
-    meta.s = 'q'
-    if push_elsewhere(q, id, meta, server.call('HGET', q.prefix .. 'body', id), why) then
+    if push_elsewhere(q, id, meta, why) then
       record.drop(q, id, meta)
       return
     end
+    meta.w = why -- the sweeper may, with the daemon's own rights
+    server.call('ZADD', q.prefix .. 'forward', number.text(q.now), id)
+    volatile.note(q.name, q.now)
   end
   record.enter(q, id, meta, 'q', q.now)
   local _, retention = queue.rules(q)
   if retention > 0 then
     queue.note_due(q, q.now + retention)
   end
+end
+
+-- Move dead letters, at most `limit`, that wait in this queue for somebody with rights on its dead letter queue.  True if
+-- there are more.
+function life.forward(q, limit)
+  if not (q.limits and q.limits.dlq) then
+    return false
+  end
+  local ids = server.call('ZRANGE', q.prefix .. 'forward', 0, limit - 1)
+  for _, text in ipairs(ids) do
+    local id = tonumber(text)
+    local meta = record.load(q, id)
+    if not push_elsewhere(q, id, meta, meta.w) then
+      return false
+    end
+    record.drop(q, id, meta)
+  end
+  return #ids == limit
+end
+
+-- A dead letter gets another life.
+function life.redrive(q, id, meta)
+  record.leave(q, id, meta)
+  queue.count(q, 'bytes', server.call('HSTRLEN', q.prefix .. 'body', id))
+  if meta.w then
+    server.call('ZREM', q.prefix .. 'forward', id)
+    meta.w = nil
+  end
+  meta.a = 0
+  record.enter(q, id, meta, 'r')
 end
 
 -- A record was removed because its TTL was over.
@@ -109,8 +158,21 @@ function life.give_back(q, id, meta, delay_ms, why)
   end
 end
 
+-- At most `limit` ids that are due, and with the last all that are due at the same ms, up to MAX_TIES: POP COUNT gives many
+-- leases one end, and these come back together or their order would be lost.
 local function due_ids(q, index, until_ms, limit)
-  return server.call('ZRANGEBYSCORE', q.prefix .. index, '-inf', number.text(until_ms), 'LIMIT', 0, limit)
+  local key = q.prefix .. index
+  local ids = server.call('ZRANGEBYSCORE', key, '-inf', number.text(until_ms), 'LIMIT', 0, limit)
+  if #ids == limit then
+    local last_ms = tonumber(server.call('ZSCORE', key, ids[limit]))
+    local known = server.call('ZCOUNT', key, '-inf', '(' .. number.text(last_ms))
+    local ties = server.call('ZRANGEBYSCORE', key, number.text(last_ms), number.text(last_ms), 'LIMIT', limit - known,
+      MAX_TIES)
+    for _, id in ipairs(ties) do
+      ids[#ids + 1] = id
+    end
+  end
+  return ids
 end
 
 local function first_score(q, index)
@@ -118,15 +180,16 @@ local function first_score(q, index)
   return first[2] and tonumber(first[2]) or FOREVER
 end
 
--- Do what is due, at most `limit` messages of each kind.  True if more is due.
+-- Do what is due, about `limit` messages of each kind.  True (also as q.behind) if more may be due.
 function life.settle(q, limit)
+  q.behind = false
   if q.now < q.due then
     return false
   end
   local more = false
   local function each(index, until_ms, act)
     local ids = due_ids(q, index, until_ms, limit)
-    more = more or #ids == limit
+    more = more or #ids >= limit
     for _, id in ipairs(ids) do
       act(tonumber(id), id)
     end
@@ -175,7 +238,8 @@ function life.settle(q, limit)
     end
   end
   life.find_due(q, retention)
-  return more
+  q.behind = more and q.due <= q.now
+  return q.behind
 end
 
 -- The next time at which something must be settled.

@@ -77,6 +77,7 @@ end
 -- the last one looked at.
 function log.each_ready(q, from, visit)
   local id = math.max(from, q.head)
+  local at_head = id == q.head
   while id <= q.seq do
     local bucket = log.bucket(id)
     local at = (id - 1 - bucket * SLOTS) * 2
@@ -86,8 +87,15 @@ function log.each_ready(q, from, visit)
     end
     for i = 1, #pairs_found, 2 do
       id = id + 1
-      if pairs_found[i] ~= '' and visit(id - 1, pairs_found[i], pairs_found[i + 1]) == false then
-        return id
+      if pairs_found[i] ~= '' then
+        if at_head then -- nothing before this one is ready: the next walk need not look there
+          at_head = false
+          q.moved = q.moved or id - 1 > q.head
+          q.head = id - 1
+        end
+        if visit(id - 1, pairs_found[i], pairs_found[i + 1]) == false then
+          return id
+        end
       end
     end
   end

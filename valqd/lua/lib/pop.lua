@@ -14,6 +14,7 @@ local function take_plain(q, want, below, taken, leases, deadline)
   local goal = math.min(n + want, n + q.plain)
   local before = n
   local l = leases and #leases
+  below = math.min(below, q.seq + 1)
   while n < goal and id < below do
     local bucket = math.floor((id - 1) / SLOTS)
     local slot = id - 1 - bucket * SLOTS
@@ -44,15 +45,20 @@ local function take_plain(q, want, below, taken, leases, deadline)
       id = id + 1
     end
   end
-  q.plain = q.plain - (n - before)
+  q.plain = id > q.seq and 0 or q.plain - (n - before)
   q.head = id
 end
 
--- Deliver a record: returns its fields and body, or nil if its TTL is over.
+-- Deliver a record: returns its fields and body, or nil if its TTL is over or its attempts are used up.
 local function take_record(q, id, vt, noack)
   local meta = record.load(q, id)
   if meta.x and meta.x <= q.now then
     life.expire(q, id, meta)
+    return nil
+  end
+  if meta.a >= (meta.m or queue.rules(q)) then -- the queue's number was lowered since
+    record.leave(q, id, meta)
+    life.die(q, id, meta, 'attempts used up')
     return nil
   end
   local body = server.call('HGET', q.prefix .. 'body', id)
@@ -90,7 +96,8 @@ function pop.take(q, want, vt, noack)
     local batch = math.min(want - #ids, RECORD_BATCH)
     local records = server.call('ZRANGE', q.prefix .. 'ready', 0, batch - 1, 'WITHSCORES')
     local at = 1
-    while #ids < want do
+    local all = #records < 2 * batch
+    while #ids < want and (all or records[at]) do -- after the last of a full batch others may come before plain ones
       local score = records[at + 1] and tonumber(records[at + 1])
       if q.plain > 0 and (not score or q.head < score) then
         take_plain(q, want - #ids, score or FOREVER, taken, leases, deadline)
@@ -107,7 +114,7 @@ function pop.take(q, want, vt, noack)
         break
       end
     end
-  until #ids == want or #records < 2 * batch
+  until #ids == want or all
   if q.head ~= started then
     q.moved = true
   end

@@ -11,6 +11,7 @@
 --   body       HASH  id -> body, records only         meta     HASH  id -> packed fields, records only
 --   expiry     ZSET  id -> ms at which its TTL is over
 --   dedup      HASH  key -> id                        windows  ZSET  dedup key -> ms at which its window is over
+--   forward    ZSET  dead letters (id -> died_at ms) that the caller had no right to put into the dead letter queue
 --   wake:<d>   STRING of 1 ms: tells daemon d that something is ready
 --
 -- A message is PLAIN while it has no option, priority 0 and at most PLAIN_BYTES, from its push to the ack of its first

@@ -12,6 +12,14 @@ function receipt.parse(text)
   return tonumber(id), tonumber(n)
 end
 
+-- Whether n is the delivery of message `id` that holds its lease now.  where, meta: as record.find gave them.
+function receipt.is_current(q, id, n, where, meta)
+  if not (where == 'inflight' or (meta and meta.s == 'i')) or n ~= (meta and meta.n or 1) then
+    return false
+  end
+  return not q.behind or tonumber(server.call('ZSCORE', q.prefix .. 'inflight', id)) > q.now
+end
+
 -- Find the delivery that `text` names.  Returns meta (a record made of a plain message, if need be) when it is in
 -- flight and, by a receipt, still this one; else nil, code, error text.
 function receipt.inflight(q, text)
@@ -23,12 +31,11 @@ function receipt.inflight(q, text)
   if not where then
     return nil, id, 'NOMSG', 'no message ' .. number.text(id) .. " in queue '" .. q.name .. "'"
   end
-  local there = where == 'inflight' or (where == 'record' and meta.s == 'i')
-  local current = meta and meta.n or (there and 1 or 0)
-  if n and (not there or n ~= current) then
+  local current = receipt.is_current(q, id, n or (meta and meta.n or 1), where, meta)
+  if n and not current then
     return nil, id, 'STALE', 'receipt ' .. text .. ' is over'
   end
-  if not there then
+  if not current then
     return nil, id, 'NOTINFLIGHT', 'message ' .. number.text(id) .. ' is not in flight'
   end
   return meta or {}, id, where
@@ -57,10 +64,15 @@ local function ack_batch(q, args, from, to, results, base)
   local scores
   if count > 1 then
     scores = server.call('ZMSCORE', inflight, unpack(ids))
-  elseif not metas and numbers[1] == '1' then -- the hot lone case: removing tells whether it was there
+  elseif not metas and numbers[1] == '1' and not q.behind then -- the hot lone case: removing tells whether it was there
     scores = {server.call('ZREM', inflight, ids[1]) == 1}
   else
     scores = {server.call('ZSCORE', inflight, ids[1])}
+  end
+  if q.behind then -- leases that are over and not settled yet
+    for i = 1, count do
+      scores[i] = scores[i] and (not numbers[i] or tonumber(scores[i]) > q.now) and scores[i]
+    end
   end
   local removed, buckets, seen = {}, {}, {}
   local acked, m = 0, 0
@@ -71,7 +83,7 @@ local function ack_batch(q, args, from, to, results, base)
       done = 0
     elseif metas and metas[i] then
       local meta = cmsgpack.unpack(metas[i])
-      if not n or (meta.s == 'i' and tonumber(n) == meta.n) then
+      if not n or (scores[i] and meta.s == 'i' and tonumber(n) == meta.n) then
         record.drop(q, tonumber(id), meta)
         done = 1
       end
@@ -141,9 +153,9 @@ function receipt.nack(q, kind, delay_ms, reason, args, from)
         meta.e = reason ~= '' and reason or meta.e
         if kind == 'FATAL' and not meta.c then
           record.leave(q, id, meta)
-          life.die(q, id, meta, reason)
+          life.die(q, id, meta, reason ~= '' and reason or 'nack')
         else
-          life.give_back(q, id, meta, delay_ms, reason)
+          life.give_back(q, id, meta, delay_ms, reason ~= '' and reason or 'nack')
         end
       end
       count = count + 1

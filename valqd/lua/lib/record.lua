@@ -3,7 +3,8 @@
 --
 -- Fields of a record: t enqueued_at ms, n deliveries so far (the receipt's n), a attempts used, s state (r ready, i in
 -- flight, d delayed, q dlq), p priority, v visibility timeout ms, x TTL over at ms, m max attempts, k dedup key, u held
--- until done, h headers (field, value ...), e last error, f failed at ms, D died at ms, c cancelled.
+-- until done, h headers (field, value ...), e last error, f failed at ms, D died at ms, c cancelled, l lease's end ms,
+-- g delivered at ms, w why it died, while it waits to be moved to the dead letter queue that it should be in.
 
 local record = {}
 
@@ -62,11 +63,16 @@ end
 -- The record is gone for good.
 function record.drop(q, id, meta)
   record.leave(q, id, meta)
-  queue.count(q, 'bytes', -server.call('HSTRLEN', q.prefix .. 'body', id))
+  if meta.s ~= 'q' then
+    queue.count(q, 'bytes', -server.call('HSTRLEN', q.prefix .. 'body', id))
+  end
   server.call('HDEL', q.prefix .. 'body', id)
   server.call('HDEL', q.prefix .. 'meta', id)
   if meta.x then
     server.call('ZREM', q.prefix .. 'expiry', id)
+  end
+  if meta.w then
+    server.call('ZREM', q.prefix .. 'forward', id)
   end
   record.free_dedup(q, id, meta)
 end
@@ -115,9 +121,11 @@ function record.find(q, id)
   return nil
 end
 
--- Remove message `id` from whatever state it is in; whether it was there.
-function record.remove(q, id)
-  local where, meta = record.find(q, id)
+-- Remove message `id` from whatever state it is in; whether it was there.  where, meta: as record.find gave them, if known.
+function record.remove(q, id, where, meta)
+  if not where then
+    where, meta = record.find(q, id)
+  end
   if where == 'record' then
     record.drop(q, id, meta)
   elseif where == 'inflight' then

@@ -9,6 +9,8 @@
 local reply = {}
 
 local FRAGMENT_BYTES = 16384
+-- The largest double that is a 64-bit integer: a due time 585 billion years ahead is told as this.
+local MAX_INTEGER = 9223372036854774784
 
 -- Append the encoded value to the array `out`.
 function reply.append(out, value, resp3)
@@ -22,7 +24,7 @@ function reply.append(out, value, resp3)
     out[n + 2] = value
     out[n + 3] = '\r\n'
   elseif kind == 'number' then
-    out[#out + 1] = ':' .. number.text(value) .. '\r\n'
+    out[#out + 1] = ':' .. number.text(math.min(value, MAX_INTEGER)) .. '\r\n'
   elseif value == false then
     out[#out + 1] = resp3 and '_\r\n' or '$-1\r\n'
   elseif value.ok then
@@ -64,6 +66,9 @@ function reply.join(out)
 end
 
 local function native(value, resp3)
+  if type(value) == 'number' then
+    return math.min(value, MAX_INTEGER)
+  end
   if type(value) ~= 'table' or value.ok then
     return value
   end

@@ -1,7 +1,8 @@
 -- volatile: what the library remembers outside the keyspace: it is gone after a restart, a failover or a new load.
 -- requires: nothing
 --
--- timers    queue -> earliest ms at which it needs a sweep (the sweeper that gets its lease anew looks at every queue)
+-- timers    queue -> earliest ms at which it needs a sweep (the sweeper that gets its lease anew looks at every queue);
+--           by name alone: queues of one name in several databases share it, so a queue's deletion does not end it
 -- compacts  queues whose buckets may have become sparse
 -- waiting   queue -> daemons that have clients blocked on it, first come first served (they register again every second)
 -- sweeper   which daemon sweeps, and until when

@@ -1,22 +1,28 @@
 -- walk: SCAN over all messages of a queue.
--- requires: number, queue, log, record
+-- requires: number, queue, log, record, glob
 --
--- First the plain messages, by id (cursor 2*id: go on from id), then the records (cursor 2*c+1, c being HSCAN's): a plain
--- message that becomes a record meanwhile is seen once more, never missed.
+-- First the plain messages, by id (cursor 4*id: go on from id), then the records, by id where they are few (4*id+1), else
+-- as HSCAN goes (4*c+2, c being its cursor): a plain message that becomes a record meanwhile is seen once more, never missed.
 
 local walk = {}
 
+local FEW_RECORDS = 512
+
 -- One step from `cursor`: next cursor (0: done), ids.
 function walk.step(q, cursor, count)
-  local ids = {}
-  if cursor % 2 == 1 then
-    local found = server.call('HSCAN', q.prefix .. 'meta', number.text((cursor - 1) / 2), 'COUNT', count)
+  local phase, at = cursor % 4, math.floor(cursor / 4)
+  if phase == 1 then
+    return walk.few_records(q, at, count)
+  elseif phase == 2 then
+    local found = server.call('HSCAN', q.prefix .. 'meta', number.text(at), 'COUNT', count)
+    local ids = {}
     for i = 1, #found[2], 2 do
       ids[#ids + 1] = tonumber(found[2][i])
     end
-    return found[1] == '0' and 0 or tonumber(found[1]) * 2 + 1, ids
+    return found[1] == '0' and 0 or tonumber(found[1]) * 4 + 2, ids
   end
-  local id = math.max(1, cursor / 2)
+  local ids = {}
+  local id = math.max(1, at)
   local buckets = 0
   while id <= q.seq and #ids < count and buckets < 1000 do
     local bucket = log.bucket(id)
@@ -39,41 +45,29 @@ function walk.step(q, cursor, count)
     buckets = buckets + 1
   end
   if id > q.seq then
-    return 1, ids
+    return server.call('HLEN', q.prefix .. 'meta') > FEW_RECORDS and 2 or 1, ids
   end
-  return id * 2, ids
+  return id * 4, ids
 end
 
--- Glob as Valkey's SCAN: * ? [set] and backslash.
-local function glob(pattern, text)
-  local parts = {'^'}
-  local i = 1
-  while i <= #pattern do
-    local char = pattern:sub(i, i)
-    if char == '*' then
-      parts[#parts + 1] = '.*'
-    elseif char == '?' then
-      parts[#parts + 1] = '.'
-    elseif char == '[' then
-      local close = pattern:find(']', i + 2, true)
-      if not close then
-        parts[#parts + 1] = '%['
-      else
-        local set = pattern:sub(i + 1, close - 1):gsub('%%', '%%%%')
-        parts[#parts + 1] = '[' .. set .. ']'
-        i = close
-      end
-    else
-      if char == '\\' and i < #pattern then
-        i = i + 1
-        char = pattern:sub(i, i)
-      end
-      parts[#parts + 1] = char:gsub('%W', '%%%0')
+-- Records with ids from `at` on, by id: HSCAN would return all of a small hash at once, bodies of any size with them.
+function walk.few_records(q, at, count)
+  local ids = {}
+  for _, text in ipairs(server.call('HKEYS', q.prefix .. 'meta')) do
+    local id = tonumber(text)
+    if id >= at then
+      ids[#ids + 1] = id
     end
-    i = i + 1
   end
-  parts[#parts + 1] = '$'
-  return text:find(table.concat(parts)) ~= nil
+  table.sort(ids)
+  if #ids <= count then
+    return 0, ids
+  end
+  local next_id = ids[count + 1]
+  for i = #ids, count + 1, -1 do
+    ids[i] = nil
+  end
+  return next_id * 4 + 1, ids
 end
 
 -- Whether a message (a value of view) is in the state, has the header and a body that matches.
@@ -95,5 +89,5 @@ function walk.matches(message, state, field, value, pattern)
       return false
     end
   end
-  return pattern == '' or glob(pattern, fields.body)
+  return pattern == '' or glob.matches(pattern, fields.body)
 end

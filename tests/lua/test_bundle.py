@@ -1,0 +1,137 @@
+"""The bundle: one library from many files, whose headers do not lie."""
+
+import re
+
+import pytest
+
+from valqd.lua import bundle
+
+CONTRACT = {
+    "create",
+    "update",
+    "delete",
+    "list",
+    "list_all",
+    "info",
+    "purge",
+    "push",
+    "push_many",
+    "pop",
+    "pop_many",
+    "mpop",
+    "ack",
+    "ack_many",
+    "nack",
+    "nack_many",
+    "extend",
+    "extend_many",
+    "peek",
+    "show",
+    "scan",
+    "del",
+    "cancel",
+    "pause",
+    "redrive",
+    "echo",
+    "fence",
+    "due",
+    "sweep",
+    "arm",
+    "disarm",
+    "pass_on",
+}
+#: All there are in Valkey 7.2 with these arguments.
+COMMANDS = {
+    "DEL",
+    "EXISTS",
+    "HDEL",
+    "HEXISTS",
+    "HGET",
+    "HINCRBY",
+    "HKEYS",
+    "HLEN",
+    "HMGET",
+    "HSCAN",
+    "HSET",
+    "HSTRLEN",
+    "LRANGE",
+    "LSET",
+    "RPUSH",
+    "SCAN",
+    "SET",
+    "TIME",
+    "UNLINK",
+    "ZADD",
+    "ZCARD",
+    "ZCOUNT",
+    "ZMSCORE",
+    "ZRANGE",
+    "ZRANGEBYSCORE",
+    "ZREM",
+    "ZREVRANGE",
+    "ZSCORE",
+}
+
+
+def test_contract_is_complete():
+    assert set(bundle.function_sources()) == CONTRACT
+
+
+@pytest.mark.parametrize("name", sorted(CONTRACT))
+def test_header_names_what_the_function_takes_and_gives(name):
+    source = bundle.function_sources()[name]
+    header = bundle.header(name, source)
+    assert header["Flags"] in ("allow-oom", "deny-oom")
+    assert ("keys" in source.split("local function call")[1].split("\n", 1)[1]) == (header["KEYS"] != "none")
+    errors = set(header["Errors"].split())
+    raised = set(re.findall(r"reply\.error\('([A-Z]+)'", source))
+    assert raised <= errors
+    assert ("queue.missing" in source or "open_or_create" in source) <= ("NOQUEUE" in errors)
+
+
+def test_only_what_adds_is_refused_at_maxmemory():
+    flags = {name: bundle.header(name, source)["Flags"] for name, source in bundle.function_sources().items()}
+    assert {name for name, flag in flags.items() if flag == "deny-oom"} == {"create", "update", "push", "push_many"}
+
+
+def test_error_codes_are_those_in_the_source():
+    source = bundle.library_source()
+    raised = set(re.findall(r"reply\.error\('([A-Z]+)'", source)) | set(
+        re.findall(r"nil, (?:\w+, )?'([A-Z]+)'", source)
+    )
+    assert raised | {"FULL"} == bundle.ERROR_CODES
+
+
+def test_uses_no_command_newer_than_valkey_7_2():
+    used = set(re.findall(r"server\.p?call\('([A-Z]+)'", bundle.library_source()))
+    used |= set(re.findall(r"'(Z[A-Z]+)'", bundle.library_source()))
+    assert used == COMMANDS
+
+
+def test_production_source_cannot_move_the_clock():
+    assert "test_clock" not in bundle.library_source()
+    assert "valq1_test_clock" in bundle.library_source(test_clock=True)
+
+
+def test_first_lines_name_library_and_revision():
+    assert bundle.library_source().splitlines()[:2] == ["#!lua name=valq1", f"-- revision: {bundle.REVISION}"]
+
+
+@pytest.mark.parametrize(
+    ("helpers", "problem"),
+    [
+        ({"a": "-- requires: b\n", "b": "-- requires: a\n"}, "requires itself"),
+        ({"a": "-- requires: b\n"}, "no lib/b.lua"),
+        ({"a": "local a = {}\n"}, "does not say"),
+    ],
+)
+def test_bundle_refuses(helpers, problem):
+    with pytest.raises(bundle.BundleError, match=problem):
+        bundle._in_order(helpers)
+
+
+@pytest.mark.parametrize("line", ["Flags", "KEYS", "ARGV", "Returns", "Errors", "Complexity"])
+def test_header_without_a_line_is_refused(line):
+    source = re.sub(rf"^-- {line}:.*\n", "", bundle.function_sources()["ack"], flags=re.MULTILINE)
+    with pytest.raises(bundle.BundleError, match=line):
+        bundle.header("ack", source)

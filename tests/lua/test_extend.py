@@ -1,0 +1,53 @@
+"""extend and extend_many."""
+
+
+def test_deadline_is_now_plus_the_time_given(q):
+    q.create(vt=1000)
+    q.push("x")
+    q.pop()
+    deadline = q.extend("1-1", 5000)
+    assert q.show(1)["deadline"] == deadline
+    q.settle_clock(4000)
+    assert q.counts() == (0, 1, 0, 0)
+    q.settle_clock(1000)
+    assert q.counts() == (1, 0, 0, 0)
+
+
+def test_errors_name_what_is_wrong(q):
+    q.fill(2)
+    q.ids(1)
+    assert str(q.extend("9", 1000)) == "NOMSG no message 9 in queue 'orders'"
+    assert str(q.extend("2", 1000)) == "NOTINFLIGHT message 2 is not in flight"
+    assert str(q.extend("1-2", 1000)) == "STALE receipt 1-2 is over"
+    assert str(q.extend("2-1", 1000)) == "STALE receipt 2-1 is over"
+    q.ack(1)
+    assert str(q.extend("1-1", 1000)).startswith("NOMSG ")
+
+
+def test_many_fail_each_for_itself(q):
+    q.fill(2)
+    q.ids(2)
+    q.do("cancel", "n2", 2)
+    reply = q.do("extend_many", "1-1", 1000, "2-1", 1000, "3-1", 1000)
+    assert isinstance(reply[0], int)
+    assert reply[1:] == [b"CANCELLED message 2 was cancelled", b"NOMSG no message 3 in queue 'orders'"]
+
+
+def test_max_lease_bounds_one_delivery(q):
+    q.create(vt=1000, max_lease=3000)
+    q.push("x")
+    q.pop()
+    first = q.show(1)["deadline"]
+    q.settle_clock(500)
+    assert abs(q.extend("1-1", 60000) - (first + 2000)) < 50
+    q.settle_clock(2500)
+    assert q.counts() == (1, 0, 0, 0)
+    q.pop()
+    assert q.extend("1-2", 2000) > first + 2500
+
+
+def test_extended_record_keeps_its_receipt(q):
+    q.push("x", priority=1)
+    q.pop()
+    q.extend("1", 60000)
+    assert q.ack("1-1") == 1

@@ -1,0 +1,106 @@
+"""push and push_many."""
+
+import pytest
+
+from tests.lua.conftest import AUTO
+
+ALL_BYTES = bytes(range(256)) * 4
+
+
+@pytest.mark.parametrize("body", [b"", b"\0", b"\r\n", ALL_BYTES, b"x" * 1024, b"x" * 1025, b"x" * 16383, b"x" * 16384])
+def test_body_comes_back_byte_for_byte(q, body):
+    q.push(body)
+    q.push(body, priority=1)
+    q.do("push_many", AUTO, body)
+    assert [message["body"] for message in q.pop(10)] == [body] * 3
+
+
+def test_ids_count_up_by_one_whatever_is_pushed(q):
+    assert q.push("a") == b"1"
+    assert q.push("b", delay=1000) == b"2"
+    assert q.push("c", "d") == [b"3", b"4"]
+    assert q.do("push_many", AUTO, "e", "x" * 2000, "g") == 5
+    assert q.push("h") == b"8"
+
+
+def test_missing_queue_is_made_only_with_auto(q):
+    assert str(q.fcall("push_many", "", "a")) == "NOQUEUE no such queue 'orders'"
+    assert q.keys() == []
+    q.do("push_many", "1500:7:60000", "a")
+    info = q.info()
+    assert (info["visibility_timeout"], info["max_delivery_attempts"], info["retention_period"]) == (b"1.5", 7, 60)
+
+
+def test_order_is_by_priority_then_id(q):
+    for priority in (0, 3, 31, 3, 0):
+        q.push("x", priority=priority)
+    assert q.ids() == [3, 2, 4, 1, 5]
+
+
+def test_plain_and_large_messages_keep_their_order(q):
+    q.do("push_many", AUTO, *["s", "x" * 3000] * 200)
+    assert q.ids() == list(range(1, 401))
+
+
+def test_delay_fires_at_its_millisecond_and_takes_its_old_place(q):
+    q.push("late", delay=1000)
+    q.push("young")
+    q.settle_clock(900)
+    assert q.counts() == (1, 0, 1, 0)
+    q.settle_clock(100)
+    assert q.ids() == [1, 2]
+
+
+@pytest.mark.parametrize("delay", [2**53, 2**63, 18446744073709551615000])
+def test_delay_of_the_whole_range_stays_delayed(q, delay):
+    q.push("x", delay=delay)
+    q.settle_clock(10**12)
+    assert q.pop() is None
+    assert q.counts() == (0, 0, 1, 0)
+    assert q.show(1)["due"] > 10**15
+    assert q.do("show", "e2", "1")
+    q.settle_clock(-(10**12))
+
+
+def test_at_in_the_past_is_ready_at_once(q):
+    q.push("x", at=1)
+    assert q.ids() == [1]
+
+
+def test_ttl_expires_silently_in_every_waiting_state(q):
+    q.create()
+    q.push("ready", ttl=500)
+    q.push("delayed", ttl=500, delay=1000)
+    q.push("stays")
+    q.settle_clock(500)
+    assert q.counts() == (1, 0, 0, 0)
+    assert q.info()["expired_total"] == 2
+
+
+def test_message_in_flight_outlives_its_ttl_only_until_it_comes_back(q):
+    q.push("x", ttl=500)
+    receipt = q.pop()["receipt"]
+    q.settle_clock(600)
+    assert q.counts() == (0, 1, 0, 0)
+    assert q.nack(receipt) == 1
+    assert q.counts() == (0, 0, 0, 0)
+    assert q.info()["expired_total"] == 1
+
+
+def test_own_vt_and_attempts_win_over_the_queues(q):
+    q.push("x", vt=1000, max_attempts=1)
+    q.pop()
+    q.settle_clock(1000)
+    assert q.counts() == (0, 0, 0, 1)
+
+
+def test_headers_are_in_the_map_in_order_and_binary_safe(q):
+    q.push("x", headers={"b": ALL_BYTES, "a": ""})
+    assert q.pop()["headers"] == [b"b", ALL_BYTES, b"a", b""]
+
+
+def test_many_are_all_or_nothing(q):
+    q.create(max_length=3)
+    assert str(q.push("a", "b", "c", "d")).startswith("FULL ")
+    assert q.counts() == (0, 0, 0, 0)
+    assert q.push("a", "b", "c") == [b"1", b"2", b"3"]

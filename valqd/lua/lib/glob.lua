@@ -1,0 +1,84 @@
+-- glob: patterns as Valkey's KEYS and SCAN take them: * ? [set] [^set] and backslash.
+-- requires: nothing
+
+local glob = {}
+
+-- The pieces between stars, each as a Lua pattern in which every item matches exactly one byte, and how many items it has.
+local function pieces(pattern)
+  local found = {}
+  local piece, size = {}, 0
+  local function literal(char)
+    piece[#piece + 1] = char == '\0' and '%z' or (char:gsub('%W', '%%%0'))
+    size = size + 1
+  end
+  local i = 1
+  while i <= #pattern do
+    local char = pattern:sub(i, i)
+    if char == '*' then
+      found[#found + 1] = {table.concat(piece), size}
+      piece, size = {}, 0
+    elseif char == '?' then
+      piece[#piece + 1] = '.'
+      size = size + 1
+    elseif char == '[' then
+      local set = {}
+      i = i + 1
+      local negated = pattern:sub(i, i) == '^'
+      if negated then
+        i = i + 1
+      end
+      while i <= #pattern and pattern:sub(i, i) ~= ']' do
+        if pattern:sub(i, i) == '\\' and i < #pattern then
+          i = i + 1
+        end
+        local from = pattern:byte(i)
+        local to = from
+        if pattern:sub(i + 1, i + 1) == '-' and i + 2 <= #pattern and pattern:sub(i + 2, i + 2) ~= ']' then
+          to = pattern:byte(i + 2)
+          i = i + 2
+        end
+        for byte = math.min(from, to), math.max(from, to) do
+          set[#set + 1] = byte == 0 and '%z' or (string.char(byte):gsub('%W', '%%%0'))
+        end
+        i = i + 1
+      end
+      if #set > 0 then
+        piece[#piece + 1] = '[' .. (negated and '^' or '') .. table.concat(set) .. ']'
+      else -- an empty set matches nothing, negated it matches all
+        piece[#piece + 1] = negated and '.' or '[^%z%Z]'
+      end
+      size = size + 1
+    else
+      if char == '\\' and i < #pattern then
+        i = i + 1
+        char = pattern:sub(i, i)
+      end
+      literal(char)
+    end
+    i = i + 1
+  end
+  found[#found + 1] = {table.concat(piece), size}
+  return found
+end
+
+-- Whether all of `text` matches.  O(text) for each piece: a star never makes it go back.
+function glob.matches(pattern, text)
+  local found = pieces(pattern)
+  local first, last = found[1], found[#found]
+  if not text:find('^' .. first[1]) then
+    return false
+  end
+  if #found == 1 then
+    return #text == first[2]
+  end
+  local at = first[2] + 1
+  for i = 2, #found - 1 do
+    local _, stop = text:find(found[i][1], at)
+    if not stop then
+      return false
+    end
+    at = math.max(at, stop + 1)
+  end
+  local tail = #text - last[2] + 1
+  return tail >= at and text:find('^' .. last[1], tail) ~= nil
+end

@@ -1,0 +1,19 @@
+-- guard: what Valkey refuses (NOPERM, WRONGTYPE, OOM ...) reaches the caller as Valkey worded it.
+-- requires: nothing
+
+local guard = {}
+
+-- `call`, with errors that Valkey raised in it returned: raised, they would end with a place in this library.
+function guard.wrap(call)
+  return function(keys, args)
+    local done, result = pcall(call, keys, args)
+    if done then
+      return result
+    end
+    local text = type(result) == 'table' and result.err or result -- a table or its text, by Valkey's version
+    if text:find('^%u+ ') then
+      return {err = text}
+    end
+    error(result, 0) -- a mistake of this library: its place is wanted
+  end
+end
