@@ -137,7 +137,7 @@ class Queue:
             if not token:
                 return total, calls
 
-    def keys(self):
+    def stored(self):
         return sorted(self.link.ok("KEYS", f"valq:{{{self.name}}}:*"))
 
     def settle_clock(self, ms):

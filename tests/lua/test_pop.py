@@ -177,7 +177,7 @@ def test_lowered_attempts_hold_for_messages_that_wait(q):
 def test_missing_queue_is_null_with_auto_and_an_error_without(q):
     assert q.do("pop", "n2", AUTO, "", "", "") is None
     assert q.do("pop_many", AUTO, "1", "") == []
-    assert q.keys() == []
+    assert q.stored() == []
     for function, args in (("pop", ("n2", "", "", "", "")), ("pop_many", ("", "1", ""))):
         assert str(q.fcall(function, *args)) == "NOQUEUE no such queue 'orders'"
 

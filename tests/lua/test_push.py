@@ -25,7 +25,7 @@ def test_ids_count_up_by_one_whatever_is_pushed(q):
 
 def test_missing_queue_is_made_only_with_auto(q):
     assert str(q.fcall("push_many", "", "a")) == "NOQUEUE no such queue 'orders'"
-    assert q.keys() == []
+    assert q.stored() == []
     q.do("push_many", "1500:7:60000", "a")
     info = q.info()
     assert (info["visibility_timeout"], info["max_delivery_attempts"], info["retention_period"]) == (b"1.5", 7, 60)

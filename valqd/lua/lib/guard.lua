@@ -11,6 +11,7 @@ function guard.wrap(call)
       return result
     end
     local text = type(result) == 'table' and result.err or result -- a table or its text, by Valkey's version
+    text = text:gsub('^ERR ACL failure in script: ', 'NOPERM ') -- what it would have said outside of a function
     if text:find('^%u+ ') then
       return {err = text}
     end

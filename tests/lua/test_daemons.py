@@ -1,0 +1,211 @@
+"""What daemons use: due, sweep, arm, disarm, pass_on, fence, echo."""
+
+import time
+
+import pytest
+
+from tests.lua.conftest import AUTO, Link
+
+
+def due(q, daemon="me", lease_ms=1000, limit=100):
+    return q.do("due", daemon, lease_ms, limit, keys=[])
+
+
+def arm(q, daemon="me", *counts):
+    return q.do("arm", daemon, 3000, *counts)[0]
+
+
+@pytest.fixture
+def woken(functions_server, q):
+    """Whether daemon `name` was woken since it was asked last, as its control connection would learn it."""
+    listening = Link(functions_server.port, 3)
+    listening.ok("CLIENT", "TRACKING", "ON")
+
+    def watch(name):
+        listening.ok("MGET", f"valq:{{orders}}:wake:{name}")
+
+    def was(name):
+        deadline = time.monotonic() + 0.2
+        while time.monotonic() < deadline:
+            reply = listening.call("PING")
+            if not isinstance(reply, bytes | str):
+                if reply[1] == [f"valq:{{orders}}:wake:{name}".encode()]:
+                    listening.read()
+                    return True
+                listening.read()
+        return False
+
+    was.watch = watch
+    yield was
+    listening.close()
+
+
+def test_one_daemon_holds_the_sweepers_lease(q):
+    assert due(q, "a")[:2] == [1, -1]
+    assert due(q, "a")[0] == 0
+    assert due(q, "b") is None
+    q.settle_clock(1001)
+    assert due(q, "b")[0] == 1
+
+
+def test_queue_is_named_when_something_of_it_is_due(q):
+    q.create(vt=1000)
+    q.push("x")
+    due(q)
+    q.pop()
+    fresh, next_ms, *names = due(q)
+    assert (fresh, names) == (0, [])
+    assert 0 < next_ms <= 1000
+    q.settle_clock(1000)
+    assert due(q)[2:] == [b"orders"]
+    assert due(q)[2:] == []
+    q.sweep()
+    assert q.counts() == (1, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda q: q.push("x", delay=700),
+        lambda q: q.push("x", ttl=700),
+        lambda q: q.push("x", dedup="k", dedup_window=700),
+        lambda q: (q.push("x"), q.do("pause", "n2", "OUT", 700)),
+    ],
+    ids=["delay", "ttl", "dedup window", "pause"],
+)
+def test_every_deadline_is_noted(q, make):
+    q.create()
+    make(q)
+    assert 0 < due(q)[1] <= 700
+
+
+def test_sweep_after_a_new_library_finds_what_is_due(q):
+    q.create(vt=1000)
+    q.push("x")
+    q.pop()
+    source = q.link.ok("FUNCTION", "LIST", "WITHCODE")[0][7]
+    q.link.ok("FUNCTION", "LOAD", "REPLACE", source)
+    q.link.offset_ms = 0
+    assert due(q)[1] == -1
+    assert q.do("sweep", "1", 1000) == 0
+    assert 0 < due(q)[1] <= 1000
+
+
+def test_sweep_is_bounded_and_says_when_there_is_more(q):
+    q.create(vt=1000, attempts=1)
+    for _ in range(5):
+        q.fill(100)
+        q.ids(100)
+        q.settle_clock(1)
+    q.settle_clock(1000)
+    assert q.do("sweep", "", 200) == 1
+    q.sweep()
+    assert q.counts() == (0, 0, 0, 500)
+    assert q.other("none").do("sweep", "1", 10) == 0
+
+
+def test_arm_tells_what_is_ready_and_when_to_look_again(q):
+    assert arm(q) == [0, -1]
+    q.push("x")
+    assert arm(q) == [1, -1]
+    q.pop()
+    ready, next_ms = arm(q)
+    assert (ready, 0 < next_ms <= 30000) == (0, True)
+    q.do("pause", "n2", "OUT", "")
+    q.push("y")
+    assert arm(q)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "happening",
+    [
+        lambda q: q.push("x"),
+        lambda q: q.do("push_many", AUTO, "x"),
+        lambda q: q.push("x", priority=1),
+        lambda q: q.push("x", delay=50),
+        lambda q: q.nack(2),
+        lambda q: q.do("redrive", "n2", "", "ALL", "", ""),
+        lambda q: (q.settle_clock(60000), q.do("sweep", "", 100)),
+        lambda q: q.do("delete", "n2"),
+    ],
+    ids=["push", "merged push", "record", "short delay", "nack", "redrive", "lease over", "delete"],
+)
+def test_waiting_daemon_is_woken_by(q, woken, happening):
+    q.create(vt=30000, attempts=3)
+    q.push("dead")
+    q.nack(q.pop()["receipt"], kind="FATAL")
+    q.push("in flight")
+    q.pop()
+    woken.watch("me")
+    assert arm(q)[0] == 0
+    happening(q)
+    assert woken("me")
+
+
+def test_lifted_pause_wakes_and_a_held_one_does_not(q, woken):
+    q.push("x")
+    q.do("pause", "n2", "OUT", "")
+    woken.watch("me")
+    arm(q)
+    q.push("y")
+    assert not woken("me")
+    q.do("pause", "n2", "NONE", "")
+    assert woken("me")
+
+
+def test_as_many_daemons_are_woken_as_messages_first_come_first_served(q, woken):
+    q.create()
+    for name in ("a", "b"):
+        woken.watch(name)
+        arm(q, name)
+    q.push("x")
+    assert woken("a")
+    assert not woken("b")
+    q.do("pass_on")
+    assert woken("b")
+
+
+def test_disarmed_or_forgotten_daemon_is_not_woken(q, woken):
+    q.create()
+    woken.watch("me")
+    arm(q)
+    q.do("disarm", "me")
+    q.push("x")
+    assert not woken("me")
+
+
+def test_blocked_clients_are_what_daemons_report(q):
+    q.create()
+    arm(q, "a", 5)
+    arm(q, "b")
+    assert q.info()["blocked_clients"] == 6
+    q.do("disarm", "a")
+    assert q.info()["blocked_clients"] == 1
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_fence_is_a_write_that_changes_nothing(q, there):
+    if there:
+        q.push("x")
+    before = q.stored()
+    offset = q.link.ok("INFO", "stats")
+    dirty = q.link.ok("INFO", "persistence")
+    assert q.do("fence") == b"OK"
+    assert q.stored() == before
+    assert changes(q.link.ok("INFO", "persistence")) > changes(dirty)
+    assert offset
+
+
+def changes(info):
+    return int(info.split(b"rdb_changes_since_last_save:")[1].split()[0])
+
+
+def test_echo_answers_as_told(q):
+    def echo(*args):
+        return q.link.call("FCALL", "valq1_echo", 0, *args)
+
+    assert str(echo("error", "ERR no")) == "ERR no"
+    assert echo("status", "OK") == b"OK"
+    assert echo("bulk", "a\r\n\0") == b"a\r\n\0"
+    assert echo("integer", "7") == 7
+    assert echo("array", "a", "", "b") == [b"a", b"", b"b"]

@@ -1,0 +1,139 @@
+"""Dead letters: retention, redrive, and dead letter queues of another name."""
+
+import pytest
+
+from tests.lua.conftest import AUTO, Link, flat
+
+
+def kill(q, count, body="x"):
+    for i in range(count):
+        q.push(f"{body}{i}")
+    return [q.nack(message["receipt"], kind="FATAL", reason="boom") for message in q.pop(count)]
+
+
+def test_dead_are_kept_for_the_retention_from_when_they_died(q):
+    q.create(attempts=1, retention=60000, vt=1000)
+    q.push("early")
+    q.push("late")
+    q.ids(1)
+    q.settle_clock(1000)
+    q.sweep()
+    q.settle_clock(30000)
+    q.ids(1)
+    q.settle_clock(1000)
+    assert q.counts() == (0, 0, 0, 2)
+    q.settle_clock(28900)
+    assert q.counts() == (0, 0, 0, 2)
+    q.settle_clock(200)
+    assert q.counts() == (0, 0, 0, 1)
+    assert q.show(2)["body"] == b"late"
+
+
+def test_retention_zero_is_for_ever(q):
+    q.create(retention=0)
+    kill(q, 1)
+    q.settle_clock(10**12)
+    assert q.counts() == (0, 0, 0, 1)
+    q.settle_clock(-(10**12))
+
+
+def test_two_that_die_together_are_both_there(q):
+    q.create(vt=1000, attempts=1)
+    q.fill(300)
+    q.ids(300)
+    q.settle_clock(1000)
+    assert q.counts() == (0, 0, 0, 300)
+
+
+def test_redrive_moves_all_oldest_first_with_attempts_at_zero(q):
+    q.create(attempts=1)
+    kill(q, 5)
+    assert q.do("redrive", "n2", "", "ALL", "", "2") == 2
+    assert [(m["id"], m["attempts"], m["receipt"]) for m in q.pop(5)] == [(b"1", 1, b"1-2"), (b"2", 1, b"2-2")]
+    assert q.show(1)["last_error"] == b"boom"
+    assert q.do("redrive", "n2", "", "ID", "", "", "4", "9", "4-1", "1") == 1
+    assert q.counts() == (1, 2, 0, 2)
+
+
+def test_redrive_is_stepped_and_moves_what_was_there(q):
+    q.create(attempts=1, vt=1000)
+    q.fill(2500)
+    q.ids(2500)
+    q.settle_clock(1000)
+    q.sweep()
+    total, calls = q.steps("redrive", "ALL", "", "2100")
+    assert (total, calls >= 3) == (2100, True)
+    assert q.counts() == (2100, 0, 0, 400)
+
+
+def test_redrive_to_another_queue_keeps_headers_and_history(q):
+    q.create(attempts=1)
+    q.push("x", headers={"a": "b"}, priority=3)
+    q.nack(q.pop()["receipt"], reason="boom")
+    other = q.other("other")
+    call = ("redrive", "n2", "", "ALL", "other", "")
+    assert str(q.fcall(*call, keys=[q.key, other.key])) == "NOQUEUE no such queue 'other'"
+    other.create()
+    assert q.do(*call, keys=[q.key, other.key]) == 1
+    shown = other.show(1)
+    assert (shown["headers"], shown["priority"], shown["last_error"]) == ([b"a", b"b"], 3, b"boom")
+    assert q.counts() == (0, 0, 0, 0)
+
+
+def test_dead_go_to_the_dead_letter_queue_with_where_from_and_why(q):
+    q.create(dead_letter_queue="graves")
+    q.push("x", headers={"h": "v"})
+    q.nack(q.pop()["receipt"], kind="FATAL", reason="boom")
+    grave = q.other("graves").pop()
+    headers = dict(zip(grave["headers"][::2], grave["headers"][1::2], strict=True))
+    assert headers == {b"h": b"v", b"valq-queue": b"orders", b"valq-id": b"1", b"valq-attempts": b"1",
+                       b"valq-reason": b"boom"}  # fmt: skip
+    assert q.counts() == (0, 0, 0, 0)
+    assert q.info()["dead_total"] == 1
+
+
+@pytest.mark.parametrize("blocked", ["paused", "full"])
+def test_dead_are_never_refused_by_their_queue(q, blocked):
+    graves = q.other("graves").create(max_length=1)
+    graves.push("full")
+    if blocked == "paused":
+        graves.do("pause", "n2", "ALL", "")
+    q.create(dead_letter_queue="graves")
+    kill(q, 2)
+    assert graves.counts() == (3, 0, 0, 0)
+
+
+def test_cycles_are_refused(q):
+    assert str(q.fcall("create", "n2", "", "dead_letter_queue", "orders")).startswith("ERR ")
+    q.other("b").create(dead_letter_queue="c")
+    q.other("c").create(dead_letter_queue="orders")
+    q.create()
+    assert str(q.update(dead_letter_queue="b")).startswith("ERR ")
+    assert q.info()["dead_letter_queue"] is None
+
+
+@pytest.mark.parametrize("pattern", ["~valq:{orders}:*", "~valq:{orders}:* %R~valq:{graves}:*"])
+def test_without_rights_on_the_dead_letter_queue_the_sweeper_moves_them(q, functions_server, pattern):
+    q.create(dead_letter_queue="graves")
+    q.other("graves").create()
+    q.fill(2)
+    q.link.ok("ACL", "SETUSER", "limited", "reset", "on", "nopass", "+@all", *pattern.split())
+    user = Link(functions_server.port)
+    user.ok("AUTH", "limited", "x")
+    receipts = [flat(m)["receipt"] for m in user.ok("FCALL", "valq1_pop", 1, q.key, "n2", AUTO, 2, "", "")]
+    assert user.ok("FCALL", "valq1_nack", 1, q.key, "n2", "FATAL", "", "boom", *receipts) == 2
+    user.close()
+    assert q.counts() == (0, 0, 0, 2)
+    assert q.do("due", "me", 1000, 10, keys=[])[2:] == [b"orders"]
+    q.sweep()
+    assert q.counts() == (0, 0, 0, 0)
+    assert [m["body"] for m in q.other("graves").pop(5)] == [b"x", b"x"]
+    assert b"valq:{orders}:forward" not in q.stored()
+
+
+def test_dead_of_before_the_dead_letter_queue_stay(q):
+    q.create()
+    kill(q, 1)
+    q.update(dead_letter_queue="graves")
+    q.sweep()
+    assert q.counts() == (0, 0, 0, 1)

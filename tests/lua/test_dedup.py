@@ -1,0 +1,70 @@
+"""DEDUP: while a key is held, a push adds nothing."""
+
+import pytest
+
+
+def held(q):
+    return q.push("again", dedup="k", dedup_until_done=1) == b"1"
+
+
+def test_window_answers_the_first_id_until_it_is_over(q):
+    assert q.push("a", dedup="k", dedup_window=1000) == b"1"
+    assert q.push("b", dedup="k", dedup_window=9000) == b"1"
+    q.ack(q.pop()["receipt"])
+    q.settle_clock(900)
+    assert q.push("c", dedup="k", dedup_window=1000) == b"1"
+    q.settle_clock(100)
+    assert q.push("d", dedup="k", dedup_window=1000) == b"2"
+    assert q.info()["deduplicated_total"] == 2
+
+
+def test_until_done_is_held_while_it_waits_and_is_worked_on(q):
+    q.create(attempts=5, vt=1000)
+    q.push("a", dedup="k", dedup_until_done=1)
+    assert held(q)
+    q.pop()
+    assert held(q)
+    q.settle_clock(1000)
+    assert held(q)
+    q.nack(q.pop()["receipt"], delay=5000)
+    assert held(q)
+
+
+@pytest.mark.parametrize(
+    "way_out", ["acked", "acked by id", "noack", "dead", "expired", "cancelled", "deleted", "purged", "queue deleted"]
+)
+def test_until_done_is_free_on_every_way_out(q, way_out):
+    q.create(attempts=1)
+    q.push("a", dedup="k", dedup_until_done=1, **({"ttl": 500} if way_out == "expired" else {}))
+    if way_out == "acked":
+        q.ack(q.pop()["receipt"])
+    elif way_out == "acked by id":
+        q.ack(1)
+    elif way_out == "noack":
+        q.pop(flags="N")
+    elif way_out == "dead":
+        q.nack(q.pop()["receipt"])
+    elif way_out == "expired":
+        q.settle_clock(500)
+    elif way_out == "cancelled":
+        q.do("cancel", "n2", 1)
+    elif way_out == "deleted":
+        q.do("del", "n2", 1)
+    elif way_out == "purged":
+        q.do("purge", "n2", "", "ready")
+    else:
+        q.do("delete", "n2")
+    assert q.push("b", dedup="k", dedup_until_done=1) == (b"1" if way_out == "queue deleted" else b"2")
+
+
+def test_another_messages_key_is_not_freed(q):
+    q.push("a", dedup="k", dedup_window=1000)
+    q.settle_clock(1000)
+    q.push("b", dedup="k", dedup_until_done=1)
+    q.ack(1)
+    assert q.push("c", dedup="k", dedup_until_done=1) == b"2"
+
+
+def test_of_several_bodies_with_one_key_the_first_counts(q):
+    assert q.push("a", "b", dedup="k", dedup_window=1000) == [b"1", b"1"]
+    assert q.counts() == (1, 0, 0, 0)

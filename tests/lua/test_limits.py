@@ -1,0 +1,103 @@
+"""MAXLEN, MAXBYTES, OVERFLOW."""
+
+import pytest
+
+from tests.lua.conftest import AUTO
+
+
+def test_length_counts_ready_delayed_and_in_flight(q):
+    q.create(max_length=3, attempts=1)
+    q.push("a")
+    q.push("b", delay=9999)
+    q.push("c")
+    q.ids(1)
+    assert str(q.push("d")) == "FULL queue 'orders' is full: max_length is 3"
+    q.nack(1)
+    assert q.push("d") == b"4"
+
+
+def test_merged_pushes_are_refused_one_by_one(q):
+    q.create(max_length=2)
+    reply = q.do("push_many", AUTO, "a", "b", "c")
+    assert reply[:2] == [1, 2]
+    assert reply[2].startswith(b"FULL ")
+    assert q.push("x") != b"3"
+    q.ack(1)
+    assert q.push("x") == b"3"
+
+
+def test_drophead_makes_room_with_what_pop_would_give_next(q):
+    q.create(max_length=3, overflow="DROPHEAD")
+    for body in "abcde":
+        q.push(body)
+    assert [m["body"] for m in q.pop(9)] == [b"c", b"d", b"e"]
+    assert str(q.push("f")).startswith("FULL ")
+    assert q.info()["dropped_total"] == 2
+    assert q.counts() == (0, 3, 0, 0)
+
+
+def test_drophead_that_cannot_be_enough_drops_nothing(q):
+    q.create(max_length=3, overflow="DROPHEAD")
+    q.push("a")
+    q.push("b")
+    q.ids(1)
+    assert str(q.push("c", "d", "e", "f")).startswith("FULL ")
+    assert str(q.push("c", "d", "e")).startswith("FULL ")
+    assert q.counts() == (1, 1, 0, 0)
+
+
+def test_drophead_stays_quick_over_many_drops(q):
+    q.create(max_length=10, overflow="DROPHEAD")
+    for _ in range(10):
+        q.do("push_many", AUTO, *["x"] * 200)
+    assert q.ids() == list(range(1991, 2001))
+    assert len([key for key in q.stored() if b"log" in key]) <= 2
+
+
+@pytest.mark.parametrize("overflow", ["REFUSE", "DROPHEAD"])
+def test_bytes_are_those_of_all_bodies_but_the_dead(q, overflow):
+    q.create(max_bytes=1000, overflow=overflow, attempts=1)
+    for _ in range(3):
+        q.push("x" * 300)
+    assert str(q.push("x" * 1001)).startswith("FULL ")
+    if overflow == "DROPHEAD":
+        assert q.push("x" * 400) == b"4"
+        assert q.counts() == (2, 0, 0, 0) or q.counts() == (3, 0, 0, 0)
+        return
+    assert str(q.push("x" * 101)) == "FULL queue 'orders' is full: max_bytes is 1000"
+    q.nack(q.pop()["receipt"])
+    assert q.push("x" * 400) == b"4"
+    q.ack(2)
+    assert q.push("x" * 300) == b"5"
+    assert str(q.push("x")).startswith("FULL ")
+
+
+def test_drophead_by_bytes_drops_no_more_than_it_needs(q):
+    q.create(max_bytes=1000, overflow="DROPHEAD")
+    for size in (100, 200, 300, 400):
+        q.push("x" * size)
+    q.push("y" * 250)
+    assert q.ids() == [3, 4, 5]
+
+
+def test_drophead_by_bytes_drops_nothing_when_it_is_not_enough(q):
+    q.create(max_bytes=1000, overflow="DROPHEAD")
+    q.push("x" * 600)
+    q.push("x" * 300)
+    q.ids(1)
+    assert str(q.push("x" * 500)).startswith("FULL ")
+    assert q.counts() == (1, 1, 0, 0)
+
+
+@pytest.mark.parametrize("count", [10, 2500])
+def test_bytes_that_were_there_before_the_limit_count(q, count):
+    q.create()
+    q.fill(count, b"x" * 10)
+    q.ids(5)
+    q.update(max_bytes=count * 10 + 100)
+    q.sweep()
+    assert str(q.push("x" * 101)).startswith("FULL ")
+    assert str(q.push("x" * 100)) == f"b'{count + 1}'"
+    q.ack("1-1")
+    assert str(q.push("x" * 10)) == f"b'{count + 2}'"
+    assert q.ids(9) == list(range(6, 15)) if count > 10 else [6, 7, 8, 9, 10, 11, 12]

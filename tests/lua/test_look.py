@@ -1,0 +1,125 @@
+"""peek, show, scan: look, and move nothing."""
+
+import pytest
+
+from tests.lua.conftest import flat
+
+
+def peek(q, state="ready", count=10, offset=0, reverse=""):
+    return [int(flat(m)["id"]) for m in q.do("peek", "n2", state, count, offset, reverse)]
+
+
+def mixed(q):
+    q.push("urgent", priority=5)
+    q.fill(300)
+    for _ in range(3):
+        q.push("record", headers={"a": "b"})
+        q.fill(2)
+    q.push("urgent", priority=9)
+
+
+def test_peek_is_the_order_of_pop_from_any_offset(q):
+    mixed(q)
+    order = peek(q, count=1000)
+    for offset in (0, 1, 2, 3, 127, 128, 129, 130, 257, 301, 310, 311, 400):
+        assert peek(q, offset=offset) == order[offset : offset + 10]
+    assert peek(q, count=20, reverse="1") == order[::-1][:20]
+    assert peek(q, count=1000, reverse="1") == order[::-1]
+    q.ack(2, 3, 200)
+    taken = q.ids(150)
+    rest = [i for i in order if i not in (2, 3, 200) and i not in taken]
+    assert peek(q, count=1000) == rest
+    assert peek(q, offset=100, count=50) == rest[100:150]
+    assert q.ids(1000) == rest
+
+
+def test_peek_of_other_states_by_time(q):
+    q.create(attempts=1)
+    for delay in (3000, 1000, 2000):
+        q.push("x", delay=delay)
+    q.fill(3)
+    q.ids(1, vt=9000)
+    q.ids(2, vt=5000)
+    assert peek(q, "delayed") == [2, 3, 1]
+    assert peek(q, "delayed", count=1, offset=1) == [3]
+    assert peek(q, "inflight", count=2) == [5, 6]
+    assert peek(q, "inflight", reverse="1")[0] == 4
+    q.nack(5)
+    assert peek(q, "dlq") == [5]
+    assert q.counts() == (0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("resp", ["e2", "e3"])
+def test_show_tells_all_that_is_known(q, resp):
+    q.push("x", priority=2, ttl=5000, vt=1500, max_attempts=3, dedup="k", dedup_window=900, headers={"a": "b"}, delay=7)
+    shown = q.show(1)
+    assert (shown["state"], shown["priority"], shown["dedup"], shown["max_attempts"]) == (b"delayed", 2, b"k", 3)
+    assert shown["visibility_timeout"] == b"1.5"
+    assert shown["due"] == shown["enqueued_at"] + 7
+    assert shown["expires_at"] == shown["enqueued_at"] + 5000
+    assert shown["deadline"] is None
+    assert q.do("show", resp, 1).startswith(b"%" if resp == "e3" else b"*")
+
+
+def test_show_errors(q):
+    q.push("x")
+    q.nack(q.pop()["receipt"])
+    assert str(q.fcall("show", "n2", "2")) == "NOMSG no message 2 in queue 'orders'"
+    assert str(q.fcall("show", "n2", "1-1")) == "STALE receipt 1-1 is over"
+    assert flat(q.do("show", "n2", "1"))["deliveries"] == 1
+
+
+def scan(q, state="", header=(), match="", count=10, between=None):
+    cursor, found = "0", []
+    field, value, has = (*header, "1") if header else ("", "", "")
+    while True:
+        cursor, messages = q.do("scan", "n2", cursor, state, field, value, match, count, has)
+        assert len(messages) <= max(count * 20, 600)
+        found += [int(flat(m)["id"]) for m in messages]
+        if cursor == b"0":
+            return found
+        if between:
+            between()
+
+
+@pytest.mark.parametrize("records", [20, 1500])
+def test_scan_finds_every_message_in_every_state(q, records):
+    q.create(attempts=1)
+    q.fill(500)
+    for _ in range(records // 500 or 1):
+        q.push(*["record"] * min(records, 500), headers={"kind": "r"})
+    q.push("later", delay=9999)
+    q.ids(40)
+    q.nack(7, 8)
+    everything = set(range(1, q.info()["id_sequence"] + 1))
+    assert set(scan(q)) == everything
+    assert set(scan(q, "inflight")) == set(range(1, 41)) - {7, 8}
+    assert set(scan(q, "dlq")) == {7, 8}
+    assert set(scan(q, header=("kind", "r"), count=100)) == set(range(501, 501 + records))
+    assert scan(q, match="l?te[r]") == [501 + records]
+
+
+def test_scan_misses_none_that_stays_while_others_move(q):
+    q.create(vt=1000)
+    q.fill(600)
+    seen = scan(q, count=20, between=lambda: [q.nack(m["receipt"]) for m in q.pop(5)])
+    assert set(seen) == set(range(1, 601))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "body", "found"),
+    [
+        ("*", "", True), ("", "x", True), ("a*c", "abc", True), ("a*c", "abcd", False), ("a?c", "ac", False),
+        ("[a-c]x", "bx", True), ("[^a-c]x", "bx", False), ("[^a-c]x", "dx", True), ("\\*", "*", True),
+        ("\\*", "x", False), ("a*b*c", "aXbYbZc", True), ("*%d+*", "a%d+b", True), ("*\0*", "a\0b", True),
+        ("*\0*", "ab", False), ("[]", "x", False), ("a[", "a[", False), ("*aa", "aaa", True), ("aa*aa", "aaa", False),
+    ],
+)  # fmt: skip
+def test_patterns_are_valkeys(q, pattern, body, found):
+    q.push(body)
+    assert scan(q, match=pattern) == ([1] if found else [])
+
+
+def test_a_pattern_of_many_stars_does_not_hold_the_server(q):
+    q.push("a" * 20000)
+    assert scan(q, match="*a" * 30 + "*b") == []

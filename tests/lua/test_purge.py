@@ -1,0 +1,79 @@
+"""purge, del, and how long they hold the server."""
+
+import pytest
+
+from tests.lua.conftest import AUTO
+
+STATES = {"main": 7, "ready": 4, "inflight": 3, "delayed": 2, "dlq": 1, "all": 10}
+
+
+def stocked(q):
+    """4 ready, 3 in flight, 2 delayed, 1 dead; plain messages and records in each of the first two."""
+    q.create(attempts=1)
+    q.push("dead", priority=9)
+    q.nack(q.pop()["receipt"])
+    for _ in range(2):
+        q.push("record", priority=1)
+        q.push("later", delay=99999)
+    q.fill(5)
+    q.ids(3)
+    assert q.counts() == (4, 3, 2, 1)
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("mode", ["n2", "e2"])
+def test_purge_removes_the_state_it_names(q, state, mode):
+    stocked(q)
+    removed = q.do("purge", "n2", "", state) if mode == "n2" else q.steps("purge", state)[0]
+    assert removed == STATES[state]
+    gone = {"main": (0, 0, 2, 1), "ready": (0, 3, 2, 1), "inflight": (4, 0, 2, 1), "delayed": (4, 3, 0, 1),
+            "dlq": (4, 3, 2, 0), "all": (0, 0, 0, 0)}  # fmt: skip
+    assert q.counts() == gone[state]
+    assert q.push("new") == b"11"
+    assert q.ids()[-1] == 11
+
+
+def test_purge_in_steps_leaves_what_came_after_it_began(q):
+    q.fill(100_000)
+    first, token = q.do("purge", "e2", "", "ready")
+    assert token
+    q.fill(10)
+    total = first
+    while token:
+        removed, token = q.do("purge", "e2", token, "ready")
+        total += removed
+    assert total == 100_000
+    assert q.ids() == list(range(100_001, 100_011))
+
+
+def longest_call_ms(q):
+    stats = q.link.ok("SLOWLOG", "GET", 100)
+    return max((entry[2] / 1000 for entry in stats if entry[3][0] == b"FCALL"), default=0)
+
+
+@pytest.mark.parametrize("function", ["purge", "delete"])
+def test_200_000_messages_go_without_holding_the_server(q, function):
+    q.create()
+    q.fill(200_000)
+    q.ids(1000)
+    q.link.ok("CONFIG", "SET", "slowlog-log-slower-than", 1000)
+    q.link.ok("SLOWLOG", "RESET")
+    if function == "purge":
+        assert q.steps("purge", "all")[0] == 200_000
+    else:
+        q.do("delete", "n2")
+    q.link.ok("CONFIG", "SET", "slowlog-log-slower-than", 10000)
+    assert longest_call_ms(q) < 50
+    assert q.pop() is None
+
+
+def test_del_removes_from_any_state_and_stale_receipts_count_nothing(q):
+    stocked(q)
+    assert q.do("del", "n2", 1, 2, 3, "6-1", "7-2", 9, 10, 10, 99) == 6
+    assert q.counts() == (2, 1, 1, 0)
+    assert q.ids() == [7, 8]
+
+
+def test_purge_of_a_missing_queue(q):
+    assert str(q.fcall("purge", "n2", "", "all")) == "NOQUEUE no such queue 'orders'"
+    assert q.do("push_many", AUTO, "x") == 1

@@ -1,0 +1,77 @@
+"""Valkey's ACL decides: a user of one queue can do everything there, and nothing elsewhere."""
+
+import re
+
+import pytest
+
+from tests.lua.conftest import AUTO, Link, Queue
+from valqd.lua import bundle
+
+
+@pytest.fixture
+def worker(q, functions_server):
+    """A user with the smallest rule: the queue's keys, FCALL, and the commands that the library calls."""
+    used = sorted(set(re.findall(r"server\.p?call\((?:reverse and )?'([A-Z]+)'", bundle.library_source())))
+    assert set(used) >= {"HMGET", "ZADD", "RPUSH"}
+    commands = [f"+{name.lower()}" for name in [*used, "ZRANGE", "FCALL"]]
+    q.link.ok("ACL", "SETUSER", "worker", "reset", "on", "nopass", "~valq:{orders}:*", *commands)
+    connection = Link(functions_server.port)
+    connection.ok("AUTH", "worker", "x")
+    yield Queue(connection, "orders")
+    connection.close()
+
+
+def test_everything_can_be_done_in_the_users_queue(worker):
+    worker.create(vt=1000, max_bytes=10**6, backoff="FIXED:0:0:0").do("delete", "n2")
+    worker.fill(300)
+    worker.push("x", priority=1, ttl=9999, dedup="k", dedup_window=1000, headers={"a": "b"})
+    worker.push("y", delay=5)
+    worker.ids(10)
+    assert worker.extend("1-1", 5000)
+    assert worker.ack("1-1", 2, 250) == 3
+    assert worker.nack("3-1") == 1
+    assert worker.nack("4-1", kind="FATAL") == 1
+    assert worker.do("redrive", "n2", "", "ALL", "", "") == 1
+    assert worker.do("cancel", "n2", 5) == 1
+    assert worker.do("del", "n2", 6) == 1
+    for state in ("ready", "inflight", "delayed", "dlq"):
+        worker.do("peek", "n2", state, 5, 0, "")
+        worker.do("peek", "n2", state, 5, 0, "1")
+    assert worker.show(7)
+    assert worker.do("scan", "n2", "0", "", "", "", "", 1000, "")
+    assert worker.update(max_length=1000) == b"OK"
+    assert worker.do("pause", "n2", "ALL", 5) == b"OK"
+    assert worker.info()
+    assert worker.do("purge", "n2", "", "all") > 200
+    assert worker.do("fence") == b"OK"
+    assert worker.do("delete", "n2") == b"OK"
+
+
+@pytest.mark.parametrize(
+    ("function", "args"),
+    [
+        ("create", ("n2", "")), ("push_many", (AUTO, "x")), ("pop", ("n2", AUTO, "", "", "")), ("ack", ("n2", "1")),
+        ("info", ("n2",)), ("delete", ("n2",)), ("purge", ("n2", "", "all")),
+    ],
+)  # fmt: skip
+def test_other_queues_are_refused(worker, function, args):
+    reply = worker.other("secret").fcall(function, *args)
+    assert str(reply).startswith("NOPERM ")
+
+
+def test_list_leaves_out_what_the_user_may_not_read(q, worker):
+    q.create()
+    q.other("secret").create()
+    assert worker.do("list_all", "n2", "", keys=[]) == [b"orders"]
+    assert q.do("list_all", "n2", "", keys=[]) == [b"orders", b"secret"]
+
+
+def test_refusal_inside_a_function_is_in_valkeys_own_words(q, functions_server):
+    q.create()
+    q.link.ok("ACL", "SETUSER", "reader", "reset", "on", "nopass", "~*", "+fcall", "+hmget", "+time")
+    connection = Link(functions_server.port)
+    connection.ok("AUTH", "reader", "x")
+    reply = str(connection.call("FCALL", "valq1_push_many", 1, q.key, AUTO, "x"))
+    connection.close()
+    assert reply.startswith("NOPERM ")
+    assert "script:" not in reply
