@@ -164,8 +164,7 @@ class Client(asyncio.Protocol):
 
     def release(self, queue: bytes, data: bytes) -> None:
         """Give popped messages back that could not be handed over."""
-        if self._lane is not None:
-            self._worker.release(self._lane, queue, data)
+        self._worker.release(cast("SharedLane", self.session.lane), queue, data)
 
     # ---- what the worker asks
 

@@ -1,0 +1,326 @@
+"""Nothing that was answered is lost, whichever side is killed under load."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.servers import Connection, Valkey, Valqd, as_map, free_port, request, until
+
+
+class Load:
+    """Producers and workers that live through broken connections, and remember what they were told."""
+
+    def __init__(self, port: int, pairs: int):
+        self._port = port
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self.pushed: set[bytes] = set()
+        self.acked: list[bytes] = []
+        self.errors: set[str] = set()
+        self._threads = [
+            threading.Thread(target=run, args=(number,)) for number in range(pairs) for run in (self._push, self._work)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _connect(self):
+        while not self._stop.is_set():
+            try:
+                return Connection(self._port)
+            except OSError:
+                time.sleep(0.01)
+        return None
+
+    def _forever(self, step):
+        connection = self._connect()
+        while not self._stop.is_set():
+            try:
+                reply = step(connection)
+            except OSError:
+                connection.close()
+                connection = self._connect()
+                continue
+            if isinstance(reply, Exception):
+                self.errors.add(str(reply).partition(" ")[0])
+                time.sleep(0.005)
+        if connection is not None:
+            connection.close()
+
+    def _push(self, number):
+        count = 0
+
+        def step(connection):
+            nonlocal count
+            count += 1
+            body = b"%d:%d" % (number, count)
+            reply = connection.call("VALQ.PUSH", "load", body)
+            if isinstance(reply, bytes):
+                with self._lock:
+                    self.pushed.add(body)
+            return reply
+
+        self._forever(step)
+
+    def _work(self, number):
+        def step(connection):
+            popped = connection.call("VALQ.POP", "load", "BLOCK", "100")
+            if popped is None or isinstance(popped, Exception):
+                return popped
+            message = as_map(popped)
+            acked = connection.call("VALQ.ACK", "load", message[b"receipt"])
+            if acked == 1:
+                with self._lock:
+                    self.acked.append(message[b"body"])
+            return acked
+
+        self._forever(step)
+
+
+def drain(connection) -> set[bytes]:
+    bodies = set()
+
+    def empty():
+        while popped := connection.call("VALQ.POP", "load", "COUNT", "1000"):
+            messages = [as_map(message) for message in popped]
+            bodies.update(message[b"body"] for message in messages)
+            connection.call("VALQ.ACK", "load", *(message[b"receipt"] for message in messages))
+        return as_map(connection.call("VALQ.INFO", "load"))[b"msgs"] == 0
+
+    until(empty, 20, "drained")
+    return bodies
+
+
+def check(load, connection):
+    left = drain(connection)
+    assert len(load.acked) == len(set(load.acked)), "acknowledged twice"
+    info = as_map(connection.call("VALQ.INFO", "load"))
+    assert info[b"pushed_total"] == info[b"acked_total"]
+    # What was pushed with an answer was acknowledged: by an answered ACK, by one whose answer was lost, or just now.
+    lost = load.pushed - set(load.acked) - left
+    assert len(lost) <= info[b"acked_total"] - len(load.acked) - len(left)
+    assert load.pushed
+
+
+def test_nothing_answered_is_lost_when_the_daemon_is_killed():
+    port = free_port()
+    with Valkey() as valkey:
+        daemon = Valqd(valkey.url, port=port)
+        with Connection(port) as connection:
+            connection.call("VALQ.CREATE", "load", "1", "1000")
+        load = Load(port, 6)
+        for _ in range(2):
+            time.sleep(0.7)
+            daemon.kill()
+            daemon = Valqd(valkey.url, port=port)
+        time.sleep(0.3)
+        load.stop()
+        with daemon, Connection(port) as connection:
+            check(load, connection)
+
+
+def test_nothing_answered_is_lost_when_valkey_is_killed():
+    with (
+        Valkey("--appendonly", "yes", "--appendfsync", "always") as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(daemon.port) as waiting,
+        Connection(daemon.port) as connection,
+    ):
+        connection.call("VALQ.CREATE", "load", "1", "1000")
+        waiting.send("VALQ.POP", "patient", "BLOCK", "0")
+        load = Load(daemon.port, 6)
+        for _ in range(2):
+            time.sleep(0.7)
+            valkey.kill()
+            until(lambda: str(connection.call("VALQ.PUSH", "load", "x")).startswith("NOBACKEND"), 2, "NOBACKEND")
+            valkey.start()
+        until(lambda: isinstance(connection.call("VALQ.PUSH", "load", "x"), bytes), 5, "service again")
+        load.stop()
+        assert load.errors <= {"NOBACKEND", "LOADING"}
+        connection.call("VALQ.PUSH", "patient", "at last")
+        assert as_map(waiting.read())[b"body"] == b"at last"
+        drain(connection)
+        assert as_map(connection.call("VALQ.INFO", "load"))[b"msgs"] == 0
+        assert len(load.acked) == len(set(load.acked))
+
+
+def test_an_embedded_valkey_keeps_its_data_when_both_are_killed(tmp_path):
+    daemon = Valqd(data_dir=tmp_path / "data")
+    with Connection(daemon.port) as connection:
+        connection.call("VALQ.PUSH", "kept", "safe")
+        server = int(connection.call("INFO", "server").partition(b"process_id:")[2].split()[0])
+    daemon.kill()
+    os.kill(server, signal.SIGKILL)
+    with Valqd(data_dir=tmp_path / "data") as again, Connection(again.port) as connection:
+        assert as_map(connection.call("VALQ.POP", "kept"))[b"body"] == b"safe"
+
+
+def test_an_embedded_valkey_that_dies_is_started_again():
+    with Valqd() as daemon, Connection(daemon.port) as connection:
+        connection.call("VALQ.PUSH", "kept", "safe")
+        server = int(connection.call("INFO", "server").partition(b"process_id:")[2].split()[0])
+        os.kill(server, signal.SIGKILL)
+
+        def served():
+            with Connection(daemon.port) as fresh:
+                popped = fresh.call("VALQ.POP", "kept")
+                return isinstance(popped, list) and as_map(popped)[b"body"] == b"safe"
+
+        until(served, 10, "served again")
+
+
+def test_flushed_functions_are_loaded_again_unseen(valkey, valqd, queue):
+    with Connection(valkey.port) as direct, Connection(valqd.port) as connection:
+        for _ in range(20):
+            direct.call("FUNCTION", "FLUSH")
+            connection.send_raw(b"".join(request("VALQ.PUSH", queue, body) for body in "abc"))
+            assert all(isinstance(connection.read(), bytes) for _ in range(3))
+            direct.call("FUNCTION", "FLUSH")
+            connection.send_raw(
+                request("SET", "k", "1")
+                + request("VALQ.PUSH", queue, "d")
+                + request("INCR", "k")
+                + request("VALQ.POP", queue)
+            )
+            assert connection.read() == b"OK"
+            assert isinstance(connection.read(), bytes)
+            assert connection.read() == 2
+            assert as_map(connection.read())[b"attempts"] == 1
+            direct.call("FUNCTION", "FLUSH")
+            assert connection.call("MULTI") == b"OK"
+            assert connection.call("VALQ.PUSH", queue, "e") == b"QUEUED"
+            assert isinstance(connection.call("EXEC")[0], bytes)
+        assert as_map(connection.call("VALQ.INFO", queue))[b"pushed_total"] == 100
+
+
+def test_a_client_that_leaves_before_its_reply_uses_up_no_attempt(queue):
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port) as connection:
+        connection.call("VALQ.PUSH", queue, "x")
+        os.kill(valkey.pid, signal.SIGSTOP)
+        try:
+            leaving = Connection(daemon.port)
+            leaving.send("VALQ.POP", queue)
+            time.sleep(0.1)
+            leaving.close()
+            time.sleep(0.1)
+        finally:
+            os.kill(valkey.pid, signal.SIGCONT)
+        until(lambda: as_map(connection.call("VALQ.INFO", queue))[b"delivered_total"] == 1, 5, "delivered")
+        popped = until(lambda: connection.call("VALQ.POP", queue), 1, "given back")
+        assert as_map(popped)[b"attempts"] == 1
+        assert as_map(popped)[b"receipt"] == b"1-2"
+
+
+def rss_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def test_a_stopped_backend_bounds_memory_and_loses_nothing():
+    clients, body = 60, os.urandom(1 << 20)
+    with Valkey() as valkey, Valqd(valkey.url) as daemon:
+        stop = threading.Event()
+        acknowledged = []
+
+        def push():
+            with Connection(daemon.port, timeout_s=30) as connection:
+                while not stop.is_set():
+                    if isinstance(connection.call("VALQ.PUSH", "big", body), bytes):
+                        acknowledged.append(1)
+
+        threads = [threading.Thread(target=push) for _ in range(clients)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)
+        os.kill(valkey.pid, signal.SIGSTOP)
+        peak = 0.0
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            peak = max(peak, rss_mb(daemon.pid))
+            time.sleep(0.02)
+        stop.set()
+        os.kill(valkey.pid, signal.SIGCONT)
+        for thread in threads:
+            thread.join()
+        assert peak < 512
+        with Connection(daemon.port) as connection:
+            assert as_map(connection.call("VALQ.INFO", "big"))[b"ready_msgs"] == len(acknowledged)
+
+
+def test_a_client_that_never_reads_bounds_memory():
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port) as connection:
+        connection.call("SET", "big", b"x" * 500_000)
+        before = rss_mb(daemon.pid)
+        with Connection(daemon.port, timeout_s=0.5) as deaf:
+            with pytest.raises(TimeoutError):
+                deaf.send_raw(request("GET", "big") * 1_000_000)
+            assert rss_mb(daemon.pid) - before < 100
+            assert connection.call("PING") == b"PONG"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_answers_what_waits_and_ends_with_status_0(workers):
+    with Valkey() as valkey, Valqd(valkey.url, workers=workers) as daemon:
+        waiting = [Connection(daemon.port) for _ in range(6)]
+        for connection in waiting:
+            connection.send("VALQ.POP", "nothing", "BLOCK", "0")
+        time.sleep(0.2)
+        daemon.signal(signal.SIGTERM)
+        assert [connection.read() for connection in waiting] == [None] * 6
+        for connection in waiting:
+            connection.close()
+        assert daemon.process.wait(5) == 0
+
+
+def test_a_worker_that_is_killed_is_started_again():
+    with Valkey() as valkey, Valqd(valkey.url, workers=2) as daemon:
+        before = children(daemon.pid)
+        assert len(before) == 2
+        os.kill(int(before[0]), signal.SIGKILL)
+
+        def replaced():
+            now = children(daemon.pid)
+            return len(now) == 2 and before[0] not in now
+
+        until(replaced, 5, "a new worker")
+        daemon.wait_ready()
+        for _ in range(8):
+            with Connection(daemon.port) as connection:
+                assert isinstance(connection.call("VALQ.PUSH", "q", "x"), bytes)
+
+
+def test_twenty_sidecars_deliver_once_and_sweep_once():
+    with Valkey() as valkey:
+        daemons = [Valqd(valkey.url, wait=False) for _ in range(20)]
+        try:
+            for daemon in daemons:
+                daemon.wait_ready(60)
+            connections = [Connection(daemon.port) for daemon in daemons]
+            connections[0].call("VALQ.CREATE", "q", "1", "2")
+            for number, connection in enumerate(connections):
+                connection.call("VALQ.PUSH", "q", str(number))
+            bodies = [as_map(connection.call("VALQ.POP", "q"))[b"body"] for connection in connections]
+            assert sorted(map(int, bodies)) == list(range(20))
+            with Connection(valkey.port) as direct:
+                until(lambda: as_map(connections[7].call("VALQ.INFO", "q"))[b"ready_msgs"] == 20, 3, "leases over")
+                direct.call("CONFIG", "RESETSTAT")
+                time.sleep(1)
+                calls = int(direct.call("INFO", "commandstats").partition(b"cmdstat_fcall:calls=")[2].split(b",")[0])
+                assert calls < 200  # each asks for the sweeper's lease; one sweeps
+            for connection in connections:
+                connection.close()
+        finally:
+            for daemon in daemons:
+                daemon.__exit__()
