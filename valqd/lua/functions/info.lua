@@ -16,6 +16,7 @@ local function call(keys, args)
       return nil
     end
   end
+  queue.save(q)
   local map = info.map(q)
   life.finish(q)
   return reply.finish(map, args[1])

@@ -64,9 +64,11 @@ local function call(keys, args)
         until_done = options.dedup_until_done == '1',
         headers = headers,
       }
+      queue.gather(q)
       for i = 1, adds do
         ids[i] = number.text(add.with_options(q, args[at + i - 1], o))
       end
+      queue.flush(q)
       for i = adds + 1, count do
         ids[i] = ids[1]
       end

@@ -18,6 +18,7 @@ local function call(keys, args)
     end
     life.settle(target, 200)
     if queue.paused(target, 'in') then
+      life.finish(target)
       return add.paused_error(target)
     end
   end

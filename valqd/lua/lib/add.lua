@@ -30,7 +30,7 @@ function add.make_room(q, count, bytes)
     end
   end
   if limits.max_bytes then
-    over_bytes = tonumber(server.call('HGET', q.key, 'bytes') or 0) + bytes - limits.max_bytes
+    over_bytes = queue.bytes(q) + bytes - limits.max_bytes
     if over_bytes > 0 and not full then
       full = "queue '" .. q.name .. "' is full: max_bytes is " .. number.text(limits.max_bytes)
     end
@@ -107,10 +107,14 @@ function add.plain(q, bodies, from, to)
     q.plain = q.plain + plain
   end
   log.append(q, values)
-  for _, i in ipairs(large or {}) do
-    local id = first + i - from
-    record.create(q, id, bodies[i], {})
-    record.enter(q, id, {t = q.now, n = 0, a = 0}, 'r')
+  if large then
+    queue.gather(q)
+    for _, i in ipairs(large) do
+      local id = first + i - from
+      record.create(q, id, bodies[i], {})
+      record.enter(q, id, {t = q.now, n = 0, a = 0}, 'r')
+    end
+    queue.flush(q)
   end
   q.woken = (q.woken or 0) + plain
 end

@@ -17,16 +17,31 @@ local PURGED = {
 
 -- Remove the first of an index with ids up to `last`; how many, and whether there may be more.
 local function purge_index(q, index, last, limit, offset)
-  local ids = server.call('ZRANGE', q.prefix .. index, offset, offset + limit - 1)
-  local removed = 0
-  for _, id in ipairs(ids) do
-    if tonumber(id) <= last and record.remove(q, tonumber(id)) then
-      removed = removed + 1
-    else
-      offset = offset + 1
+  local found = server.call('ZRANGE', q.prefix .. index, offset, offset + limit - 1)
+  local ids = {}
+  for _, id in ipairs(found) do
+    if tonumber(id) <= last then
+      ids[#ids + 1] = id
     end
   end
-  return removed, #ids == limit, offset
+  local metas = record.load_all(q, ids)
+  local records, fields, plain, buckets = {}, {}, {}, {}
+  for i, id in ipairs(ids) do
+    if metas[i] then
+      records[#records + 1] = id
+      fields[#fields + 1] = metas[i]
+    else -- in flight
+      plain[#plain + 1] = id
+      local bucket = log.bucket(id)
+      buckets[bucket] = (buckets[bucket] or 0) + 1
+    end
+  end
+  record.drop_all(q, records, fields)
+  queue.remove(q, 'ZREM', index, plain)
+  for bucket, count in pairs(buckets) do
+    log.forget(q, bucket, count)
+  end
+  return #ids, #found == limit, offset + #found - #ids
 end
 
 -- Remove ready plain messages with ids up to `last`, in at most `limit` buckets; whole ones are not read.

@@ -135,8 +135,8 @@ function life.delay(q, id, meta, until_ms)
 end
 
 -- The delivery of a record in flight has ended without an ack: back to ready, delayed, or dead.
--- delay_ms nil: by the queue's backoff.
-function life.give_back(q, id, meta, delay_ms, why)
+-- delay_ms nil: by the queue's backoff.  has_left: it is not in inflight any more.
+function life.give_back(q, id, meta, delay_ms, why, has_left)
   if meta.c then
     record.drop(q, id, meta)
     return
@@ -145,7 +145,9 @@ function life.give_back(q, id, meta, delay_ms, why)
     life.expire(q, id, meta)
     return
   end
-  record.leave(q, id, meta)
+  if not has_left then
+    record.leave(q, id, meta)
+  end
   if meta.a >= (meta.m or queue.rules(q)) then
     life.die(q, id, meta, why)
     return
@@ -180,6 +182,40 @@ local function first_score(q, index)
   return first[2] and tonumber(first[2]) or FOREVER
 end
 
+-- Deliveries whose lease is over: their messages go back.
+function life.end_leases(q, ids)
+  if not ids[1] then
+    return
+  end
+  local metas = record.load_all(q, ids)
+  queue.gather(q)
+  record.of_all_inflight(q, ids, metas)
+  queue.flush(q) -- who dies has to have a body
+  queue.remove(q, 'ZREM', 'inflight', ids)
+  queue.gather(q)
+  for i, text in ipairs(ids) do
+    local meta = metas[i]
+    meta.f = q.now
+    meta.e = 'lease expired'
+    life.give_back(q, tonumber(text), meta, nil, 'lease expired', true)
+  end
+  queue.flush(q)
+end
+
+-- Delays that are over: their messages are ready.
+function life.end_delays(q, ids)
+  if not ids[1] then
+    return
+  end
+  local metas = record.load_all(q, ids)
+  queue.remove(q, 'ZREM', 'delayed', ids)
+  queue.gather(q)
+  for i, text in ipairs(ids) do
+    record.enter(q, tonumber(text), metas[i], 'r')
+  end
+  queue.flush(q)
+end
+
 -- Do what is due, about `limit` messages of each kind.  True (also as q.behind) if more may be due.
 function life.settle(q, limit)
   q.behind = false
@@ -187,46 +223,30 @@ function life.settle(q, limit)
     return false
   end
   local more = false
-  local function each(index, until_ms, act)
+  local function due(index, until_ms)
     local ids = due_ids(q, index, until_ms, limit)
     more = more or #ids >= limit
-    for _, id in ipairs(ids) do
-      act(tonumber(id), id)
-    end
+    return ids
   end
   local _, retention = queue.rules(q)
-  each('inflight', q.now, function(id)
-    local meta = record.load(q, id) or record.of_inflight(q, id)
-    if meta then
-      meta.f = q.now
-      meta.e = 'lease expired'
-      life.give_back(q, id, meta, nil, 'lease expired')
-    else
-      server.call('ZREM', q.prefix .. 'inflight', id)
-    end
-  end)
-  each('delayed', q.now, function(id)
-    local meta = record.load(q, id)
-    record.leave(q, id, meta)
-    record.enter(q, id, meta, 'r')
-  end)
-  each('expiry', q.now, function(id)
+  life.end_leases(q, due('inflight', q.now))
+  life.end_delays(q, due('delayed', q.now))
+  for _, id in ipairs(due('expiry', q.now)) do
     local meta = record.load(q, id)
     if meta.s == 'i' then
       server.call('ZREM', q.prefix .. 'expiry', id) -- it is looked at when its delivery ends
     else
       life.expire(q, id, meta)
     end
-  end)
-  if retention > 0 then
-    each('dlq', q.now - retention, function(id)
-      record.drop(q, id, record.load(q, id))
-    end)
   end
-  each('windows', q.now, function(_, key)
+  if retention > 0 then
+    local ids = due('dlq', q.now - retention)
+    record.drop_all(q, ids, record.load_all(q, ids))
+  end
+  for _, key in ipairs(due('windows', q.now)) do
     server.call('ZREM', q.prefix .. 'windows', key)
     server.call('HDEL', q.prefix .. 'dedup', key)
-  end)
+  end
   for _, way in ipairs({'pause_in', 'pause_out'}) do
     local until_ms = q.limits and q.limits[way]
     if until_ms and until_ms <= q.now then

@@ -49,35 +49,42 @@ local function take_plain(q, want, below, taken, leases, deadline)
   q.head = id
 end
 
--- Deliver a record: returns its fields and body, or nil if its TTL is over or its attempts are used up.
-local function take_record(q, id, vt, noack)
-  local meta = record.load(q, id)
+-- Deliver a record with these fields: whether it was delivered, or its TTL is over or its attempts are used up.
+local function take_record(q, id, meta, vt, noack)
   if meta.x and meta.x <= q.now then
     life.expire(q, id, meta)
-    return nil
+    return false
   end
   if meta.a >= (meta.m or queue.rules(q)) then -- the queue's number was lowered since
     record.leave(q, id, meta)
     life.die(q, id, meta, 'attempts used up')
-    return nil
+    return false
   end
-  local body = server.call('HGET', q.prefix .. 'body', id)
-  record.leave(q, id, meta)
   meta.a = meta.a + 1
   meta.n = meta.n + 1
   if meta.n > 1 then
-    q.redelivered = (q.redelivered or 0) + 1
+    queue.count(q, 'redelivered', 1)
   end
-  if noack then
-    meta.s = 'r'
-    record.drop(q, id, meta)
-  else
+  if not noack then
     meta.l = q.now + (vt or meta.v or q.vt)
     meta.g = q.now
-    record.enter(q, id, meta, 'i', meta.l)
     queue.note_due(q, meta.l)
   end
-  return meta, body
+  return true
+end
+
+-- Records that were delivered are in flight, or gone with NOACK.
+local function move_records(q, ids, metas, noack)
+  if noack then
+    record.drop_all(q, ids, metas)
+    return
+  end
+  queue.remove(q, 'ZREM', 'ready', ids)
+  queue.gather(q)
+  for i, id in ipairs(ids) do
+    record.enter(q, tonumber(id), metas[i], 'i', metas[i].l)
+  end
+  queue.flush(q)
 end
 
 -- Take up to `want` messages.  Returns arrays: ids (as text), bodies, and by the same index ages (plain messages) or metas
@@ -97,22 +104,33 @@ function pop.take(q, want, vt, noack)
     local records = server.call('ZRANGE', q.prefix .. 'ready', 0, batch - 1, 'WITHSCORES')
     local at = 1
     local all = #records < 2 * batch
+    local record_ids = {}
+    for i = 1, #records, 2 do
+      record_ids[#record_ids + 1] = records[i]
+    end
+    local metas = record.load_all(q, record_ids)
+    local moved_ids, moved_metas = {}, {}
     while #ids < want and (all or records[at]) do -- after the last of a full batch others may come before plain ones
       local score = records[at + 1] and tonumber(records[at + 1])
       if q.plain > 0 and (not score or q.head < score) then
         take_plain(q, want - #ids, score or FOREVER, taken, leases, deadline)
       elseif score then
-        local meta, body = take_record(q, tonumber(records[at]), vt, noack)
-        if meta then
+        local id, meta = records[at], metas[(at + 1) / 2]
+        if take_record(q, tonumber(id), meta, vt, noack) then
           local n = #ids + 1
-          ids[n] = records[at]
-          taken.bodies[n] = body
+          ids[n] = id
+          taken.bodies[n] = server.call('HGET', q.prefix .. 'body', id)
           taken.metas[n] = meta
+          moved_ids[#moved_ids + 1] = id
+          moved_metas[#moved_metas + 1] = meta
         end
         at = at + 2
       else
         break
       end
+    end
+    if moved_ids[1] then
+      move_records(q, moved_ids, moved_metas, noack)
     end
   until #ids == want or all
   if q.head ~= started then
@@ -142,7 +160,6 @@ end
 function pop.finish(q, count)
   if count > 0 then
     queue.save(q, 'head', number.text(q.head), 'plain', q.plain, 'delivered', number.text(q.delivered + count))
-    queue.count(q, 'redelivered', q.redelivered or 0)
     q.moved = false
   end
   life.finish(q)

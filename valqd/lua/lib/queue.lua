@@ -39,6 +39,7 @@ function queue.open(key)
   local q = {
     key = key,
     prefix = key:sub(1, -6),
+    counts = {},
     name = key:sub(7, -8),
     now = clock.now(),
     seq = tonumber(v[1]),
@@ -100,9 +101,58 @@ function queue.rules(q)
   return q.attempts, q.retention
 end
 
+-- Add to a counter; written with the cursors (queue.save), once for all messages of a call.
 function queue.count(q, field, by)
-  if by ~= 0 then
-    server.call('HINCRBY', q.key, field, by)
+  q.counts[field] = (q.counts[field] or 0) + by
+end
+
+-- Bytes of the bodies of all records but the dead.
+function queue.bytes(q)
+  return tonumber(server.call('HGET', q.key, 'bytes') or 0) + (q.counts.bytes or 0)
+end
+
+local PUT_VALUES = 2000
+
+local function write(list)
+  for from = 3, #list, PUT_VALUES do
+    server.call(list[1], list[2], unpack(list, from, math.min(#list, from + PUT_VALUES - 1)))
+  end
+end
+
+-- Write a pair (HSET, ZADD) to the key of that name, now, or while q.gathered is a table with others of the same key at
+-- queue.flush: nothing may read it in between.
+function queue.put(q, command, name, a, b)
+  local gathered = q.gathered
+  if not gathered then
+    server.call(command, q.prefix .. name, a, b)
+    return
+  end
+  local list = gathered[name]
+  if not list then
+    list = {command, q.prefix .. name}
+    gathered[name] = list
+  end
+  local n = #list
+  list[n + 1] = a
+  list[n + 2] = b
+end
+
+function queue.gather(q)
+  q.gathered = {}
+end
+
+function queue.flush(q)
+  local gathered = q.gathered
+  q.gathered = nil
+  for _, list in pairs(gathered) do
+    write(list)
+  end
+end
+
+-- Remove `members` from the key of that name (HDEL, ZREM).
+function queue.remove(q, command, name, members)
+  for from = 1, #members, PUT_VALUES do
+    server.call(command, q.prefix .. name, unpack(members, from, math.min(#members, from + PUT_VALUES - 1)))
   end
 end
 
@@ -119,8 +169,14 @@ function queue.note_due(q, ms)
   end
 end
 
--- Write back what a function changed in the cursors; `...` are further fields and values.
+-- Write back what a function changed in cursors and counters; `...` are further fields and values.
 function queue.save(q, ...)
+  for field, by in pairs(q.counts) do
+    if by ~= 0 then
+      server.call('HINCRBY', q.key, field, number.text(by))
+    end
+    q.counts[field] = nil
+  end
   if q.due_changed then
     q.due_changed = false
     server.call('HSET', q.key, 'due', number.text(q.due), ...)

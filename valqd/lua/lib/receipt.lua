@@ -76,6 +76,7 @@ local function ack_batch(q, args, from, to, results, base)
   end
   local removed, buckets, seen = {}, {}, {}
   local acked, m = 0, 0
+  local dropped, fields = {}, {}
   for i = 1, count do
     local id, n = ids[i], numbers[i]
     local done = 0
@@ -84,7 +85,8 @@ local function ack_batch(q, args, from, to, results, base)
     elseif metas and metas[i] then
       local meta = cmsgpack.unpack(metas[i])
       if not n or (scores[i] and meta.s == 'i' and tonumber(n) == meta.n) then
-        record.drop(q, tonumber(id), meta)
+        dropped[#dropped + 1] = id
+        fields[#fields + 1] = meta
         done = 1
       end
     elseif scores[i] then
@@ -107,6 +109,9 @@ local function ack_batch(q, args, from, to, results, base)
       acked = acked + 1
     end
     results[from - base + i] = done
+  end
+  if dropped[1] then
+    record.drop_all(q, dropped, fields)
   end
   if m > 0 then
     if scores[1] ~= true then

@@ -18,7 +18,7 @@ function record.load(q, id)
 end
 
 function record.save(q, id, meta)
-  server.call('HSET', q.prefix .. 'meta', id, cmsgpack.pack(meta))
+  queue.put(q, 'HSET', 'meta', number.text(id), cmsgpack.pack(meta))
 end
 
 -- Where a ready record stands: by priority, then by id.
@@ -35,7 +35,7 @@ function record.enter(q, id, meta, state, score)
   else
     score = number.text(score)
   end
-  server.call('ZADD', q.prefix .. INDEX[state], score, id)
+  queue.put(q, 'ZADD', INDEX[state], score, number.text(id))
   record.save(q, id, meta)
 end
 
@@ -45,36 +45,91 @@ end
 
 -- A new record.  Its body is counted towards max_bytes.
 function record.create(q, id, body, meta)
-  server.call('HSET', q.prefix .. 'body', id, body)
+  queue.put(q, 'HSET', 'body', number.text(id), body)
   queue.count(q, 'bytes', #body)
   if meta.x then
-    server.call('ZADD', q.prefix .. 'expiry', number.text(meta.x), id)
+    queue.put(q, 'ZADD', 'expiry', number.text(meta.x), number.text(id))
     queue.note_due(q, meta.x)
   end
 end
 
 -- A dedup key held UNTILDONE is free again when its message is done; one held for a window outlives its message.
 function record.free_dedup(q, id, meta)
-  if meta.k and meta.u and server.call('HGET', q.prefix .. 'dedup', meta.k) == number.text(id) then
+  if meta.k and meta.u and server.call('HGET', q.prefix .. 'dedup', meta.k) == number.text(tonumber(id)) then
     server.call('HDEL', q.prefix .. 'dedup', meta.k)
   end
 end
 
--- The record is gone for good.
+-- Records are gone for good: ids (as text) and, by the same index, their fields.
+function record.drop_all(q, ids, metas)
+  local by_index, expiring, forwarded = {}, {}, {}
+  for i, id in ipairs(ids) do
+    local meta = metas[i]
+    local index = INDEX[meta.s]
+    by_index[index] = by_index[index] or {}
+    table.insert(by_index[index], id)
+    if meta.s ~= 'q' then
+      queue.count(q, 'bytes', -server.call('HSTRLEN', q.prefix .. 'body', id))
+    end
+    if meta.x then
+      expiring[#expiring + 1] = id
+    end
+    if meta.w then
+      forwarded[#forwarded + 1] = id
+    end
+    record.free_dedup(q, id, meta)
+  end
+  for index, members in pairs(by_index) do
+    queue.remove(q, 'ZREM', index, members)
+  end
+  queue.remove(q, 'HDEL', 'body', ids)
+  queue.remove(q, 'HDEL', 'meta', ids)
+  queue.remove(q, 'ZREM', 'expiry', expiring)
+  queue.remove(q, 'ZREM', 'forward', forwarded)
+end
+
+-- One record is gone for good.
 function record.drop(q, id, meta)
-  record.leave(q, id, meta)
-  if meta.s ~= 'q' then
-    queue.count(q, 'bytes', -server.call('HSTRLEN', q.prefix .. 'body', id))
+  record.drop_all(q, {number.text(id)}, {meta})
+end
+
+-- The fields of records, by the index of their ids; false where an id has none.
+function record.load_all(q, ids)
+  local metas = {}
+  for from = 1, #ids, 1000 do
+    local to = math.min(#ids, from + 999)
+    local packed = server.call('HMGET', q.prefix .. 'meta', unpack(ids, from, to))
+    for i = 1, to - from + 1 do
+      metas[from + i - 1] = packed[i] and cmsgpack.unpack(packed[i])
+    end
   end
-  server.call('HDEL', q.prefix .. 'body', id)
-  server.call('HDEL', q.prefix .. 'meta', id)
-  if meta.x then
-    server.call('ZREM', q.prefix .. 'expiry', id)
+  return metas
+end
+
+-- Make records of plain messages in flight (and leave them there): metas[i] is set for every ids[i] that has none.
+function record.of_all_inflight(q, ids, metas)
+  local buckets = {}
+  for i, id in ipairs(ids) do
+    if not metas[i] then
+      local bucket = log.bucket(id)
+      buckets[bucket] = buckets[bucket] or {}
+      table.insert(buckets[bucket], i)
+    end
   end
-  if meta.w then
-    server.call('ZREM', q.prefix .. 'forward', id)
+  for bucket, members in pairs(buckets) do
+    local first, last = SLOTS, 0
+    for _, i in ipairs(members) do
+      local slot = ids[i] - bucket * SLOTS
+      first, last = math.min(first, slot), math.max(last, slot)
+    end
+    local found = server.call('LRANGE', log.key(q, bucket), first * 2 - 2, last * 2 - 1)
+    for _, i in ipairs(members) do
+      local at = (ids[i] - bucket * SLOTS - first) * 2
+      metas[i] = {t = log.enqueued_at(q, found[at + 1]), n = 1, a = 1, s = 'i'}
+      record.create(q, ids[i], found[at + 2], metas[i])
+    end
+    log.forget(q, bucket, #members)
   end
-  record.free_dedup(q, id, meta)
 end
 
 -- Make a record of a plain message that is in flight (and leave it there).  nil if there is no such message.
