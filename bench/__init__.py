@@ -1,0 +1,1 @@
+"""Measures valqd against Valkey called directly and against beanstalkd: ``python -m bench``."""
