@@ -27,6 +27,9 @@ _HEADER_LINES = ("Flags", "KEYS", "ARGV", "Returns", "Errors", "Complexity")
 _TEST_CLOCK = """
 server.register_function('valq1_test_clock', function(_, args)
   clock.offset_ms = tonumber(args[1])
+  if args[2] == 'STILL' then
+    clock.now = function() return clock.offset_ms end
+  end
   return {ok = 'OK'}
 end)
 """
@@ -99,13 +102,13 @@ def _without_comments(source: str) -> str:
 
 @cache
 def library_source(test_clock: bool = False) -> str:
-    """The text for FUNCTION LOAD.  ``test_clock`` adds a function that moves time, for tests only."""
+    """The text for FUNCTION LOAD.  ``test_clock`` adds a function that moves time, or stops it, for tests."""
     helpers = _sources("lib")
     parts = [f"#!lua name={LIBRARY_NAME}", f"-- revision: {REVISION}"]
     parts += [_without_comments(helpers[name]) for name in _in_order(helpers)]
     for name, source in function_sources().items():
         flags = header(name, source)["Flags"]
-        listed = "'allow-oom'" if flags == "allow-oom" else ""
+        listed = ", ".join(f"'{flag}'" for flag in flags.split() if flag != "deny-oom")
         parts.append(
             f"do\n{_without_comments(source)}\nserver.register_function{{function_name = '{FUNCTION_PREFIX}{name}', "
             f"callback = guard.wrap(call), flags = {{{listed}}}}}\nend"

@@ -1,5 +1,5 @@
 -- due: asks for the sweeper's lease, and for the queues that need a sweep now.
--- Flags: allow-oom
+-- Flags: no-writes
 -- KEYS: none
 -- ARGV: daemon, lease ms, most names
 -- Returns: nil when another daemon sweeps; else [1 if the lease is new, ms until the next or -1, name ...]

@@ -1,5 +1,5 @@
 -- echo: answers what the daemon itself would, in its place among other replies.
--- Flags: allow-oom
+-- Flags: no-writes
 -- KEYS: none
 -- ARGV: kind (error, status, bulk, integer, array), value ...
 -- Returns: the value

@@ -7,7 +7,7 @@
 -- Complexity: O(1)
 local function call(keys, args)
   if server.call('EXISTS', keys[1]) == 1 then
-    server.call('HINCRBY', keys[1], 'acked', 0)
+    server.call('HINCRBY', keys[1], 'bytes', 0)
   else -- what came before may have been the queue's deletion
     local key = keys[1]:sub(1, -6) .. 'fence'
     server.call('SET', key, '')

@@ -1,5 +1,5 @@
 -- list_all: the names of all queues that the caller may read, at once (inside a transaction).
--- Flags: allow-oom
+-- Flags: no-writes
 -- KEYS: none
 -- ARGV: mode, pattern ('' all)
 -- Returns: sorted array of names

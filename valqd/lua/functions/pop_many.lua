@@ -16,19 +16,20 @@ local function call(keys, args)
   life.settle(q, 1000)
   local results = {}
   local total = 0
-  local at, last = 2, #args
-  while at < last do
+  local kinds, reps = runs.read(args, 2)
+  local at, last = 1, #kinds
+  while at <= last do
     -- Runs that ask for the same kind of delivery are taken at once.
-    local first = runs.kind(args[at + 1])
+    local first = kinds[at]
     local to = at
     local want = 0
     repeat
-      want = want + args[to] * runs.kind(args[to + 1]).want
-      to = to + 2
-    until to > last or not runs.alike(first, runs.kind(args[to + 1]))
+      want = want + reps[to] * kinds[to].want
+      to = to + 1
+    until to > last or (kinds[to] ~= first and not runs.alike(first, kinds[to]))
     local taken = pop.take(q, want, first.vt, first.noack)
     total = total + #taken.ids
-    runs.deal(q, args, at, to, taken, results)
+    runs.deal(q, kinds, reps, at, to - 1, taken, results)
     at = to
   end
   pop.finish(q, total)

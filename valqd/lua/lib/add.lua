@@ -82,7 +82,7 @@ end
 -- Add ready messages without options; q.seq moves by as many.  The caller saves the cursors.
 function add.plain(q, bodies, from, to)
   local first = q.seq + 1
-  local age = number.text(q.now - q.created_at)
+  local age = q.now - q.created_at
   local values = {}
   local n = 0
   local large
@@ -151,7 +151,7 @@ end
 
 -- After adding: write the cursors, wake who waits.
 function add.finish(q)
-  queue.save(q, 'seq', number.text(q.seq), 'head', number.text(q.head), 'plain', q.plain)
+  queue.save(q, 'seq', q.seq, 'head', q.head, 'plain', q.plain)
   if q.woken and not queue.paused(q, 'out') then
     volatile.wake(q.name, q.woken)
   end

@@ -123,7 +123,7 @@ local function redrive_one(q, target, id, meta)
     record.drop(q, id, meta)
     return nil
   end
-  local full = add.make_room(q, 1, 0)
+  local full = add.make_room(q, 1, server.call('HSTRLEN', q.prefix .. 'body', id))
   if full then
     return full
   end

@@ -3,7 +3,7 @@
 
 local life = {}
 
-local MAX_TIES = 10000
+local MAX_TIES = 4000
 
 -- How long a message waits before it is ready again, by the queue's backoff; ms.  Jitter only ever shortens it.
 -- The jitter is taken from id and time: Valkey gives every call the same random numbers.
@@ -35,7 +35,7 @@ local function open_elsewhere(q)
   if not opened then
     return nil
   end
-  local written = server.pcall('HINCRBY', key, 'acked', 0)
+  local written = server.pcall('HINCRBY', key, 'bytes', 0)
   return type(written) == 'number' and target
 end
 

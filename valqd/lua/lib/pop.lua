@@ -9,6 +9,7 @@ local RECORD_BATCH = 256
 -- their deadline, to `leases` (arguments for ZADD; nil with NOACK).
 local function take_plain(q, want, below, taken, leases, deadline)
   local ids, bodies, ages = taken.ids, taken.bodies, taken.ages
+  local id_text = number.id
   local n = #ids
   local id = q.head
   local goal = math.min(n + want, n + q.plain)
@@ -30,7 +31,7 @@ local function take_plain(q, want, below, taken, leases, deadline)
       local age = found[i]
       if age ~= '' then
         n = n + 1
-        local text = number.id(id)
+        local text = id_text(id)
         ids[n] = text
         bodies[n] = found[i + 1]
         ages[n] = age
@@ -97,7 +98,7 @@ function pop.take(q, want, vt, noack)
   local ids = taken.ids
   local started = q.head
   local deadline_ms = q.now + (vt or q.vt)
-  local deadline = number.text(deadline_ms)
+  local deadline = number.arg(deadline_ms)
   local leases = not noack and {}
   repeat
     local batch = math.min(want - #ids, RECORD_BATCH)
@@ -159,7 +160,7 @@ end
 -- After taking `count` messages.
 function pop.finish(q, count)
   if count > 0 then
-    queue.save(q, 'head', number.text(q.head), 'plain', q.plain, 'delivered', number.text(q.delivered + count))
+    queue.save(q, 'head', q.head, 'plain', q.plain, 'delivered', q.delivered + count)
     q.moved = false
   end
   life.finish(q)

@@ -47,13 +47,19 @@ function queue.open(key)
     plain = tonumber(v[3]),
     due = tonumber(v[4]),
     vt = tonumber(v[5]),
-    delivered = tonumber(v[6]),
-    acked = tonumber(v[7]),
+    delivered = v[6], -- these two as text: few functions need them
+    acked = v[7],
     created_at = tonumber(v[9]),
+    -- What functions may add; named here, for a table that grows is made anew.
+    limits = v[8] ~= '' and cmsgpack.unpack(v[8]) or nil,
+    attempts = false,
+    retention = false,
+    due_changed = false,
+    moved = false,
+    woken = false,
+    behind = false,
+    gathered = false,
   }
-  if v[8] ~= '' then
-    q.limits = cmsgpack.unpack(v[8])
-  end
   return q
 end
 
@@ -143,7 +149,7 @@ end
 
 function queue.flush(q)
   local gathered = q.gathered
-  q.gathered = nil
+  q.gathered = false
   for _, list in pairs(gathered) do
     write(list)
   end
@@ -179,7 +185,7 @@ function queue.save(q, ...)
   end
   if q.due_changed then
     q.due_changed = false
-    server.call('HSET', q.key, 'due', number.text(q.due), ...)
+    server.call('HSET', q.key, 'due', number.arg(q.due), ...)
   elseif select('#', ...) > 0 then
     server.call('HSET', q.key, ...)
   end
@@ -187,7 +193,7 @@ end
 
 function queue.save_cursors(q)
   q.moved = false
-  queue.save(q, 'head', number.text(q.head), 'plain', q.plain)
+  queue.save(q, 'head', q.head, 'plain', q.plain)
 end
 
 -- Whether PAUSE holds pushes ('in') or pops ('out') back now.

@@ -45,13 +45,14 @@ local ACK_BATCH = 1000
 
 -- Acknowledge args[from] to args[to]; sets results[from - base] ... to 1 or 0; how many.
 local function ack_batch(q, args, from, to, results, base)
+  local byte, sub = string.byte, string.sub
   local ids, numbers = {}, {}
   local count = 0
   for i = from, to do
     local text = args[i]
     count = count + 1
-    if text:sub(-2) == '-1' then -- a first delivery's receipt
-      ids[count] = text:sub(1, -3)
+    if byte(text, -1) == 49 and byte(text, -2) == 45 then -- "-1": a first delivery's receipt
+      ids[count] = sub(text, 1, -3)
       numbers[count] = '1'
     else
       local dash = text:find('-', 1, true)
@@ -134,7 +135,7 @@ function receipt.ack(q, args, from)
   end
   if acked > 0 then
     q.acked = q.acked + acked
-    queue.save(q, 'acked', number.text(q.acked))
+    queue.save(q, 'acked', q.acked)
   end
   return acked, results
 end
@@ -185,9 +186,9 @@ function receipt.extend(q, text, ms)
   if max_lease then
     if not meta.s then -- it was delivered before max_lease was set
       meta = record.of_inflight(q, id)
-      meta.g = q.now
     end
-    deadline = math.max(math.min(deadline, (meta.g or q.now) + max_lease), q.now)
+    meta.g = meta.g or q.now
+    deadline = math.max(math.min(deadline, meta.g + max_lease), q.now)
   end
   server.call('ZADD', q.prefix .. 'inflight', number.text(deadline), id)
   if meta.s then

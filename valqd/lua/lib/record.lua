@@ -23,7 +23,7 @@ end
 
 -- Where a ready record stands: by priority, then by id.
 function record.ready_score(id, meta)
-  return number.text(id - (meta.p or 0) * PRIORITY_STEP)
+  return id - (meta.p or 0) * PRIORITY_STEP
 end
 
 -- Put a record (that is in no index) into `state`, at `score` ms, or by priority when ready; saves it.
@@ -33,7 +33,7 @@ function record.enter(q, id, meta, state, score)
     score = record.ready_score(id, meta)
     q.woken = (q.woken or 0) + 1
   else
-    score = number.text(score)
+    score = number.arg(score)
   end
   queue.put(q, 'ZADD', INDEX[state], score, number.text(id))
   record.save(q, id, meta)

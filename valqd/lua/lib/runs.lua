@@ -22,6 +22,7 @@ function runs.kind(spec)
     want = tonumber(count) or 1,
     vt = tonumber(vt),
     flags = flags,
+    plain = not (count and count ~= '') and flags == '', -- one message and nothing special
     noack = flags:find('N', 1, true) ~= nil,
     with_meta = flags:find('M', 1, true) ~= nil,
     null = resp == '3' and '_\r\n' or '$-1\r\n',
@@ -39,9 +40,26 @@ function runs.kind(spec)
   return kind
 end
 
+-- The kinds of the runs in args[from] ..., and how many pops each is.
+function runs.read(args, from)
+  local found, reps = {}, {}
+  local n = 0
+  local spec, kind
+  for i = from, #args, 2 do
+    n = n + 1
+    if args[i + 1] ~= spec then
+      spec = args[i + 1]
+      kind = runs.kind(spec)
+    end
+    found[n] = kind
+    reps[n] = args[i] == '1' and 1 or tonumber(args[i])
+  end
+  return found, reps
+end
+
 -- Whether messages for both can be taken at once.
 function runs.alike(a, b)
-  return a == b or (a.vt == b.vt and a.flags == b.flags)
+  return a.vt == b.vt and a.flags == b.flags
 end
 
 -- Parts of an encoded delivery, by the size that they announce: making a number a string is what takes time.
@@ -60,17 +78,17 @@ local function plain_delivery(heads, id, body)
   return heads[size] .. id .. BODY_HEADS[#body] .. body .. RECEIPT_HEADS[size] .. id .. '-1\r\n'
 end
 
--- Append to `results` what the runs args[from] ... (up to before args[to]) get of what was taken for all of them.
-function runs.deal(q, args, from, to, taken, results)
+-- Append to `results` what the runs `from` to `to` get of what was taken for all of them.
+function runs.deal(q, kinds_of, reps_of, from, to, taken, results)
   local ids, bodies, metas = taken.ids, taken.bodies, taken.metas
   local count = #ids
   local r = #results
   local at = 1
-  for run = from, to - 1, 2 do
-    local kind = runs.kind(args[run + 1])
-    local reps = args[run] + 0
+  for run = from, to do
+    local kind = kinds_of[run]
+    local reps = reps_of[run]
     r = r + 1
-    if reps == 1 and at <= count and not metas[at] and kind.want == 1 and not kind.many and kind.flags == '' then
+    if reps == 1 and kind.plain and at <= count and not metas[at] then
       results[r] = plain_delivery(kind.heads, ids[at], bodies[at])
       at = at + 1
     else
