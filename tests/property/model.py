@@ -1,0 +1,357 @@
+"""The contract of a queue in plain Python: what every command does to its messages, with no thought of speed or storage.
+
+Durations and times are ms; time stands still but for ``advance``.  A command that fails raises ``Refused`` and has
+changed nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+class Refused(Exception):
+    """The error code that a command is answered with."""
+
+
+@dataclass
+class Message:
+    id: int
+    body: bytes
+    enqueued_at: int
+    state: str = "ready"
+    deliveries: int = 0
+    attempts: int = 0
+    priority: int = 0
+    vt: int | None = None
+    expires_at: int | None = None
+    max_attempts: int | None = None
+    dedup: bytes | None = None
+    until_done: bool = False
+    headers: list[bytes] = field(default_factory=list)
+    last_error: bytes | None = None
+    failed_at: int | None = None
+    died_at: int | None = None
+    cancelled: int = 0
+    at: int = 0  #: deadline in flight, due time when delayed
+    leased_at: int | None = None  #: from when MAXLEASE counts; plain deliveries count from their first EXTEND
+    plain: bool = False
+
+    @property
+    def moment(self):
+        """Order within a state that is ordered by time: ties as a sorted set has them."""
+        return float(self.died_at if self.state == "dlq" else self.at), str(self.id)
+
+
+COUNTERS = ("delivered", "acked", "redelivered", "dead", "expired", "nacked", "cancelled", "deduplicated", "dropped")
+
+
+@dataclass
+class Settings:
+    vt: int = 30000
+    attempts: int = 5
+    retention: int = 86400000
+    backoff: tuple[str, int, int] | None = None
+    max_length: int = 0
+    max_bytes: int = 0
+    overflow: str = "REFUSE"
+    dlq: str | None = None
+    max_lease: int = 0
+
+
+class Queue:
+    def __init__(self, model: Model, name: str, settings: Settings):
+        self.model = model
+        self.name = name
+        self.settings = settings
+        self.created_at = model.now
+        self.seq = 0
+        self.messages: dict[int, Message] = {}
+        self.holders: dict[bytes, tuple[int, int | None]] = {}  #: dedup key -> id, end of its window
+        self.paused = {"in": 0, "out": 0}
+        self.totals = dict.fromkeys(COUNTERS, 0)
+        self.gone = 0
+        self.has_older = False  #: REDRIVE TO brought messages that are older than their ids
+
+    @property
+    def now(self):
+        return self.model.now
+
+    def is_paused(self, way):
+        return self.paused[way] > self.now
+
+    def pause(self, what, for_ms):
+        until = self.now + for_ms if for_ms else 1 << 60
+        self.paused = {way: until if what in (way.upper(), "ALL") else 0 for way in ("in", "out")}
+
+    def in_state(self, state):
+        found = [message for message in self.messages.values() if message.state == state]
+        if state == "ready":
+            return sorted(found, key=lambda message: (-message.priority, message.id))
+        return sorted(found, key=lambda message: message.moment)
+
+    # What ends a message, or a delivery
+
+    def free(self, message):
+        if message.until_done and self.holders.get(message.dedup, (0,))[0] == message.id:
+            del self.holders[message.dedup]
+
+    def drop(self, message):
+        self.free(message)
+        del self.messages[message.id]
+        self.gone += 1
+
+    def expire(self, message):
+        self.drop(message)
+        self.totals["expired"] += 1
+
+    def die(self, message, why):
+        self.totals["dead"] += 1
+        self.free(message)
+        message.expires_at, message.died_at, message.state = None, self.now, "dlq"
+        if self.settings.dlq:
+            target = self.model.queues.get(self.settings.dlq) or self.model.create(self.settings.dlq, Settings())
+            target.seq += 1
+            where_from = [b"valq-queue", self.name.encode(), b"valq-id", b"%d" % message.id]
+            where_from += [b"valq-attempts", b"%d" % message.attempts, b"valq-reason", why]
+            target.messages[target.seq] = Message(
+                target.seq,
+                message.body,
+                self.now,
+                priority=message.priority,
+                headers=message.headers + where_from,
+                last_error=message.last_error,
+                failed_at=message.failed_at,
+                died_at=self.now,
+            )
+            self.drop(message)
+
+    def give_back(self, message, delay, why):
+        message.plain = False
+        if message.cancelled:
+            self.drop(message)
+        elif message.expires_at is not None and message.expires_at <= self.now:
+            self.expire(message)
+        elif message.attempts >= (message.max_attempts or self.settings.attempts):
+            self.die(message, why)
+        else:
+            delay = self.backoff(message.attempts) if delay is None else delay
+            message.state, message.at = ("delayed", self.now + delay) if delay else ("ready", 0)
+
+    def backoff(self, attempts):
+        if not self.settings.backoff:
+            return 0
+        kind, base, cap = self.settings.backoff
+        factor = {"FIXED": 1, "LINEAR": attempts, "EXP": 2 ** (attempts - 1)}[kind]
+        return int(min(base * factor, cap))
+
+    def settle(self):
+        for message in self.in_state("inflight"):
+            if message.at <= self.now:
+                message.failed_at, message.last_error = self.now, b"lease expired"
+                self.give_back(message, None, b"lease expired")
+        for message in self.in_state("delayed"):
+            if message.at <= self.now:
+                message.state = "ready"
+        for message in list(self.messages.values()):
+            if message.expires_at is not None and message.expires_at <= self.now and message.state != "inflight":
+                self.expire(message)
+        for message in self.in_state("dlq"):
+            if self.settings.retention and message.died_at + self.settings.retention <= self.now:
+                self.drop(message)
+        self.holders = {key: held for key, held in self.holders.items() if held[1] is None or held[1] > self.now}
+
+    # Commands
+
+    def make_room(self, count, size):
+        length, limit = self.settings.max_length, self.settings.max_bytes
+        alive = [message for message in self.messages.values() if message.state != "dlq"]
+        over = len(alive) + count - length if length else 0
+        over_bytes = sum(len(message.body) for message in alive) + size - limit if limit else 0
+        if over <= 0 and over_bytes <= 0:
+            return
+        if self.settings.overflow != "DROPHEAD":
+            raise Refused("FULL")
+        dropped = []
+        for message in self.in_state("ready"):
+            if over <= 0 and over_bytes <= 0:
+                break
+            dropped.append(message)
+            over, over_bytes = over - 1, over_bytes - len(message.body)
+        if over > 0 or over_bytes > 0 or (length and count > length) or (limit and size > limit):
+            raise Refused("FULL")
+        for message in dropped:
+            self.drop(message)
+        self.totals["dropped"] += len(dropped)
+
+    def push(self, bodies, due=None, ttl=None, dedup=None, window=None, until_done=False, **options):
+        if self.is_paused("in"):
+            raise Refused("PAUSED")
+        if dedup in self.holders:
+            self.totals["deduplicated"] += len(bodies)
+            return [self.holders[dedup][0]] * len(bodies)
+        added = bodies[:1] if dedup else bodies
+        self.make_room(len(added), sum(map(len, added)))
+        plain = not (due or ttl or dedup or options or self.settings.max_bytes)
+        ids = []
+        for body in added:
+            self.seq += 1
+            message = Message(self.seq, body, self.now, plain=plain and len(body) <= 1024, **options)
+            message.dedup, message.until_done = dedup, until_done
+            if ttl:
+                message.expires_at = self.now + ttl
+            if due and due > self.now:
+                message.state, message.at = "delayed", due
+            self.messages[self.seq] = message
+            ids.append(self.seq)
+        if dedup:
+            self.holders[dedup] = (self.seq, None if until_done else self.now + window)
+            self.totals["deduplicated"] += len(bodies) - 1
+        return ids * (len(bodies) if dedup else 1)
+
+    def pop(self, count, vt=None, noack=False):
+        taken = []
+        for message in self.in_state("ready"):
+            if len(taken) == count or self.is_paused("out"):
+                break
+            if message.attempts >= (message.max_attempts or self.settings.attempts):
+                self.die(message, b"attempts used up")
+                continue
+            message.attempts += 1
+            message.deliveries += 1
+            self.totals["redelivered"] += message.deliveries > 1
+            message.state = "inflight"
+            message.at = self.now + (vt or message.vt or self.settings.vt)
+            message.leased_at = self.now if not message.plain or self.settings.max_lease else None
+            taken.append(message)
+            if noack:
+                self.drop(message)
+        self.totals["delivered"] += len(taken)
+        return taken
+
+    def find(self, text):
+        """The message that an id or receipt names (or None), and whether the receipt, if it is one, holds."""
+        number, _, delivery = text.partition(b"-")
+        message = self.messages.get(int(number))
+        holds = not delivery or (
+            message is not None and message.state == "inflight" and message.deliveries == int(delivery)
+        )
+        return message, holds
+
+    def ack(self, names):
+        found = self.remove(names)
+        self.totals["acked"] += found
+        return found
+
+    def remove(self, names):
+        count = 0
+        for name in names:
+            message, holds = self.find(name)
+            if message and holds:
+                self.drop(message)
+                count += 1
+        return count
+
+    def nack(self, names, kind, delay, reason):
+        count = 0
+        for name in names:
+            message, holds = self.find(name)
+            if not message or not holds or message.state != "inflight":
+                continue
+            count += 1
+            message.plain = False
+            if kind == "SILENT":
+                message.attempts -= 1
+                self.give_back(message, delay or 0, b"")
+                continue
+            message.failed_at, message.last_error = self.now, reason or message.last_error
+            if kind == "FATAL" and not message.cancelled:
+                self.die(message, reason or b"nack")
+            else:
+                self.give_back(message, delay, reason or b"nack")
+        self.totals["nacked"] += count
+        return count
+
+    def extend(self, name, ms):
+        message, holds = self.find(name)
+        if not message:
+            raise Refused("NOMSG")
+        if not holds:
+            raise Refused("STALE")
+        if message.state != "inflight":
+            raise Refused("NOTINFLIGHT")
+        if message.cancelled:
+            raise Refused("CANCELLED")
+        deadline = self.now + ms
+        if self.settings.max_lease:
+            message.leased_at = self.now if message.leased_at is None else message.leased_at
+            deadline = max(self.now, min(deadline, message.leased_at + self.settings.max_lease))
+        message.at = deadline
+        return deadline
+
+    def cancel(self, name):
+        message, holds = self.find(name)
+        if message and not holds:
+            raise Refused("STALE")
+        if not message or message.state == "dlq":
+            return 0
+        self.totals["cancelled"] += not message.cancelled
+        if message.state == "inflight":
+            message.cancelled = 1
+            self.free(message)
+        else:
+            self.drop(message)
+        return 1
+
+    def purge(self, states):
+        found = [message for message in self.messages.values() if message.state in states]
+        for message in found:
+            self.drop(message)
+        return len(found)
+
+    def redrive(self, target, names, limit):
+        if target is not self and target.is_paused("in"):
+            raise Refused("PAUSED")
+        found = self.in_state("dlq") if names is None else [self.find(name)[0] for name in names]
+        moved = 0
+        for message in found:
+            if moved == limit:
+                break
+            if not message or message.state != "dlq" or message.id not in self.messages:
+                continue
+            try:
+                target.make_room(1, len(message.body))
+            except Refused:
+                if not moved:
+                    raise
+                break
+            moved += 1
+            message.attempts, message.state = 0, "ready"
+            if target is not self:
+                target.seq += 1
+                target.has_older = True
+                copy = Message(**{**vars(message), "id": target.seq, "deliveries": 0, "dedup": None})
+                copy.until_done = False
+                target.messages[target.seq] = copy
+                self.drop(message)
+        return moved
+
+
+class Model:
+    def __init__(self, now: int):
+        self.now = now
+        self.queues: dict[str, Queue] = {}
+
+    def queue(self, name) -> Queue:
+        if name not in self.queues:
+            raise Refused("NOQUEUE")
+        self.queues[name].settle()
+        return self.queues[name]
+
+    def create(self, name, settings) -> Queue:
+        self.queues[name] = Queue(self, name, settings)
+        return self.queues[name]
+
+    def leads_back(self, name, target) -> bool:
+        while target and target != name:
+            target = self.queues[target].settings.dlq if target in self.queues else None
+        return target == name

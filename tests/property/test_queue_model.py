@@ -1,0 +1,530 @@
+"""Every command with every option in random order, on the functions in a real Valkey, beside a model of the contract.
+
+Requests are built by the grammar and called in each of the daemon's ways: native, encoded, and joined with others.  After
+every step all that can be asked of every queue is compared, and the keys are checked against each other.  With
+VALQD_SOAK set this takes ten minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+
+import hiredis
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from tests.lua.conftest import Link, flat
+from tests.property.model import Model, Queue, Refused, Settings
+from tests.servers import Valkey
+from valqd.commands.grammar import Limits, parse
+from valqd.commands.request import function_call
+from valqd.lua import bundle
+
+SOAK_S = 600
+START_MS = 1_700_000_000_000
+AUTO = b"30000:5:86400000"
+NAMES = ("orders", "mails", "dead")
+STATES = ("ready", "inflight", "delayed", "dlq")
+PURGED = {"MAIN": STATES[:2], "ALL": STATES, **{state.upper(): (state,) for state in STATES}}
+
+names = st.sampled_from(NAMES)
+some = st.integers(1, 3)
+bodies = st.sampled_from([b"", b"a", b"bb" * 20, b"\r\n\0\xff", b"x" * 1024, b"x" * 1025, b"x" * 16384])
+waits = st.sampled_from([0, 1, 250, 1000, 5000])
+leases = st.sampled_from([1000, 2000, 30000])
+forms = st.sampled_from(["n2", "e2", "joined"])
+picks = st.lists(st.tuples(st.integers(-12, 3), st.sampled_from([None, None, 0, 0, -1])), min_size=1, max_size=4)
+maybe = st.booleans()
+
+
+def seconds(ms):
+    return b"%d.%03d" % divmod(ms, 1000)
+
+
+def parsed(data):
+    """The value of encoded bytes; several replies as a list."""
+    reader = hiredis.Reader(notEnoughData=Ellipsis)
+    reader.feed(data)
+    found = []
+    while (reply := reader.gets()) is not Ellipsis:
+        found.append(reply)
+    return found
+
+
+def joined(reply):
+    return reply if isinstance(reply, bytes) else b"".join(reply)
+
+
+class QueueMachine(RuleBasedStateMachine):
+    link: Link  #: set by the test
+
+    def __init__(self):
+        super().__init__()
+        self.link.ok("FLUSHALL")
+        self.model = Model(START_MS)
+        self.set_clock()
+
+    def set_clock(self):
+        self.link.ok("FCALL", "valq1_test_clock", 0, self.model.now, "STILL")
+
+    # How a command is sent
+
+    def send(self, form, *words):
+        """The reply to a command, or its error's code as Refused."""
+        argv = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+        request = parse([b"VALQ", *argv], 2, Limits())
+        if form == "joined" and request.merge:
+            reply = self.joined_call(request)
+        elif form != "n2" and request.stepped:
+            reply, token = 0, b""
+            while True:
+                step = self.link.call(*function_call(request, b"e2", AUTO, token))
+                if isinstance(step, Exception):
+                    reply = step
+                    break
+                reply, token = reply + step[0], step[1]
+                if not token:
+                    break
+        elif form != "n2":
+            while (reply := self.link.call(*function_call(request, b"e2", AUTO))) is None:
+                pass
+            if not isinstance(reply, Exception):
+                (reply,) = parsed(joined(reply))
+        else:
+            reply = self.link.call(*function_call(request, b"n2", AUTO))
+        if isinstance(reply, Exception):
+            raise Refused(str(reply).split()[0])
+        return reply
+
+    def joined_call(self, request):
+        merge = request.merge
+        head = ["FCALL", "valq1_" + merge.function, 1, b"valq:{%b}:queue" % request.queues[0]]
+        head += [AUTO] if merge.takes_auto else []
+        items = (b"1", *merge.items) if merge.function == "pop_many" else merge.items
+        reply = self.link.call(*head, *merge.fixed, *items)
+        if isinstance(reply, Exception):
+            return reply
+        if merge.function == "push_many":
+            found = reply[0] if isinstance(reply, list) else reply
+            return hiredis.ReplyError(found.decode()) if isinstance(found, bytes) else b"%d" % found
+        if merge.function == "pop_many":
+            if not reply:
+                return [] if merge.items[0].split(b",")[1:2] not in ([], [b""]) else None
+            return parsed(joined(reply[0]))[0]
+        if merge.function == "extend_many":
+            return hiredis.ReplyError(reply[0].decode()) if isinstance(reply[0], bytes) else reply[0]
+        return sum(reply) if isinstance(reply, list) else reply
+
+    def same(self, expected, form, *words):
+        """Send a command and compare what it answers with what ``expected()`` does to the model."""
+        try:
+            wanted = expected()
+        except Refused as refused:
+            wanted = f"refused: {refused}"
+        try:
+            got = self.send(form, *words)
+        except Refused as refused:
+            got = f"refused: {refused}"
+        assert got == wanted, (form, words)
+        return got
+
+    def pick(self, name, pairs):
+        """Ids and receipts of messages of the queue, old ones, wrong ones and some that never were."""
+        queue = self.model.queues.get(name)
+        last = queue.seq if queue else 0
+        found = {}
+        for back, delivery in pairs:
+            number = max(1, last + back if back <= 0 else back)
+            message = queue.messages.get(number) if queue else None
+            n = None if delivery is None else max(1, (message.deliveries if message else 1) + delivery)
+            found[number] = b"%d" % number if n is None else b"%d-%d" % (number, n)
+        return list(found.values())
+
+    # Commands
+
+    @initialize()
+    def begin(self):
+        self.same(lambda: self.model.create("orders", Settings()) and b"OK", "n2", "CREATE", "orders")
+
+    @rule(
+        name=names,
+        update=maybe,
+        form=forms,
+        vt=st.none() | leases,
+        attempts=st.none() | st.integers(1, 3),
+        retention=st.none() | st.sampled_from([0, 60000, 61500]),
+        backoff=st.none() | st.just("NONE") | st.tuples(st.sampled_from(["FIXED", "LINEAR", "EXP"]), waits, waits),
+        length=st.none() | st.sampled_from([0, 3, 6]),
+        size=st.none() | st.sampled_from([0, 60, 3000]),
+        overflow=st.none() | st.sampled_from(["REFUSE", "DROPHEAD"]),
+        dlq=st.none() | st.none() | st.just("NONE") | names,
+        max_lease=st.none() | st.sampled_from([0, 1000, 5000]),
+    )
+    def configure(self, name, update, form, vt, attempts, retention, backoff, length, size, overflow, dlq, max_lease):
+        words = ["UPDATE" if update else "CREATE", name]
+        given = {"vt": vt, "attempts": attempts, "retention": retention, "max_length": length, "max_bytes": size}
+        given |= {"overflow": overflow, "max_lease": max_lease}
+        given = {field: value for field, value in given.items() if value is not None}
+        tokens = {"vt": "VT", "attempts": "MAXATTEMPTS", "retention": "RETENTION", "max_length": "MAXLEN"}
+        tokens |= {"max_bytes": "MAXBYTES", "overflow": "OVERFLOW", "max_lease": "MAXLEASE"}
+        for field, value in given.items():
+            words += [tokens[field], seconds(value) if field in ("vt", "retention", "max_lease") else value]
+        if backoff == "NONE":
+            words += ["BACKOFF", "NONE"]
+            given["backoff"] = None
+        elif backoff:
+            kind, base, cap = backoff[0], min(backoff[1:]), max(backoff[1:])
+            words += ["BACKOFF", kind, seconds(base), seconds(cap)]
+            given["backoff"] = (kind, base, cap)
+        if dlq and dlq != name:
+            words += ["DLQ", dlq]
+            given["dlq"] = None if dlq == "NONE" else dlq
+        if len(words) == 2:
+            return
+
+        def expected():
+            if update:
+                queue = self.model.queue(name)
+            elif name in self.model.queues:
+                raise Refused("QUEUEEXISTS")
+            if given.get("dlq") and self.model.leads_back(name, given["dlq"]):
+                raise Refused("ERR")
+            if not update:
+                self.model.create(name, Settings(**given))
+                return b"OK"
+            vars(queue.settings).update(given)
+            if queue.settings.max_bytes:
+                for message in queue.messages.values():  # they become records, whose leases count from delivery
+                    message.plain = message.plain and message.state == "inflight"
+            return b"OK"
+
+        self.same(expected, form, *words)
+
+    @rule(name=names, form=forms)
+    def delete(self, name, form):
+        def expected():
+            self.model.queue(name)
+            del self.model.queues[name]
+            return b"OK"
+
+        self.same(expected, form, "DELETE", name)
+        if name not in self.model.queues:
+            assert self.link.ok("KEYS", f"valq:{{{name}}}:*") == []
+
+    @rule(
+        name=names,
+        form=forms,
+        contents=st.lists(bodies, min_size=1, max_size=3),
+        many=maybe,
+        delay=st.none() | st.none() | waits | st.just(18446744073709551615000),
+        at=maybe,
+        ttl=st.none() | st.none() | st.sampled_from([1, 1000, 3000]),
+        dedup=st.none() | st.none() | st.sampled_from([b"k", b"\0l"]),
+        window=st.none() | st.sampled_from([1000, 4000]),
+        vt=st.none() | st.none() | leases,
+        attempts=st.none() | st.none() | some,
+        priority=st.none() | st.none() | st.sampled_from([0, 1, 31]),
+        headers=st.none() | st.none() | st.lists(st.sampled_from([b"f", b"\r\n"]), min_size=2, max_size=2),
+    )
+    def push(self, name, form, contents, many, delay, at, ttl, dedup, window, vt, attempts, priority, headers):
+        words, options = [], {}
+        if delay is not None:
+            if at and delay < 10**9:
+                due = self.model.now + delay - 500
+                words += ["AT", due]
+                options["due"] = due
+            else:
+                words += ["DELAY", seconds(delay)]
+                options["due"] = self.model.now + delay
+        for token, field, value, ms in (
+            ("TTL", "ttl", ttl, True),
+            ("VT", "vt", vt, True),
+            ("MAXATTEMPTS", "max_attempts", attempts, False),
+            ("PRIORITY", "priority", priority, False),
+        ):
+            if value is not None:
+                words += [token, seconds(value) if ms else value]
+                options[field] = value
+        if dedup:
+            words += ["DEDUP", dedup] + (["WINDOW", seconds(window)] if window else ["UNTILDONE"])
+            options |= {"dedup": dedup, "window": window, "until_done": not window}
+        if headers:
+            words += ["HEADERS", 1, *headers]
+            options["headers"] = headers
+        contents = contents if many else contents[:1]
+
+        def expected():
+            queue = self.model.queue(name) if name in self.model.queues else self.model.create(name, Settings())
+            ids = [b"%d" % number for number in queue.push(contents, **options)]
+            return ids if many else ids[0]
+
+        command = ["MPUSH", name, len(contents), *contents] if many else ["PUSH", name, contents[0]]
+        self.same(expected, form, *command, *words)
+
+    @rule(name=names, form=forms, contents=st.lists(bodies, min_size=1, max_size=20))
+    def push_plain(self, name, form, contents):
+        for body in contents:
+            self.same(lambda body=body: self.plain_push(name, body), form, "PUSH", name, body)
+
+    def plain_push(self, name, body):
+        queue = self.model.queue(name) if name in self.model.queues else self.model.create(name, Settings())
+        return b"%d" % queue.push([body])[0]
+
+    @rule(
+        queues=st.lists(names, min_size=1, max_size=3, unique=True),
+        form=forms,
+        several=maybe,
+        count=st.none() | st.integers(1, 12),
+        vt=st.none() | leases,
+        noack=maybe,
+        meta=maybe,
+        wait=waits,
+    )
+    def pop(self, queues, form, several, count, vt, noack, meta, wait):
+        self.model.now += wait
+        self.set_clock()
+        queues = queues if several else queues[:1]
+        words = [] if count is None else ["COUNT", count]
+        words += ["VT", seconds(vt)] if vt else []
+        words += ["NOACK"] if noack else []
+        words += ["WITHMETA"] if meta else []
+        wanted = []
+        for name in queues:
+            if name in self.model.queues and len(wanted) < (count or 1):
+                queue = self.model.queue(name)
+                taken = queue.pop((count or 1) - len(wanted), vt, noack)
+                wanted += [self.delivery(queue, message, noack, meta, several) for message in taken]
+        command = ["MPOP", len(queues), *queues] if several else ["POP", queues[0]]
+        got = self.send(form, *command, *words)
+        if count is None:
+            got = [] if got is None else [got]
+        assert [flat(message) for message in got] == wanted, (form, words)
+
+    def delivery(self, queue, message, noack, meta, several):
+        found = {"queue": queue.name.encode()} if several else {}
+        found |= {"id": b"%d" % message.id, "body": message.body, "attempts": message.attempts}
+        found["receipt"] = None if noack else b"%d-%d" % (message.id, message.deliveries)
+        if meta:
+            found |= {"enqueued_at": message.enqueued_at, "deadline": None if noack else message.at}
+            found |= {"priority": message.priority, "headers": message.headers}
+            found |= {"age_ms": self.model.now - message.enqueued_at, "last_error": message.last_error}
+        elif message.headers:
+            found["headers"] = message.headers
+        return found
+
+    @rule(name=names, form=forms, pairs=picks)
+    def ack(self, name, form, pairs):
+        chosen = self.pick(name, pairs)
+        self.same(lambda: self.model.queue(name).ack(chosen), form, "ACK", name, *chosen)
+
+    @rule(name=names, form=forms, pairs=picks)
+    def remove(self, name, form, pairs):
+        chosen = self.pick(name, pairs)
+        self.same(lambda: self.model.queue(name).remove(chosen), form, "DEL", name, *chosen)
+
+    @rule(
+        name=names,
+        form=forms,
+        pairs=picks,
+        kind=st.sampled_from([None, "FAIL", "SILENT", "FATAL"]),
+        delay=st.none() | waits,
+        reason=st.sampled_from([b"", b"broken"]),
+    )
+    def nack(self, name, form, pairs, kind, delay, reason):
+        chosen = self.pick(name, pairs)
+        words = [] if delay is None or kind == "FATAL" else ["DELAY", seconds(delay)]
+        words += [kind] if kind else []
+        words += ["REASON", reason] if reason else []
+        wait = delay if words[:1] == ["DELAY"] else None
+        self.same(
+            lambda: self.model.queue(name).nack(chosen, kind or "FAIL", wait, reason),
+            form,
+            "NACK",
+            name,
+            *chosen,
+            *words,
+        )
+
+    @rule(name=names, form=forms, pairs=picks, ms=leases, wait=waits)
+    def extend(self, name, form, pairs, ms, wait):
+        self.model.now += wait
+        self.set_clock()
+        chosen = self.pick(name, pairs)[0]
+        self.same(lambda: self.model.queue(name).extend(chosen, ms), form, "EXTEND", name, chosen, seconds(ms))
+
+    @rule(name=names, form=forms, pairs=picks)
+    def cancel(self, name, form, pairs):
+        chosen = self.pick(name, pairs)[0]
+        self.same(lambda: self.model.queue(name).cancel(chosen), form, "CANCEL", name, chosen)
+
+    @rule(name=names, form=forms, what=st.sampled_from([*PURGED, None]))
+    def purge(self, name, form, what):
+        words = [what] if what else []
+        self.same(lambda: self.model.queue(name).purge(PURGED[what or "MAIN"]), form, "PURGE", name, *words)
+
+    @rule(name=names, form=forms, pairs=st.none() | picks, limit=st.none() | some, to=st.none() | names)
+    def redrive(self, name, form, pairs, limit, to):
+        chosen = None if pairs is None else self.pick(name, pairs)
+        words = [] if chosen is None else ["ID", len(chosen), *chosen]
+        words += ["TO", to] if to else []
+        words += ["LIMIT", limit] if limit else []
+
+        def expected():
+            if name not in self.model.queues:
+                raise Refused("NOQUEUE")
+            target = self.model.queue(to or name)  # what is due there comes before what is due here
+            return self.model.queue(name).redrive(target, chosen, limit)
+
+        self.same(expected, form, "REDRIVE", name, *words)
+
+    @rule(name=names, form=forms, what=st.sampled_from(["IN", "OUT", "ALL", "NONE"]), ms=st.sampled_from([0, 1000]))
+    def pause(self, name, form, what, ms):
+        ms = 0 if what == "NONE" else ms
+        words = ["FOR", seconds(ms)] if ms else []
+
+        def expected():
+            self.model.queue(name).pause(what, ms)
+            return b"OK"
+
+        self.same(expected, form, "PAUSE", name, what, *words)
+
+    @rule(name=names, ms=st.sampled_from([1, 999, 1000, 5000, 30000, 60000]), first=maybe)
+    def time_passes(self, name, ms, first):
+        self.model.now += ms
+        self.set_clock()
+        with suppress(Refused):
+            self.model.queue(name)
+        while self.link.ok("FCALL", "valq1_sweep", 1, f"valq:{{{name}}}:queue", "1" if first else "", 1000):
+            pass
+
+    # What must hold after every step
+
+    def check_step(self):
+        assert [name.decode() for name in self.send("n2", "LIST")] == sorted(self.model.queues)
+        for name in sorted(self.model.queues):  # what is due there may die into another: each first settles
+            self.model.queue(name)
+            self.send("n2", "INFO", name)
+        for name in sorted(self.model.queues):
+            queue = self.model.queue(name)
+            self.check_info(queue)
+            self.check_messages(queue)
+            self.check_keys(queue)
+
+    def check_info(self, queue: Queue):
+        info = flat(self.send("n2", "INFO", queue.name))
+        found = {state: info[f"{state}_msgs"] for state in STATES}
+        wanted = {state: len(queue.in_state(state)) for state in STATES}
+        assert found == wanted, queue.name
+        assert {name: info[f"{name}_total"] for name in queue.totals} == queue.totals, queue.name
+        assert info["id_sequence"] == info["pushed_total"] == queue.seq
+        assert info["msgs"] == wanted["ready"] + wanted["inflight"]
+        assert queue.seq == sum(wanted.values()) + queue.gone, "every message is in one state or accounted for"
+        paused = {way for way in ("in", "out") if queue.is_paused(way)}
+        assert info["paused"] == (b"ALL" if len(paused) == 2 else paused.pop().upper().encode() if paused else b"NONE")
+        if not queue.has_older:
+            oldest = min((message.enqueued_at for message in queue.in_state("ready")), default=self.model.now)
+            assert info["oldest_ready_age_ms"] == self.model.now - oldest
+
+    def check_messages(self, queue: Queue):
+        for state in STATES:
+            found = [flat(message) for message in self.send("n2", "PEEK", queue.name, state.upper(), "COUNT", 1000)]
+            wanted = queue.in_state(state)
+            assert [int(message["id"]) for message in found] == [message.id for message in wanted], (queue.name, state)
+            for shown, message in zip(found, wanted, strict=True):
+                expected = {
+                    "id": b"%d" % message.id,
+                    "state": state.encode(),
+                    "body": message.body,
+                    "attempts": message.attempts,
+                    "deliveries": message.deliveries,
+                    "deadline": message.at if state == "inflight" else None,
+                    "priority": message.priority,
+                    "headers": message.headers,
+                    "dedup": message.dedup,
+                    "max_attempts": message.max_attempts,
+                    "expires_at": message.expires_at,
+                    "enqueued_at": message.enqueued_at,
+                    "last_error": message.last_error,
+                    "failed_at": message.failed_at,
+                    "died_at": message.died_at,
+                    "cancelled": message.cancelled,
+                }
+                if message.at < 2**53:
+                    expected["due"] = message.at if state == "delayed" else None
+                assert {name: shown[name] for name in expected} == expected, (queue.name, state)
+        scanned, cursor = [], b"0"
+        while True:
+            cursor, step = self.send("n2", "SCAN", queue.name, cursor, "COUNT", 7)
+            scanned += [int(flat(message)["id"]) for message in step]
+            if cursor == b"0":
+                break
+        assert sorted(scanned) == sorted(queue.messages)
+
+    def check_keys(self, queue: Queue):
+        """Records have a body, fields and one index entry each; the log's buckets count what is of no use in them."""
+        read, prefix = self.link.ok, f"valq:{{{queue.name}}}:"
+        records = set(read("HKEYS", prefix + "meta"))
+        assert records == set(read("HKEYS", prefix + "body"))
+        indexed = {state: read("ZRANGE", prefix + state, 0, -1) for state in STATES}
+        entries = [number for state in STATES for number in indexed[state]]
+        assert len(entries) == len(set(entries))
+        plain_inflight = set(indexed["inflight"]) - records
+        assert set(entries) - plain_inflight == records
+        plain = {int(number) for number in plain_inflight}
+        plain |= {message.id for message in queue.in_state("ready")} - {int(number) for number in records}
+        used: dict[bytes, int] = {}
+        for number in plain:
+            bucket = b"%d" % ((number - 1) // 128)
+            used[bucket] = used.get(bucket, 0) + 1
+        gone = read("HGETALL", prefix + "gone")
+        for bucket, count in zip(gone[::2], gone[1::2], strict=True):
+            slots = min(128, queue.seq - int(bucket) * 128)
+            assert used.pop(bucket, 0) == slots - int(count), (queue.name, bucket)
+        assert not used
+        expiring = {message.id for message in queue.messages.values() if message.expires_at is not None}
+        assert {int(number) for number in read("ZRANGE", prefix + "expiry", 0, -1)} <= expiring
+        held = read("HGETALL", prefix + "dedup")
+        found = dict(zip(held[::2], map(int, held[1::2]), strict=True))
+        assert found == {key: number for key, (number, _) in queue.holders.items()}
+        windows = {key for key, (_, over_at) in queue.holders.items() if over_at is not None}
+        assert set(read("ZRANGE", prefix + "windows", 0, -1)) == windows
+        assert set(read("ZRANGE", prefix + "forward", 0, -1)) == set()
+        bytes_kept = sum(len(message.body) for message in queue.messages.values() if message.state != "dlq")
+        if queue.settings.max_bytes:
+            assert int(read("HGET", prefix + "queue", "bytes") or 0) == bytes_kept
+
+    def check_invariants(self, *args, **kwargs):
+        super().check_invariants(*args, **kwargs)
+        self.check_step()
+
+
+@pytest.fixture
+def link():
+    with Valkey() as server:
+        connection = Link(server.port)
+        connection.ok("FUNCTION", "LOAD", bundle.library_source(test_clock=True))
+        yield connection
+        connection.close()
+
+
+def test_functions_do_what_the_contract_says(link):
+    QueueMachine.link = link
+    soak = bool(os.environ.get("VALQD_SOAK"))
+    until = time.monotonic() + (SOAK_S if soak else 0)
+    while True:
+        run_state_machine_as_test(
+            QueueMachine,
+            settings=settings(
+                max_examples=400 if soak else 60,
+                stateful_step_count=50,
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+        if time.monotonic() >= until:
+            break
