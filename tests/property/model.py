@@ -1,7 +1,7 @@
-"""The contract of a queue in plain Python: what every command does to its messages, with no thought of speed or storage.
+"""The contract of a queue in plain Python: what every command does to its messages, speed and storage aside.
 
-Durations and times are ms; time stands still but for ``advance``.  A command that fails raises ``Refused`` and has
-changed nothing.
+Durations and times are ms; time stands still until the test moves ``Model.now``.  A command that
+fails raises ``Refused`` and has changed nothing.
 """
 
 from __future__ import annotations
