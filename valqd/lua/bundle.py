@@ -3,6 +3,9 @@
 Helpers (``lib/``) name what they use in a ``-- requires:`` line and come in that order; each function file defines a
 local ``call`` and says in its header what it takes and gives.  A cycle, an unknown helper or a header that lacks a line
 is a BundleError: the library is checked whenever it is built.
+
+Functions run with the rights of the user that calls them.  The smallest rule for a user of the queue orders is
+``~valq:{orders}:*``, the command FCALL, and CALLED_COMMANDS, which are all that the library calls.
 """
 
 from __future__ import annotations
@@ -22,6 +25,13 @@ REVISION = 1
 ERROR_CODES = frozenset(
     {"ERR", "NOQUEUE", "QUEUEEXISTS", "NOMSG", "STALE", "NOTINFLIGHT", "FULL", "PAUSED", "CANCELLED"}
 )
+
+#: Commands that the library calls; all of them are in Valkey 7.2, as it calls them.
+CALLED_COMMANDS = (
+    "DEL", "EXISTS", "HDEL", "HEXISTS", "HGET", "HINCRBY", "HKEYS", "HLEN", "HMGET", "HSCAN", "HSET", "HSTRLEN",
+    "LRANGE", "LSET", "RPUSH", "SCAN", "SET", "TIME", "UNLINK", "ZADD", "ZCARD", "ZCOUNT", "ZMSCORE", "ZRANGE",
+    "ZRANGEBYSCORE", "ZREM", "ZREVRANGE", "ZSCORE",
+)  # fmt: skip
 
 _HEADER_LINES = ("Flags", "KEYS", "ARGV", "Returns", "Errors", "Complexity")
 _TEST_CLOCK = """
