@@ -1,7 +1,7 @@
 """Every command with every option in random order, on the functions in a real Valkey, beside a model of the contract.
 
-Requests are built by the grammar and called in each of the daemon's ways: native, encoded, and joined with
-others.  After every step all that can be asked of every queue is compared, and the keys are checked against each other.  With
+Requests are built by the grammar and called in each of the daemon's ways: native, encoded, and joined with others.
+After every step all that can be asked of every queue is compared, and the keys are checked against each other.  With
 VALQD_SOAK set this takes ten minutes.
 """
 
