@@ -7,7 +7,7 @@
 -- Errors: QUEUEEXISTS ERR
 -- Complexity: O(1)
 local function call(keys, args)
-  if server.call('EXISTS', keys[1]) == 1 then
+  if server.call('HEXISTS', keys[1], 'created_at') == 1 then
     if args[2] == '1' then
       return reply.finish({ok = 'OK'}, args[1])
     end

@@ -110,7 +110,7 @@ function pop.take(q, want, vt, noack)
       record_ids[#record_ids + 1] = records[i]
     end
     local metas = record.load_all(q, record_ids)
-    local moved_ids, moved_metas = {}, {}
+    local moved_ids, moved_metas, places = {}, {}, {}
     while #ids < want and (all or records[at]) do -- after the last of a full batch others may come before plain ones
       local score = records[at + 1] and tonumber(records[at + 1])
       if q.plain > 0 and (not score or q.head < score) then
@@ -120,10 +120,11 @@ function pop.take(q, want, vt, noack)
         if take_record(q, tonumber(id), meta, vt, noack) then
           local n = #ids + 1
           ids[n] = id
-          taken.bodies[n] = server.call('HGET', q.prefix .. 'body', id)
           taken.metas[n] = meta
-          moved_ids[#moved_ids + 1] = id
-          moved_metas[#moved_metas + 1] = meta
+          local m = #moved_ids + 1
+          moved_ids[m] = id
+          moved_metas[m] = meta
+          places[m] = n
         end
         at = at + 2
       else
@@ -131,6 +132,10 @@ function pop.take(q, want, vt, noack)
       end
     end
     if moved_ids[1] then
+      local bodies = server.call('HMGET', q.prefix .. 'body', unpack(moved_ids))
+      for m, place in ipairs(places) do
+        taken.bodies[place] = bodies[m]
+      end
       move_records(q, moved_ids, moved_metas, noack)
     end
   until #ids == want or all

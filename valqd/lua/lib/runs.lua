@@ -78,6 +78,13 @@ local function plain_delivery(heads, id, body)
   return heads[size] .. id .. BODY_HEADS[#body] .. body .. RECEIPT_HEADS[size] .. id .. '-1\r\n'
 end
 
+-- The encoded delivery of a record without headers, asked for without options.
+local function record_delivery(heads, id, body, meta)
+  local receipt = id .. '-' .. number.text(meta.n)
+  return heads[#id] .. id .. (BODY_HEADS[#body] or '\r\n$4\r\nbody\r\n$' .. #body .. '\r\n') .. body
+    .. '\r\n$8\r\nattempts\r\n:' .. meta.a .. '\r\n$7\r\nreceipt\r\n$' .. #receipt .. '\r\n' .. receipt .. '\r\n'
+end
+
 -- Append to `results` what the runs `from` to `to` get of what was taken for all of them.
 function runs.deal(q, kinds_of, reps_of, from, to, taken, results)
   local ids, bodies, metas = taken.ids, taken.bodies, taken.metas
@@ -104,9 +111,13 @@ function runs.deal(q, kinds_of, reps_of, from, to, taken, results)
           out[o] = kind.null
         end
         for i = at, at + take - 1 do
-          if not metas[i] and kind.flags == '' then
+          local meta = metas[i]
+          if not meta and kind.flags == '' then
             o = o + 1
             out[o] = plain_delivery(kind.heads, ids[i], bodies[i])
+          elseif meta and not meta.h and kind.flags == '' and #bodies[i] < FRAGMENT_BYTES then
+            o = o + 1
+            out[o] = record_delivery(kind.heads, ids[i], bodies[i], meta)
           else
             reply.append(out, pop.delivery(q, taken, i, kind.vt, kind.noack, kind.with_meta), kind.resp3)
             o = #out

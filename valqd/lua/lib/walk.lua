@@ -45,7 +45,8 @@ function walk.step(q, cursor, count)
     buckets = buckets + 1
   end
   if id > q.seq then
-    return server.call('HLEN', q.prefix .. 'meta') > FEW_RECORDS and 2 or 1, ids
+    local records = server.call('HLEN', q.prefix .. 'meta')
+    return records == 0 and 0 or records > FEW_RECORDS and 2 or 1, ids
   end
   return id * 4, ids
 end
