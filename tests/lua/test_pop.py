@@ -43,7 +43,7 @@ def test_runs_of_all_kinds_are_served_in_order(q):
 
 @pytest.mark.parametrize("resp", [2, 3])
 @pytest.mark.parametrize("flags", ["", "M"])
-@pytest.mark.parametrize("count", ["", "3"])
+@pytest.mark.parametrize("count", ["", "4"])
 def test_encoded_reply_reads_as_the_native_one(functions_server, q, resp, flags, count):
     """The encoded reply, merged or not, is what Valkey itself would send for the native one."""
     link = Link(functions_server.port, resp)
@@ -54,7 +54,10 @@ def test_encoded_reply_reads_as_the_native_one(functions_server, q, resp, flags,
         other.create()
         other.push("a", priority=2, headers={"h": "v"})
         other.push("b")
-        q.other(name).link = link
+        other.push("c" * 2000)
+        other.nack(*[message["receipt"] for message in other.pop(3)][1:])
+        other.ack(1)
+        other.push("d", priority=2, headers={"h": "v"})
         key = other.key
         if mode == "merged":
             reply = link.ok("FCALL", "valq1_pop_many", 1, key, AUTO, 1, f"{resp},{count},,{flags}")[0]
