@@ -3,7 +3,7 @@
 
 local life = {}
 
-local MAX_TIES = 4000
+local MAX_TIES = 2000
 
 -- How long a message waits before it is ready again, by the queue's backoff; ms.  Jitter only ever shortens it.
 -- The jitter is taken from id and time: Valkey gives every call the same random numbers.
