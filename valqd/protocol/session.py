@@ -594,7 +594,7 @@ def _echo_call(value: Any) -> bytes:
     if isinstance(value, CommandError):
         kind, values = b"error", [str(value).encode()]
     else:
-        kind, values = b"array", value
+        kind, values = b"array", [str(line).encode() for line in value]
     return encode_request([b"FCALL", b"valq1_echo", b"0", kind, *values])
 
 

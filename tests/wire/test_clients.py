@@ -1,0 +1,115 @@
+"""The clients people have: each does the life of a message through valqd."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+
+import glide
+import pytest
+import redis
+import valkey
+import valkey.asyncio
+
+
+def life(run, queue):
+    """``run(*words)`` sends one command; map replies may be lists."""
+
+    def as_dict(reply):
+        return reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
+
+    assert run("VALQ.PUSH", queue, "work") == b"1"
+    message = as_dict(run("VALQ.POP", queue, "BLOCK", "1000"))
+    assert message[b"body"] == b"work"
+    assert message[b"attempts"] == 1
+    assert run("VALQ.NACK", queue, message[b"receipt"]) == 1
+    again = as_dict(run("VALQ.POP", queue))
+    assert again[b"receipt"] == b"1-2"
+    assert run("VALQ.ACK", queue, message[b"receipt"]) == 0
+    assert run("VALQ.ACK", queue, again[b"receipt"]) == 1
+    assert run("VALQ.POP", queue) is None
+    assert as_dict(run("VALQ.INFO", queue))[b"acked_total"] == 1
+
+
+@pytest.mark.parametrize("library", [valkey.Valkey, redis.Redis], ids=["valkey-py", "redis-py"])
+def test_synchronous_clients(library, valqd, queue, resp):
+    with library(port=valqd.port, protocol=resp) as client:
+        life(client.execute_command, queue)
+
+
+def test_pipelines_and_transactions(valqd, queue):
+    with valkey.Valkey(port=valqd.port) as client:
+        with client.pipeline(transaction=False) as pipe:
+            for number in range(100):
+                pipe.execute_command("VALQ.PUSH", queue, number)
+                pipe.incr(f"{queue}:pushed")
+            replies = pipe.execute()
+        assert replies[::2] == [b"%d" % number for number in range(1, 101)]
+        assert replies[1::2] == list(range(1, 101))
+        with client.pipeline(transaction=True) as pipe:
+            pipe.set(f"{queue}:order", "paid")
+            pipe.execute_command("VALQ.PUSH", queue, "in a transaction")
+            assert pipe.execute() == [True, b"101"]
+
+
+async def test_asyncio_client(valqd, queue, resp):
+    async with valkey.asyncio.Valkey(port=valqd.port, protocol=resp) as client:
+        waiting = asyncio.ensure_future(client.execute_command("VALQ.POP", queue, "BLOCK", "5000"))
+        await asyncio.sleep(0.05)
+        async with valkey.asyncio.Valkey(port=valqd.port, protocol=resp) as other:
+            assert await other.execute_command("VALQ.PUSH", queue, "wake") == b"1"
+        reply = await waiting
+        message = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
+        assert message[b"body"] == b"wake"
+
+
+async def test_glide(valqd, queue):
+    configuration = glide.GlideClientConfiguration([glide.NodeAddress("127.0.0.1", valqd.port)])
+    client = await glide.GlideClient.create(configuration)
+    try:
+        assert await client.custom_command(["VALQ.PUSH", queue, "work"]) == b"1"
+        message = await client.custom_command(["VALQ.POP", queue])
+        assert message[b"body"] == b"work"
+        assert await client.custom_command(["VALQ.ACK", queue, message[b"receipt"]]) == 1
+        assert await client.set(queue, "plain") == "OK"
+        assert await client.get(queue) == b"plain"
+    finally:
+        await client.close()
+
+
+CLI = shutil.which("valkey-cli") or shutil.which("redis-cli")
+
+
+def cli(port, *words, lines=None):
+    done = subprocess.run(
+        [CLI, "-p", str(port), *words], input=lines, capture_output=True, text=True, timeout=20, check=True
+    )
+    return done.stdout
+
+
+def test_command_line_client(valqd, queue):
+    assert CLI, "install valkey-tools or redis-tools"
+    assert cli(valqd.port, "VALQ.PUSH", queue, "hello") == "1\n"
+    assert cli(valqd.port, "-3", "--json", "VALQ.POP", queue).startswith("{")
+    popped = json.loads(cli(valqd.port, "-3", "--json", "VALQ", "SHOW", queue, "1"))
+    assert popped["body"] == "hello"
+    answers = cli(valqd.port, lines=f"MULTI\nVALQ.PUSH {queue} a\nGET nothing\nEXEC\n").split()
+    assert answers == ["OK", "QUEUED", "QUEUED", "2"]
+
+
+def test_command_answers_for_our_commands(client, direct):
+    names = client.call("COMMAND", "LIST")
+    assert b"valq.push" in names
+    assert b"get" in names
+    assert client.call("COMMAND", "COUNT") - direct.call("COMMAND", "COUNT") == len(client.call("COMMAND")) - len(
+        direct.call("COMMAND")
+    )
+    ours, unknown, theirs = client.call("COMMAND", "INFO", "VALQ.PUSH", "no-such", "get")
+    assert ours[0] == b"valq.push"
+    assert unknown is None
+    assert theirs[0] == b"get"
+    assert client.call("COMMAND", "GETKEYS", "VALQ.PUSH", "q", "m") == [b"q"]
+    docs = client.call("COMMAND", "DOCS", "valq.push", "get")
+    keys = list(docs) if isinstance(docs, dict) else docs[::2]
+    assert sorted(keys) == [b"get", b"valq.push"]
+    assert set(client.call("COMMAND", "LIST", "FILTERBY", "PATTERN", "valq.p*")) >= {b"valq.push", b"valq.pop"}

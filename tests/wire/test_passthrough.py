@@ -1,0 +1,254 @@
+"""What is not ours cannot be told from Valkey: the same bytes come back, however the request is cut."""
+
+import contextlib
+import re
+import socket
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.servers import Connection, Valkey, Valqd, request, until
+
+HELLO3 = request("HELLO", "3")
+SCRIPTS = {
+    "strings": request("SET", "a", "1") + request("GET", "a") + request("INCR", "a") + request("GET", "none"),
+    "inline": b'SET a "x y"\r\nGET a\r\n\r\nget a\n' + request("GET", "a"),
+    "resp3": HELLO3 + request("HSET", "h", "f", "v") + request("HGETALL", "h") + request("SMEMBERS", "none"),
+    "errors": request("GET") + request("NOSUCH", "a") + request("SET", "a", "b", "c") + request("LPUSH", "h2", "x")
+    + request("GET", "h2"),
+    "transaction": request("MULTI") + request("SET", "t", "1") + request("INCR", "t") + request("EXEC")
+    + request("MULTI") + request("NOSUCH") + request("EXEC") + request("MULTI") + request("DISCARD")
+    + request("WATCH", "t") + request("SET", "t", "5") + request("MULTI") + request("GET", "t") + request("EXEC"),
+    "blocking": request("RPUSH", "l", "x") + request("BLPOP", "l", "1") + request("BLPOP", "l", "0.05")
+    + request("PING"),
+    "pubsub": request("SUBSCRIBE", "c1", "c2") + request("PING") + request("GET", "a") + request("UNSUBSCRIBE")
+    + request("GET", "a"),
+    "pubsub resp3": HELLO3 + request("SUBSCRIBE", "c1") + request("GET", "a") + request("UNSUBSCRIBE", "c1")
+    + request("PING"),
+    "reply off": request("CLIENT", "REPLY", "OFF") + request("SET", "r", "1") + request("CLIENT", "REPLY", "ON")
+    + request("GET", "r") + request("CLIENT", "REPLY", "SKIP") + request("GET", "r") + request("PING"),
+    "databases": request("SELECT", "3") + request("SET", "only3", "1") + request("DBSIZE") + request("SELECT", "99")
+    + request("SELECT", "0") + request("EXISTS", "only3"),
+    "names": request("CLIENT", "SETNAME", "joe") + request("CLIENT", "GETNAME") + request("CLIENT", "SETNAME", "a b")
+    + request("ECHO", "hi") + request("PING", "x") + request("PING", "x", "y"),
+    "auth": request("AUTH", "wrong") + request("AUTH", "nobody", "wrong") + request("AUTH", "a", "b", "c")
+    + request("HELLO", "3", "AUTH", "nobody", "x") + request("HELLO", "9") + request("HELLO", "3", "FROB"),
+    "reset": request("SELECT", "2") + request("MULTI") + request("RESET") + request("DBSIZE"),
+    "large": request("SET", "big", b"\r\n\0" * 60_000) + request("GET", "big") + request("APPEND", "big", "x"),
+    "quit": request("SET", "a", "2") + request("QUIT") + request("GET", "a"),
+    "unbalanced quotes": request("PING") + b'SET "a\r\n' + request("PING"),
+    "bad multibulk": request("PING") + b"*x\r\n" + request("PING"),
+    "bad bulk": request("SET", "a", "1") + b"*2\r\n$3\r\nGET\r\n:1\r\n" + request("PING"),
+    "simple string for a bulk": request("GET", "a") + b"*2\r\n$3\r\nGET\r\n+abc\r\n" + request("PING"),
+    "negative bulk": b"*2\r\n$3\r\nGET\r\n$-5\r\n",
+    "huge announcement": b"*2\r\n$3\r\nGET\r\n$2147483648\r\n",
+    "garbage": b"\xff\xfe garbage" * 7000,
+}  # fmt: skip
+CLOSING = {"quit", "unbalanced quotes", "bad multibulk", "bad bulk", "simple string for a bulk", "negative bulk",
+           "huge announcement", "garbage"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Two Valkeys alike, one of them behind a valqd."""
+    with Valkey() as plain, Valkey() as behind, Valqd(behind.url) as daemon:
+        yield plain, behind, daemon
+
+
+def converse(port: int, chunks, closes: bool, expected: int | None = None) -> bytes:
+    """Send the chunks; all bytes that come back, until closed or (of a connection that stays) quiet."""
+    with Connection(port) as connection:
+        connection.socket.settimeout(5 if closes or expected else 0.25)
+        got = b""
+        with contextlib.suppress(ConnectionError):
+            for chunk in chunks:
+                connection.send_raw(chunk)
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            while expected is None or len(got) < expected:
+                data = connection.socket.recv(1 << 20)
+                if not data:
+                    break
+                got += data
+        return re.sub(rb"(\$2\r\nid\r\n):\d+", rb"\1:ID", got)
+
+
+def fresh(*servers):
+    for server in servers:
+        with Connection(server.port) as connection:
+            connection.call("FLUSHALL")
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_same_bytes_come_back(pair, name):
+    plain, behind, daemon = pair
+    fresh(plain, behind)
+    closes = name in CLOSING
+    expected = converse(plain.port, [SCRIPTS[name]], closes)
+    assert expected
+    assert converse(daemon.port, [SCRIPTS[name]], closes, None if closes else len(expected)) == expected
+
+
+STEADY = ["strings", "inline", "resp3", "errors", "transaction", "databases", "reset", "names", "reply off"]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(STEADY), st.data())
+def test_any_chunking_gives_the_same_bytes(pair, name, data):
+    plain, behind, daemon = pair
+    script = SCRIPTS[name]
+    cuts = sorted(data.draw(st.lists(st.integers(1, len(script) - 1), max_size=5, unique=True)))
+    chunks = [script[a:b] for a, b in zip([0, *cuts], [*cuts, len(script)], strict=True)]
+    fresh(plain, behind)
+    if name not in _KNOWN:
+        _KNOWN[name] = converse(plain.port, [script], False)
+    assert converse(daemon.port, chunks, False, len(_KNOWN[name])) == _KNOWN[name]
+
+
+_KNOWN: dict[str, bytes] = {}
+
+
+def test_a_frame_cut_at_every_byte(pair):
+    _, _, daemon = pair
+    whole = request("VALQ.PUSH", "cut", "a\r\nb") + request("GET", "none") + b"PING\r\n"
+    with Connection(daemon.port) as connection:
+        for at in range(1, len(whole)):
+            connection.send_raw(whole[:at])
+            time.sleep(0.0005)
+            connection.send_raw(whole[at:])
+            assert connection.read() == b"%d" % at
+            assert connection.read() is None
+            assert connection.read() == b"PONG"
+
+
+def test_messages_reach_subscribers_and_vaql_works_beside_them(pair):
+    _, _, daemon = pair
+    with Connection(daemon.port, 3) as subscriber, Connection(daemon.port) as publisher:
+        subscriber.send("SUBSCRIBE", "news")
+        assert subscriber.read()[0] == b"subscribe"
+        assert publisher.call("PUBLISH", "news", "hello") == 1
+        assert subscriber.read() == [b"message", b"news", b"hello"]
+        assert subscriber.call("VALQ.PUSH", "beside", "x") == b"1"
+        assert subscriber.call("VALQ.POP", "beside")[b"body"] == b"x"
+        subscriber.send("VALQ.POP", "beside", "BLOCK", "2000")
+        publisher.call("VALQ.PUSH", "beside", "y")
+        assert subscriber.read()[b"body"] == b"y"
+
+
+def test_monitor_shows_the_commands_of_others(pair):
+    _, _, daemon = pair
+    with Connection(daemon.port) as monitor, Connection(daemon.port) as other:
+        assert monitor.call("MONITOR") == b"OK"
+        other.call("SET", "seen", "1")
+        until(lambda: b'"SET" "seen" "1"' in monitor.read(), 3, "seen")
+
+
+def test_tracking_pushes_arrive(pair):
+    _, _, daemon = pair
+    with Connection(daemon.port, 3) as tracking, Connection(daemon.port) as other:
+        assert tracking.call("CLIENT", "TRACKING", "ON") == b"OK"
+        tracking.call("GET", "tracked")
+        other.call("SET", "tracked", "1")
+        assert tracking.read() == [b"invalidate", [b"tracked"]]
+
+
+def test_reply_off_silences_valq_commands_too(pair):
+    _, _, daemon = pair
+    with Connection(daemon.port) as connection:
+        connection.send("CLIENT", "REPLY", "OFF")
+        connection.send("VALQ.PUSH", "silent", "x")
+        connection.send("VALQ.NONSENSE")
+        connection.send("VALQ.HELP")
+        assert connection.call("CLIENT", "REPLY", "ON") == b"OK"
+        connection.send("CLIENT", "REPLY", "SKIP")
+        connection.send("VALQ.PUSH", "silent", "y")
+        assert connection.call("PING") == b"PONG"
+        assert connection.call("VALQ.PUSH", "silent", "z") == b"3"
+
+
+def test_pipelined_mixtures_are_answered_in_order(pair):
+    _, _, daemon = pair
+    with Connection(daemon.port) as connection:
+        expected = []
+        stream = b""
+        for number in range(200):
+            stream += request("VALQ.PUSH", "mixed", number)
+            expected.append(b"%d" % (number + 1))
+            if number % 3 == 0:
+                stream += request("SET", f"k{number}", number) + request("APPEND", f"k{number}", "!")
+                expected += [b"OK", len(str(number)) + 1]
+            if number % 7 == 0:
+                stream += request("VALQ.PUSH", "mixed")
+                expected.append("ERR wrong number of arguments for 'valq.push' command")
+            if number % 11 == 0:
+                stream += (
+                    request("MULTI") + request("VALQ.ACK", "mixed", number + 1) + request("PING") + request("EXEC")
+                )
+                expected += [b"OK", b"QUEUED", b"QUEUED", [1, b"PONG"]]
+        connection.send_raw(stream)
+        replies = [connection.read() for _ in expected]
+        assert [str(reply) if isinstance(reply, Exception) else reply for reply in replies] == expected
+
+
+def test_a_bad_valq_command_in_a_transaction_aborts_it(pair):
+    _, _, daemon = pair
+    with Connection(daemon.port) as connection:
+        assert connection.call("MULTI") == b"OK"
+        assert connection.call("VALQ.PUSH", "aborted", "x") == b"QUEUED"
+        assert str(connection.call("VALQ.PUSH", "aborted")) == "ERR wrong number of arguments for 'valq.push' command"
+        assert str(connection.call("EXEC")).startswith("EXECABORT")
+        assert str(connection.call("VALQ.INFO", "aborted")).startswith("NOQUEUE")
+
+
+def test_wait_covers_a_push(pair):
+    _, behind, daemon = pair
+    with (
+        Valkey("--replicaof", f"127.0.0.1 {behind.port}") as replica,
+        Connection(daemon.port) as connection,
+        Connection(replica.port) as direct,
+    ):
+        until(lambda: b"master_link_status:up" in direct.call("INFO", "replication"), 10, "replica")
+        for number in range(1, 20):
+            connection.send_raw(request("VALQ.PUSH", "covered", "x") + request("WAIT", "1", "2000"))
+            assert connection.read() == b"%d" % number
+            assert connection.read() == 1
+            assert direct.call("HGET", "valq:{covered}:queue", "seq") == b"%d" % number
+
+
+def test_a_queue_belongs_to_the_selected_database(pair):
+    _, _, daemon = pair
+    with Connection(daemon.port) as connection:
+        connection.call("VALQ.PUSH", "where", "in 0")
+        assert connection.call("SELECT", "5") == b"OK"
+        assert connection.call("VALQ.POP", "where") is None
+        connection.call("VALQ.PUSH", "where", "in 5")
+        assert connection.call("VALQ.LIST") == [b"where"]
+        assert connection.call("SELECT", "0") == b"OK"
+        assert connection.call("VALQ.POP", "where")[3] == b"in 0"
+
+
+def test_idle_workers_share_one_backend_connection():
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(valkey.port) as direct:
+        before = len(direct.call("CLIENT", "LIST").splitlines())
+        workers = [Connection(daemon.port) for _ in range(300)]
+        for number, worker in enumerate(workers):
+            worker.send("VALQ.POP", f"q{number % 3}")
+            worker.send("PING")
+        for worker in workers:
+            assert worker.read() is None
+            assert worker.read() == b"PONG"
+        assert len(direct.call("CLIENT", "LIST").splitlines()) - before <= 1
+        for worker in workers:
+            worker.close()
+
+
+def test_beyond_max_clients_valkeys_own_error():
+    with Valkey() as valkey, Valqd(valkey.url, max_clients=3) as daemon:
+        connections = [Connection(daemon.port) for _ in range(3)]
+        assert [connection.call("PING") for connection in connections] == [b"PONG"] * 3
+        with socket.create_connection(("127.0.0.1", daemon.port), timeout=5) as refused:
+            assert refused.recv(100) == b"-ERR max number of clients reached\r\n"
+            assert refused.recv(100) == b""
+        for connection in connections:
+            connection.close()
