@@ -286,8 +286,8 @@ def test_sigterm_answers_what_waits_and_ends_with_status_0(workers):
 
 def test_a_worker_that_is_killed_is_started_again():
     with Valkey() as valkey, Valqd(valkey.url, workers=2) as daemon:
+        until(lambda: len(children(daemon.pid)) == 2, 5, "two workers")
         before = children(daemon.pid)
-        assert len(before) == 2
         os.kill(int(before[0]), signal.SIGKILL)
 
         def replaced():
