@@ -184,7 +184,9 @@ class SharedLane:
 
     def wake(self) -> None:
         """Calls were joined: send them at the end of this turn."""
-        if not self._flush_planned:
+        if not self.coalescer.sent:
+            self._flush()  # the backend is idle: every microsecond of waiting would be one of doing nothing
+        elif not self._flush_planned:
             self._plan_flush()
 
     def _plan_flush(self) -> None:
