@@ -1,0 +1,67 @@
+"""What the architecture says is not there, is not there."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+MODULES = sorted((ROOT / "valqd").rglob("*.py"))
+PURE = [path for path in MODULES if path.parent.name in ("protocol", "commands", "lua")]
+FORBIDDEN = {"asyncio", "socket", "time", "os", "threading", "subprocess", "select", "uvloop", "signal"}
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+@pytest.mark.parametrize("path", PURE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_pure_packages_import_no_io(path):
+    names = imports(path)
+    assert not {name.partition(".")[0] for name in names} & FORBIDDEN
+    assert not [name for name in names if name.startswith("valqd.io")]
+
+
+def test_only_io_imports_asyncio():
+    users = {path.relative_to(ROOT).parts[1] for path in MODULES if "asyncio" in imports(path)}
+    assert users == {"io"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_says_what_it_is_for_and_is_no_drawer(path):
+    assert ast.get_docstring(ast.parse(path.read_text()))
+    assert not re.search(r"util|helper|common|misc|manager", path.name)
+
+
+def test_commands_know_nothing_of_sessions():
+    for path in (ROOT / "valqd" / "commands").glob("*.py"):
+        reached = {name for name in imports(path) if name.startswith("valqd.protocol")}
+        assert all(name.startswith("valqd.protocol.encoding") for name in reached), path.name
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+)
+def test_links_lead_somewhere(page):
+    path = ROOT / page
+    for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), target
+
+
+def test_files_named_in_the_architecture_exist():
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    for name in re.findall(r"`((?:io|protocol|commands|lua)/[\w/]+\.(?:py|lua))`", text):
+        assert (ROOT / "valqd" / name).exists(), name
+
+
+def test_make_targets_named_in_the_readme_exist():
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`?make (\w+)", (ROOT / "README.md").read_text())) - {"sure"} <= targets
