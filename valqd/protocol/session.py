@@ -118,7 +118,14 @@ class Shared:
         self.limits = limits
         self.routes = Routes(auto_create)
         self.templates = {2: Templates(), 3: Templates()}
+        self._turns = 0  # of MPOP … FAIR
         self.relaying = True  # False while CLIENT PAUSE holds some commands back, and others not
+
+    def rotated(self, queues: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """The queues, beginning with another one each time."""
+        self._turns += 1
+        first = self._turns % len(queues)
+        return queues[first:] + queues[:first]
 
 
 class Session:
@@ -314,6 +321,8 @@ class Session:
             return
         if request.queues:
             self._last_queue = request.queues[0]
+        if request.fair:
+            request = request._replace(queues=self.shared.rotated(request.queues))
         private = self.private
         if private is not None and private.uncounted and self.may_count_again and not self.silent:
             foreign.ask_if_counted(self, lambda: self._ours(argv))

@@ -1,0 +1,163 @@
+"""Blocked POPs: woken at the moment something is ready, in order, through whichever daemon it came."""
+
+import time
+
+import pytest
+
+from tests.servers import Connection, Valkey, Valqd, as_map, until
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Two daemons on one Valkey."""
+    with Valkey() as valkey, Valqd(valkey.url) as first, Valqd(valkey.url) as second:
+        yield valkey, first, second
+
+
+@pytest.fixture
+def waiting(pair):
+    with Connection(pair[1].port) as connection:
+        yield connection
+
+
+@pytest.fixture
+def pushing(pair):
+    with Connection(pair[2].port) as connection:
+        yield connection
+
+
+def blocked(pushing, queue, count):
+    """Wait until so many clients are registered as blocked on the queue."""
+    pushing.call("VALQ.CREATE", queue, "NX")
+    until(lambda: as_map(pushing.call("VALQ.INFO", queue))[b"blocked_clients"] >= count, 5, "blocked")
+
+
+def took(step):
+    start = time.monotonic()
+    step()
+    return time.monotonic() - start
+
+
+def test_a_push_through_another_daemon_wakes(waiting, pushing, queue):
+    waiting.send("VALQ.POP", queue, "BLOCK", "0")
+    blocked(pushing, queue, 1)
+    pushing.call("VALQ.PUSH", queue, "hello")
+    assert took(lambda: as_map(waiting.read())[b"body"] == b"hello") < 0.2
+
+
+def test_nothing_comes_in_time(waiting, queue, pair):
+    for options, nothing in (((), None), (("COUNT", "3"), [])):
+        start = time.monotonic()
+        assert waiting.call("VALQ.POP", queue, "BLOCK", "150", *options) == nothing
+        assert 0.149 < time.monotonic() - start < 0.6
+
+
+def test_waiters_are_served_first_come_first_served(pair, pushing, queue):
+    waiters = []
+    for _ in range(10):
+        waiter = Connection(pair[1].port)
+        waiter.send("VALQ.POP", queue, "BLOCK", "0")
+        waiters.append(waiter)
+        time.sleep(0.01)
+    blocked(pushing, queue, 1)
+    pushing.call("VALQ.MPUSH", queue, "4", *"abcd")
+    pushing.call("VALQ.MPUSH", queue, "6", *"efghij")
+    assert [as_map(waiter.read())[b"body"] for waiter in waiters] == [letter.encode() for letter in "abcdefghij"]
+    for waiter in waiters:
+        waiter.close()
+
+
+def test_a_delay_that_falls_due_wakes_on_time(waiting, pushing, queue):
+    waiting.send("VALQ.POP", queue, "BLOCK", "0")
+    blocked(pushing, queue, 1)
+    start = time.monotonic()
+    pushing.call("VALQ.PUSH", queue, "later", "0.3")
+    assert as_map(waiting.read())[b"body"] == b"later"
+    assert 0.299 < time.monotonic() - start < 0.4
+
+
+def test_a_lease_that_ends_wakes_on_time(waiting, pushing, queue):
+    pushing.call("VALQ.PUSH", queue, "again")
+    start = time.monotonic()
+    pushing.call("VALQ.POP", queue, "VT", "0.4")
+    waiting.send("VALQ.POP", queue, "BLOCK", "0")
+    assert as_map(waiting.read())[b"receipt"] == b"1-2"
+    assert 0.399 < time.monotonic() - start < 0.5
+
+
+def test_a_nack_and_a_lifted_pause_wake(waiting, pushing, queue):
+    pushing.call("VALQ.PUSH", queue, "x")
+    receipt = as_map(pushing.call("VALQ.POP", queue))[b"receipt"]
+    waiting.send("VALQ.POP", queue, "BLOCK", "0")
+    blocked(pushing, queue, 1)
+    pushing.call("VALQ.NACK", queue, receipt)
+    receipt = as_map(waiting.read())[b"receipt"]
+    pushing.call("VALQ.PAUSE", queue, "OUT")
+    pushing.call("VALQ.NACK", queue, receipt)
+    waiting.send("VALQ.POP", queue, "BLOCK", "0")
+    blocked(pushing, queue, 1)
+    pushing.call("VALQ.PAUSE", queue, "NONE")
+    assert as_map(waiting.read())[b"receipt"] == b"1-3"
+
+
+def test_a_client_that_leaves_while_it_waits_takes_nothing(pair, pushing, queue):
+    leaving = Connection(pair[1].port)
+    leaving.send("VALQ.POP", queue, "BLOCK", "0")
+    blocked(pushing, queue, 1)
+    leaving.close()
+    pushing.call("VALQ.PUSH", queue, "stays")
+    popped = until(lambda: pushing.call("VALQ.POP", queue), 2, "still there")
+    assert as_map(popped)[b"attempts"] == 1
+
+
+def test_commands_behind_a_blocked_pop_wait_for_it(waiting, pushing, queue):
+    waiting.send("VALQ.POP", queue, "BLOCK", "0")
+    waiting.send("PING")
+    waiting.send("VALQ.POP", queue)
+    blocked(pushing, queue, 1)
+    pushing.call("VALQ.PUSH", queue, "x")
+    assert as_map(waiting.read())[b"body"] == b"x"
+    assert waiting.read() == b"PONG"
+    assert waiting.read() is None
+
+
+def test_mpop_takes_from_the_first_queue_that_has_something(waiting, pushing, queue):
+    waiting.send("VALQ.MPOP", "2", queue + "1", queue + "2", "BLOCK", "0")
+    blocked(pushing, queue + "2", 1)
+    pushing.call("VALQ.PUSH", queue + "2", "x")
+    message = as_map(waiting.read())
+    assert (message[b"queue"], message[b"body"]) == (queue.encode() + b"2", b"x")
+
+
+def test_fair_mpop_rotates(pushing, queue):
+    names = [queue + suffix for suffix in "abc"]
+    for name in names:
+        pushing.call("VALQ.MPUSH", name, "3", *"xyz")
+    served = [as_map(pushing.call("VALQ.MPOP", "3", *names, "FAIR"))[b"queue"] for _ in range(6)]
+    assert sorted(served[:3]) == sorted(name.encode() for name in names)
+    assert sorted(served[3:]) == sorted(name.encode() for name in names)
+    ordered = [as_map(pushing.call("VALQ.MPOP", "3", *names))[b"queue"] for _ in range(3)]
+    assert ordered == [names[0].encode(), names[1].encode(), names[2].encode()]
+
+
+def test_inside_multi_nothing_waits(waiting, queue):
+    assert waiting.call("MULTI") == b"OK"
+    assert waiting.call("VALQ.POP", queue, "BLOCK", "0") == b"QUEUED"
+    assert waiting.call("EXEC") == [None]
+
+
+def test_many_waiters_cost_the_backend_almost_nothing(pair, pushing, queue):
+    valkey, first, _ = pair
+    waiters = [Connection(first.port) for _ in range(300)]
+    for waiter in waiters:
+        waiter.send("VALQ.POP", queue, "BLOCK", "0")
+    blocked(pushing, queue, 1)
+    with Connection(valkey.port) as direct:
+        direct.call("CONFIG", "RESETSTAT")
+        time.sleep(1)
+        stats = direct.call("INFO", "commandstats")
+        assert int(stats.partition(b"cmdstat_fcall:calls=")[2].split(b",")[0]) < 60
+    pushing.call("VALQ.MPUSH", queue, "300", *map(str, range(300)))
+    assert sorted(int(as_map(waiter.read())[b"body"]) for waiter in waiters) == list(range(300))
+    for waiter in waiters:
+        waiter.close()
