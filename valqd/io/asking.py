@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from valqd.io.shared_lane import SharedLane
-from valqd.protocol.coalescer import Route
+from valqd.protocol.calls import Route
 from valqd.protocol.session import encode_request
 
 

@@ -18,7 +18,8 @@ from typing import Any, Protocol
 from valqd.errors import BackendDown
 from valqd.io.backend import Backend, ReplyProtocol
 from valqd.io.outbox import Outbox, write_pieces
-from valqd.protocol.coalescer import Coalescer, bulk, error_line
+from valqd.protocol.calls import bulk, error_line
+from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.session import Identity, encode_request
 
 MAX_BACKLOG_BYTES = 32 << 20

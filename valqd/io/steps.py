@@ -6,7 +6,7 @@ from valqd.commands.request import Request, function_call
 from valqd.errors import BackendDown
 from valqd.io.asking import LaneError, ask
 from valqd.io.shared_lane import SharedLane
-from valqd.protocol.coalescer import error_line
+from valqd.protocol.calls import error_line
 from valqd.protocol.encoding import encode
 from valqd.protocol.session import Session
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from valqd.commands.request import Request, function_call, queue_key
 from valqd.io.control import Control, ControlLost
 from valqd.io.shared_lane import SharedLane
-from valqd.protocol.coalescer import Call, Route, error_line
+from valqd.protocol.calls import Call, Route, error_line
 from valqd.protocol.session import Shared, encode_request, join_merged
 
 if TYPE_CHECKING:

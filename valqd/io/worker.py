@@ -22,7 +22,7 @@ from valqd.io.outbox import Outbox
 from valqd.io.shared_lane import SharedLane, SharedLanes
 from valqd.io.sweeper import Sweeper
 from valqd.io.waiters import Waiters
-from valqd.protocol.coalescer import Route, bulk
+from valqd.protocol.calls import Route, bulk
 from valqd.protocol.session import Identity, Shared, parse_popped
 
 #: File descriptors beyond the clients' own: listening, lanes, control, logs.

@@ -14,7 +14,8 @@ from __future__ import annotations
 import re
 from enum import Enum, auto
 
-from valqd.protocol.coalescer import MAX_ITEMS, Coalescer, Recipient, Route
+from valqd.protocol.calls import MAX_ITEMS, Recipient, Route
+from valqd.protocol.coalescer import Coalescer
 
 #: Bodies beyond this take the framer's way, which joins cut frames once.
 MAX_BODY_BYTES = 64 * 1024

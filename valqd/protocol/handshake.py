@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from valqd.errors import BackendDown
-from valqd.protocol.coalescer import bulk, error_line
+from valqd.protocol.calls import bulk, error_line
 from valqd.protocol.encoding import encode
 from valqd.protocol.framing import Frame, Kind
 

@@ -25,7 +25,8 @@ from valqd.commands import grammar, introspection, table
 from valqd.commands.request import Request, function_call
 from valqd.errors import BackendDown, CommandError
 from valqd.protocol import foreign, handshake, relay
-from valqd.protocol.coalescer import Call, Coalescer, Route, Routes, bulk, bulk_pieces, error_line
+from valqd.protocol.calls import Call, Route, bulk, bulk_pieces, error_line
+from valqd.protocol.coalescer import Coalescer, Routes
 from valqd.protocol.encoding import encode
 from valqd.protocol.fastpath import Kind as PlainKind
 from valqd.protocol.fastpath import Template, Templates

@@ -1,0 +1,302 @@
+"""Calls on the shared lane: what each asks of the backend, and how its reply is dealt out.
+
+One class for each shape of a merged call's reply.  A call knows who gets which part (its deals); when calls are opened,
+joined and sent is the coalescer's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from valqd.protocol import relay
+from valqd.protocol.relay import ReplyType
+
+#: Most items of one merged call: far below the 8,000 values at which Lua's ``unpack`` stops.
+MAX_ITEMS = 512
+#: A call is closed for further items beyond this many bytes.
+MAX_CALL_BYTES = 1 << 20
+#: Merged pops aim at replies of at most this many bytes (by the queue's recent body sizes).
+MAX_POP_REPLY_BYTES = 4 << 20
+
+#: How one command whose reply is an integer array is answered.
+_BITS = (b":0\r\n", b":1\r\n")
+
+
+class Recipient(Protocol):
+    """Who gets a deal: a client's session, or a parked POP."""
+
+    last_seq: int  #: sequence number of the newest call that holds one of its commands
+    last_call: Call | None
+    gone: bool  #: nobody reads the answers any more
+
+    def answer(self, data: bytes) -> None:
+        """Take the reply bytes of one deal."""
+
+    def answer_fragments(self, fragments: list[bytes]) -> None:
+        """The same, in pieces: a large body among them is not copied to be joined."""
+
+    def undelivered(self, route: Route, data: bytes) -> None:
+        """Popped messages came back for a recipient that is gone."""
+
+
+#: recipient, commands (or ids), and what the call's kind needs to know; a literal has 0 commands and its bytes.
+Deal = tuple[Recipient, int, Any]
+
+
+class Route:
+    """What calls must share to be merged: function, queue and fixed arguments.  Interned by ``Routes``."""
+
+    __slots__ = ("call_type", "fixed", "head", "head_args", "max_items", "queue")
+
+    def __init__(self, call_type: type[Call], queue: bytes, function: bytes, fixed: Sequence[bytes]) -> None:
+        self.call_type = call_type
+        self.queue = queue
+        self.fixed = tuple(fixed)
+        args = [b"FCALL", function, b"1", b"valq:{%b}:queue" % queue, *fixed]
+        self.head = b"".join([bulk(arg) for arg in args])
+        self.head_args = len(args)
+        self.max_items = MAX_ITEMS
+
+    def joinable(self, backlog: int, size: int) -> bool:
+        """Whether a call that holds ``backlog`` items and ``size`` bytes may take more."""
+        return backlog < self.max_items and size < MAX_CALL_BYTES
+
+
+def bulk(value: bytes) -> bytes:
+    """One argument as a RESP bulk string."""
+    return b"$%d\r\n%b\r\n" % (len(value), value)
+
+
+def bulk_pieces(value: bytes) -> list[bytes]:
+    """The same, in pieces: a large value is not copied."""
+    return [b"$%d\r\n" % len(value), value, b"\r\n"]
+
+
+def error_line(error: Exception) -> bytes:
+    """A backend's error reply as it goes to a client: without the position inside the function that raised it."""
+    text = str(error).partition(" script: valq")[0]
+    return b"-%b\r\n" % text.encode("utf-8", "surrogateescape").replace(b"\r", b" ").replace(b"\n", b" ")
+
+
+class Call:
+    """One function call on the shared lane, and who gets which part of its reply."""
+
+    __slots__ = ("arg_count", "deals", "items", "route", "seq", "size", "units")
+
+    def __init__(self, route: Route, seq: int) -> None:
+        self.route = route
+        self.seq = seq
+        self.items: list[bytes] = []  # arguments, encoded as bulks; one entry may hold several
+        self.arg_count = 0
+        self.units = 0  # what MAX_ITEMS counts
+        self.size = 0
+        self.deals: list[Deal] = []
+
+    def encode(self) -> list[bytes]:
+        """The request as it goes to the backend, in pieces."""
+        return [b"*%d\r\n%b" % (self.route.head_args + self.arg_count, self.route.head), *self.items]
+
+    def deliver(self, reply: Any) -> None:
+        """Deal the backend's reply (as hiredis parsed it) out to the recipients, in the order they joined."""
+        raise NotImplementedError
+
+    def fail(self, error: bytes) -> None:
+        """Answer every command of this call with ``error`` (a whole RESP error)."""
+        for recipient, count, extra in self.deals:
+            recipient.answer(error * self.commands(count, extra) if count else extra)
+
+    def commands(self, count: int, extra: Any) -> int:
+        """How many commands a deal stands for."""
+        return count
+
+
+class PushCall(Call):
+    """Plain pushes; the reply is the first id, or one id or error text for each body."""
+
+    __slots__ = ()
+
+    def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
+        if type(reply) is int:
+            first = reply
+            for recipient, count, extra in self.deals:
+                if count:
+                    recipient.answer(ids(first, count))
+                    first += count
+                else:
+                    recipient.answer(extra)
+        elif type(reply) is list:
+            at = 0
+            for recipient, count, extra in self.deals:
+                if count:
+                    recipient.answer(b"".join([_id_or_error(value) for value in reply[at : at + count]]))
+                    at += count
+                else:
+                    recipient.answer(extra)
+        else:
+            self.fail(error_line(reply))
+
+
+class PopCall(Call):
+    """Pops; the reply is, for each run, the exact bytes for its client; runs left out got nothing."""
+
+    __slots__ = ()
+
+    def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
+        if type(reply) is not list:
+            self.fail(error_line(reply))
+            return
+        runs = iter(reply)
+        total = 0
+        for recipient, count, extra in self.deals:
+            if not count:
+                recipient.answer(extra)
+                continue
+            run = next(runs, None)
+            if run is None:
+                recipient.answer(extra * count)
+                continue
+            if type(run) is list:
+                if not recipient.gone:
+                    total += sum(map(len, run))
+                    recipient.answer_fragments(run)
+                    continue
+                run = b"".join(run)
+            total += len(run)
+            if recipient.gone:
+                recipient.undelivered(self.route, run)
+            recipient.answer(run)
+        if total > MAX_POP_REPLY_BYTES:
+            self.route.max_items = max(1, MAX_POP_REPLY_BYTES * self.units // total)
+        elif self.route.max_items < MAX_ITEMS:
+            self.route.max_items = min(MAX_ITEMS, self.route.max_items * 2)
+
+
+class CountCall(Call):
+    """ACK and NACK; the reply is the number of ids when all count, else 0 or 1 for each id.
+
+    A deal's extra is True when its ids belong to one command, None when each id is its own.
+    """
+
+    __slots__ = ()
+
+    def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
+        if type(reply) is int:
+            for recipient, count, extra in self.deals:
+                if extra is None:
+                    recipient.answer(b":1\r\n" if count == 1 else b":1\r\n" * count)
+                else:
+                    recipient.answer(b":%d\r\n" % count if count else extra)
+        elif type(reply) is list:
+            at = 0
+            for recipient, count, extra in self.deals:
+                part = reply[at : at + count]
+                at += count
+                if extra is None:
+                    recipient.answer(b"".join([_BITS[bit] for bit in part]))
+                else:
+                    recipient.answer(b":%d\r\n" % sum(part) if count else extra)
+        else:
+            self.fail(error_line(reply))
+
+    def commands(self, count: int, extra: Any) -> int:  # noqa: D102 - see Call
+        return count if extra is None else 1
+
+
+class ExtendCall(Call):
+    """EXTEND; the reply is a deadline or an error text for each command."""
+
+    __slots__ = ()
+
+    def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
+        if type(reply) is not list:
+            self.fail(error_line(reply))
+            return
+        at = 0
+        for recipient, count, extra in self.deals:
+            part = reply[at : at + count]
+            at += count
+            recipient.answer(b"".join([_deadline_or_error(value) for value in part]) if count else extra)
+
+
+class LoneCall(Call):
+    """Any other command: an FCALL (or a relayed handshake command) of its own, with its own way to read the reply."""
+
+    __slots__ = ("request", "shape")
+
+    def __init__(self, route: Route, seq: int, request: bytes, shape: Callable[[Any], bytes | None]) -> None:
+        super().__init__(route, seq)
+        self.request = request
+        self.size = len(request)
+        self.shape = shape
+
+    def encode(self) -> list[bytes]:  # noqa: D102 - see Call
+        return [self.request]
+
+    def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
+        data = self.shape(reply)
+        for recipient, count, extra in self.deals:
+            if not count:
+                recipient.answer(extra)
+            elif data is not None:  # else: the shape took care of the answer, or will
+                recipient.answer(data)
+
+
+class RelayCall(Call):
+    """Simple foreign requests of one client (see relay), with one reply each."""
+
+    __slots__ = ("_got", "_kinds", "request")
+
+    def __init__(self, seq: int, request: bytes, kinds: list[ReplyType]) -> None:
+        super().__init__(LONE_ROUTE, seq)
+        self.request = request
+        self.size = len(request)
+        self._kinds = kinds
+        self._got: list[bytes] = []
+
+    def encode(self) -> list[bytes]:  # noqa: D102 - see Call
+        return [self.request]
+
+    def add(self, reply: Any) -> bool:
+        """Take the next reply; whether it was the last."""
+        self._got.append(relay.encode(self._kinds[len(self._got)], reply))
+        return len(self._got) == len(self._kinds)
+
+    def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
+        got = self._got
+        for recipient, count, extra in self.deals:
+            recipient.answer(b"".join(got) if count else extra)
+
+    def commands(self, count: int, extra: Any) -> int:  # noqa: D102 - see Call
+        return len(self._kinds)
+
+
+CALL_TYPES: dict[str, type[Call]] = {
+    "push_many": PushCall,
+    "pop_many": PopCall,
+    "ack_many": CountCall,
+    "nack_many": CountCall,
+    "extend_many": ExtendCall,
+}
+
+LONE_ROUTE = Route(LoneCall, b"", b"", ())
+
+
+def ids(first: int, count: int) -> bytes:
+    """``count`` consecutive ids as bulk strings."""
+    if count == 1:
+        digits = b"%d" % first
+        return b"$%d\r\n%b\r\n" % (len(digits), digits)
+    last = first + count - 1
+    width = len(str(first))
+    if len(str(last)) == width:
+        return (b"$%d\r\n%%d\r\n" % width * count) % tuple(range(first, last + 1))
+    return b"".join([ids(number, 1) for number in range(first, last + 1)])
+
+
+def _id_or_error(value: int | bytes) -> bytes:
+    return ids(value, 1) if isinstance(value, int) else b"-%b\r\n" % value
+
+
+def _deadline_or_error(value: int | bytes) -> bytes:
+    return b":%d\r\n" % value if isinstance(value, int) else b"-%b\r\n" % value
