@@ -7,7 +7,7 @@ from typing import Any
 
 from valqd.io.shared_lane import SharedLane
 from valqd.protocol.calls import Route
-from valqd.protocol.session import encode_request
+from valqd.protocol.requests import encode_request
 
 
 class _Asker:

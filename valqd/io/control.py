@@ -20,7 +20,7 @@ from hiredis import PushNotification
 from valqd.errors import StartError
 from valqd.io.backend import Backend, ReplyProtocol
 from valqd.lua import bundle
-from valqd.protocol.session import encode_request
+from valqd.protocol.requests import encode_request
 
 _CONNECT_TIMEOUT_S = 5.0
 _RETRY_S = 0.1

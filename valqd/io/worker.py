@@ -23,7 +23,8 @@ from valqd.io.shared_lane import SharedLane, SharedLanes
 from valqd.io.sweeper import Sweeper
 from valqd.io.waiters import Waiters
 from valqd.protocol.calls import Route, bulk
-from valqd.protocol.session import Identity, Shared, parse_popped
+from valqd.protocol.requests import parse_popped
+from valqd.protocol.session import Identity, Shared
 
 #: File descriptors beyond the clients' own: listening, lanes, control, logs.
 _SPARE_FILES = 128

@@ -19,13 +19,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import hiredis
-
 from valqd.commands import grammar, introspection, table
 from valqd.commands.request import Request, function_call
 from valqd.errors import BackendDown, CommandError
 from valqd.protocol import foreign, handshake, relay
-from valqd.protocol.calls import Call, Route, bulk, bulk_pieces, error_line
+from valqd.protocol.calls import Call, Route, bulk, error_line
 from valqd.protocol.coalescer import Coalescer, Routes
 from valqd.protocol.encoding import encode
 from valqd.protocol.fastpath import Kind as PlainKind
@@ -33,13 +31,9 @@ from valqd.protocol.fastpath import Template, Templates
 from valqd.protocol.framing import Frame, Kind, RequestFramer
 from valqd.protocol.private import PrivateReplies, Slot
 from valqd.protocol.relay import ReplyType
+from valqd.protocol.requests import NULL, echo_call, encode_request, join_merged
 
 _MISSING_FUNCTION = b"-ERR Function not found\r\n"
-#: A POP's null and empty array, by protocol version.
-_NULL = {2: b"$-1\r\n", 3: b"_\r\n"}
-_NONE_FOUND = b"*0\r\n"
-#: Bodies beyond this travel without being copied into a larger piece.
-_LARGE_BODY_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +290,7 @@ class Session:
             # As with any command that cannot be queued, EXEC must refuse: a call that Valkey refuses, with our words.
             self._send_watched(b"*1\r\n$5\r\nFCALL\r\n", lambda raw: data if raw[:1] == b"-" else raw)
         elif self.in_multi or self.silent or self.skip_next or (self.private and self.private.uncounted):
-            self._send_watched(_echo_call(value), lambda raw: raw)
+            self._send_watched(echo_call(value), lambda raw: raw)
         elif self.private is not None and self.private.outstanding:
             self.when_private_quiet(lambda: self.host.write(data))
         elif self.pending and self.last_call is not None:
@@ -382,7 +376,7 @@ class Session:
     def _learn(self, argv: list[bytes], request: Request, route: Route) -> None:
         """Teach the fast path what this plain command looks like."""
         if request.command == "pop" and len(argv) <= 3 and request.block_ms is None:
-            template = Template(PlainKind.POP, encode_request(argv), route, _NULL[self.resp])
+            template = Template(PlainKind.POP, encode_request(argv), route, NULL[self.resp])
             assert request.merge is not None
             template.run_argument = bulk(request.merge.items[0])
             if request.args[0] == b"":  # no COUNT: one map or null
@@ -571,48 +565,3 @@ class Session:
         """EXEC, DISCARD or RESET."""
         self.in_multi = self._library_probed = False
         self.queued_in_multi = []
-
-
-def encode_request(argv: list[bytes]) -> bytes:
-    """A request as the canonical multibulk."""
-    return b"*%d\r\n%b" % (len(argv), b"".join([bulk(arg) for arg in argv]))
-
-
-def join_merged(coalescer: Coalescer, who: Any, route: Route, request: Request, resp: int) -> None:
-    """Join one parsed command to its route's open call."""
-    assert request.merge is not None
-    items = request.merge.items
-    function = request.merge.function
-    if function == "push_many" and len(items[0]) > _LARGE_BODY_BYTES:
-        coalescer.join(who, route, bulk_pieces(items[0]), 1, 1, 1, None)
-        return
-    encoded = b"".join([bulk(item) for item in items])
-    if function == "pop_many":
-        nothing = _NULL[resp] if request.args[0] == b"" else _NONE_FOUND
-        count = int(request.args[0] or 1)
-        coalescer.join(who, route, b"$1\r\n1\r\n" + encoded, 2, count, 1, nothing)
-    elif function == "extend_many":
-        coalescer.join(who, route, encoded, 2, 1, 1, None)
-    elif function == "push_many":
-        coalescer.join(who, route, encoded, 1, 1, 1, None)
-    else:
-        coalescer.join(who, route, encoded, len(items), len(items), len(items), True)
-
-
-def _echo_call(value: Any) -> bytes:
-    """The call that makes the backend answer ``value`` itself, so that it takes its place among other replies."""
-    if isinstance(value, CommandError):
-        kind, values = b"error", [str(value).encode()]
-    else:
-        kind, values = b"array", [str(line).encode() for line in value]
-    return encode_request([b"FCALL", b"valq1_echo", b"0", kind, *values])
-
-
-def parse_popped(data: bytes) -> list[Any]:
-    """The replies in the bytes of one deal of a POP call."""
-    reader = hiredis.Reader()
-    reader.feed(data)
-    replies = []
-    while (reply := reader.gets()) is not False:
-        replies.append(reply)
-    return replies

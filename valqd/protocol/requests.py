@@ -1,0 +1,63 @@
+"""Requests as bytes: FCALLs from parsed commands, and what comes back for those that popped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hiredis
+
+from valqd.commands.request import Request
+from valqd.errors import CommandError
+from valqd.protocol.calls import Route, bulk, bulk_pieces
+from valqd.protocol.coalescer import Coalescer
+
+#: A POP's null, by protocol version.
+NULL = {2: b"$-1\r\n", 3: b"_\r\n"}
+_NONE_FOUND = b"*0\r\n"
+#: Bodies beyond this travel without being copied into a larger piece.
+_LARGE_BODY_BYTES = 16 * 1024
+
+
+def encode_request(argv: list[bytes]) -> bytes:
+    """A request as the canonical multibulk."""
+    return b"*%d\r\n%b" % (len(argv), b"".join([bulk(arg) for arg in argv]))
+
+
+def join_merged(coalescer: Coalescer, who: Any, route: Route, request: Request, resp: int) -> None:
+    """Join one parsed command to its route's open call."""
+    assert request.merge is not None
+    items = request.merge.items
+    function = request.merge.function
+    if function == "push_many" and len(items[0]) > _LARGE_BODY_BYTES:
+        coalescer.join(who, route, bulk_pieces(items[0]), 1, 1, 1, None)
+        return
+    encoded = b"".join([bulk(item) for item in items])
+    if function == "pop_many":
+        nothing = NULL[resp] if request.args[0] == b"" else _NONE_FOUND
+        count = int(request.args[0] or 1)
+        coalescer.join(who, route, b"$1\r\n1\r\n" + encoded, 2, count, 1, nothing)
+    elif function == "extend_many":
+        coalescer.join(who, route, encoded, 2, 1, 1, None)
+    elif function == "push_many":
+        coalescer.join(who, route, encoded, 1, 1, 1, None)
+    else:
+        coalescer.join(who, route, encoded, len(items), len(items), len(items), True)
+
+
+def echo_call(value: Any) -> bytes:
+    """The call that makes the backend answer ``value`` itself, so that it takes its place among other replies."""
+    if isinstance(value, CommandError):
+        kind, values = b"error", [str(value).encode()]
+    else:
+        kind, values = b"array", [str(line).encode() for line in value]
+    return encode_request([b"FCALL", b"valq1_echo", b"0", kind, *values])
+
+
+def parse_popped(data: bytes) -> list[Any]:
+    """The replies in the bytes of one deal of a POP call."""
+    reader = hiredis.Reader()
+    reader.feed(data)
+    replies = []
+    while (reply := reader.gets()) is not False:
+        replies.append(reply)
+    return replies
