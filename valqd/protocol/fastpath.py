@@ -21,6 +21,8 @@ from valqd.protocol.coalescer import Coalescer
 MAX_BODY_BYTES = 64 * 1024
 #: Prefixes remembered; beyond it all are forgotten (they are learned again in one command each).
 MAX_TEMPLATES = 10_000
+#: Lengths of prefixes tried for one chunk: queues whose names have yet other lengths go the long way.
+MAX_LENGTHS = 16
 #: Bytes by which a prefix's length is looked up: they tell the commands and the length of the queue's name apart.
 _HEAD = 20
 
@@ -58,13 +60,15 @@ class Templates:
     def learn(self, template: Template) -> None:
         """Remember a template; one too short to be told apart is not worth it."""
         prefix = template.prefix
+        lengths = self._lengths.get(prefix[:_HEAD], ())
         if len(prefix) < _HEAD or prefix in self._by_prefix:
+            return
+        if len(lengths) == MAX_LENGTHS and len(prefix) not in lengths:
             return
         if len(self._by_prefix) >= MAX_TEMPLATES:
             self._by_prefix.clear()
             self._lengths.clear()
         self._by_prefix[prefix] = template
-        lengths = self._lengths.get(prefix[:_HEAD], ())
         if len(prefix) not in lengths:
             self._lengths[prefix[:_HEAD]] = (*lengths, len(prefix))
 
