@@ -34,10 +34,11 @@ class Stop(Flag):
     SHUTDOWN = auto()  #: the daemon stops
 
 
-class Client(asyncio.Protocol):
+class Client(Outgoing, asyncio.Protocol):
     """A client of the daemon.  Bounds: what it may have unread, unsent or held is limited by not reading from it."""
 
     def __init__(self, worker: Worker) -> None:
+        super().__init__(worker.outbox)
         self._worker = worker
         self._stop = Stop.NONE
         self._closing = False
@@ -50,8 +51,7 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accept, or answer as Valkey does when there are too many clients."""
-        transport = self._transport = cast(asyncio.Transport, transport)
-        self._out = Outgoing(transport, self._worker.outbox)
+        transport = self.transport = cast(asyncio.Transport, transport)
         self.session = Session(self, self._worker.shared, self._worker.next_client_id())
         if len(self._worker.clients) >= self._worker.settings.max_clients:
             transport.write(b"-ERR max number of clients reached\r\n")
@@ -66,8 +66,7 @@ class Client(asyncio.Protocol):
         if session.gone or self._closing:
             return
         session.receive(data)
-        lane = session.lane
-        if lane.coalescer.backlog_bytes and self._lane is not None and self._lane.full_for(self):
+        if self._lane is not None and self._lane.full_for(self):
             self._set_stop(Stop.LANE_FULL, True)
         if session.held_bytes > _HELD_BYTES:
             self._set_stop(Stop.HELD, True)
@@ -107,25 +106,21 @@ class Client(asyncio.Protocol):
     def _set_stop(self, reason: Stop, on: bool) -> None:
         before = self._stop
         self._stop = before | reason if on else before & ~reason
-        if bool(before) != bool(self._stop) and not self._transport.is_closing():
+        if bool(before) != bool(self._stop) and not self.transport.is_closing():
             with contextlib.suppress(RuntimeError):
                 if self._stop:
-                    self._transport.pause_reading()
+                    self.transport.pause_reading()
                 else:
-                    self._transport.resume_reading()
+                    self.transport.resume_reading()
 
     # ---- Host
-
-    def write(self, data: bytes) -> None:
-        """Send to the client."""
-        self._out.write(data)
 
     def close(self) -> None:
         """Close once everything written has left."""
         if not self._closing:
             self._closing = True
-            self._out.flush()
-            self._transport.close()
+            self.flush()
+            self.transport.close()
 
     def lane(self, identity: Identity) -> SharedLane:
         """The shared lane of an identity that was proved, from now on this client's."""

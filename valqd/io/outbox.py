@@ -38,12 +38,11 @@ def write_pieces(transport: asyncio.Transport, pieces: list[bytes]) -> None:
 
 
 class Outgoing:
-    """One transport's bytes of this turn."""
+    """A connection whose bytes of one turn are sent at its end."""
 
-    __slots__ = ("_outbox", "_parts", "transport")
+    transport: asyncio.Transport
 
-    def __init__(self, transport: asyncio.Transport, outbox: Outbox) -> None:
-        self.transport = transport
+    def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._parts: list[bytes] = []
 
@@ -55,8 +54,8 @@ class Outgoing:
 
     def flush(self) -> None:
         """Hand everything to the transport."""
-        parts, self._parts = self._parts, []
-        if self.transport.is_closing():
-            return
+        parts = self._parts
         if parts:
-            write_pieces(self.transport, parts)
+            self._parts = []
+            if not self.transport.is_closing():
+                write_pieces(self.transport, parts)

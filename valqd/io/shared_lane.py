@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from valqd.errors import BackendDown
 from valqd.io.backend import Backend, ReplyProtocol
+from valqd.io.busy_wait import BusyWait
 from valqd.io.outbox import Outbox, write_pieces
 from valqd.protocol.calls import bulk, error_line
 from valqd.protocol.coalescer import Coalescer
@@ -73,6 +74,7 @@ class SharedLane:
         self._connection: _Connection | None = None
         self._greetings = 0  # replies to AUTH and SELECT still to come
         self._flush_planned = False
+        self._busy_wait = BusyWait(lanes.loop, self.coalescer, lanes.may_busy_wait)
         self._paused: set[Paused] = set()
         self._proofs: list[Callable[[bytes | None], None]] = []
         self._closed = False
@@ -173,7 +175,8 @@ class SharedLane:
         coalescer = self.coalescer
         if coalescer.must_resend:
             self._lanes.load_library(self._resend)
-        if self._paused and self._has_room(0.5):
+        self._busy_wait.answered()
+        if self._paused and self._half_empty():
             self._resume_paused()
         self._lanes.outbox.flush()
 
@@ -202,15 +205,18 @@ class SharedLane:
         if connection is None or connection.transport is None or self._greetings or coalescer.recovering:
             return  # sent when the connection is ready
         if not coalescer.idle:
+            was_idle = not coalescer.sent
             write_pieces(connection.transport, coalescer.take())
+            self._busy_wait.sent(was_idle)
 
-    def _has_room(self, share: float) -> bool:
+    def _half_empty(self) -> bool:
         coalescer = self.coalescer
-        return coalescer.backlog_bytes < MAX_BACKLOG_BYTES * share and len(coalescer.sent) < MAX_BACKLOG_CALLS * share
+        return coalescer.backlog_bytes < MAX_BACKLOG_BYTES // 2 and len(coalescer.sent) < MAX_BACKLOG_CALLS // 2
 
     def full_for(self, client: Paused) -> bool:
         """Whether ``client`` must wait; it is told by ``lane_has_room``."""
-        if self._has_room(1):
+        coalescer = self.coalescer
+        if coalescer.backlog_bytes < MAX_BACKLOG_BYTES and len(coalescer.sent) < MAX_BACKLOG_CALLS:
             return False
         self._paused.add(client)
         return True
@@ -264,6 +270,7 @@ class SharedLanes:
         load: Callable[[], Awaitable[None]],
         lane_up: Callable[[SharedLane], None],
         lane_refused: Callable[[SharedLane], None],
+        may_busy_wait: bool,
     ) -> None:
         self.backend = backend
         self.outbox = outbox
@@ -271,6 +278,7 @@ class SharedLanes:
         self.lane_up = lane_up
         self._load = load
         self._lane_refused = lane_refused
+        self.may_busy_wait = may_busy_wait
         self._lanes: dict[Identity, SharedLane] = {}
         self._loading: asyncio.Task[None] | None = None
         self._load_waiters: list[Callable[[], None]] = []

@@ -52,6 +52,7 @@ class Worker:
             self.control.load_library,
             self._lane_up,
             self._lane_refused,
+            may_busy_wait=len(os.sched_getaffinity(0)) > settings.workers,
         )
         self.waiters = Waiters(self.control, self.shared, daemon, self.release)
         self._daemon = daemon
@@ -146,7 +147,7 @@ class Worker:
         for name, given_back in receipts.items():
             route = self.shared.routes.get("nack_many", name, False, (b"SILENT", b"", b""))
             items = b"".join([bulk(receipt) for receipt in given_back])
-            lane.coalescer.join(self._releaser, route, items, len(given_back), len(given_back), len(given_back), True)
+            lane.coalescer.join(self._releaser, route, items, len(given_back), len(given_back), True)
             lane.wake()
 
 

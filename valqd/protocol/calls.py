@@ -58,10 +58,6 @@ class Route:
         self.head_args = len(args)
         self.max_items = MAX_ITEMS
 
-    def joinable(self, backlog: int, size: int) -> bool:
-        """Whether a call that holds ``backlog`` items and ``size`` bytes may take more."""
-        return backlog < self.max_items and size < MAX_CALL_BYTES
-
 
 def bulk(value: bytes) -> bytes:
     """One argument as a RESP bulk string."""
@@ -82,20 +78,23 @@ def error_line(error: Exception) -> bytes:
 class Call:
     """One function call on the shared lane, and who gets which part of its reply."""
 
-    __slots__ = ("arg_count", "deals", "items", "route", "seq", "size", "units")
+    __slots__ = ("deals", "items", "route", "seq", "size", "units")
 
     def __init__(self, route: Route, seq: int) -> None:
         self.route = route
         self.seq = seq
         self.items: list[bytes] = []  # arguments, encoded as bulks; one entry may hold several
-        self.arg_count = 0
         self.units = 0  # what MAX_ITEMS counts
         self.size = 0
         self.deals: list[Deal] = []
 
     def encode(self) -> list[bytes]:
         """The request as it goes to the backend, in pieces."""
-        return [b"*%d\r\n%b" % (self.route.head_args + self.arg_count, self.route.head), *self.items]
+        return [b"*%d\r\n%b" % (self.route.head_args + self.arg_count(), self.route.head), *self.items]
+
+    def arg_count(self) -> int:
+        """Arguments in ``items``."""
+        return self.units
 
     def deliver(self, reply: Any) -> None:
         """Deal the backend's reply (as hiredis parsed it) out to the recipients, in the order they joined."""
@@ -138,9 +137,15 @@ class PushCall(Call):
 
 
 class PopCall(Call):
-    """Pops; the reply is, for each run, the exact bytes for its client; runs left out got nothing."""
+    """Pops; the reply is, for each run, the exact bytes for its client; runs left out got nothing.
+
+    Each item is a run: how many pops, and what they ask for.
+    """
 
     __slots__ = ()
+
+    def arg_count(self) -> int:  # noqa: D102 - see Call
+        return 2 * len(self.items)
 
     def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
         if type(reply) is not list:
@@ -207,6 +212,9 @@ class ExtendCall(Call):
     """EXTEND; the reply is a deadline or an error text for each command."""
 
     __slots__ = ()
+
+    def arg_count(self) -> int:  # noqa: D102 - see Call
+        return 2 * self.units
 
     def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
         if type(reply) is not list:

@@ -22,7 +22,7 @@ from typing import Any
 
 from hiredis import HiredisError
 
-from valqd.protocol.calls import CALL_TYPES, LONE_ROUTE, Call, LoneCall, Recipient, RelayCall, Route
+from valqd.protocol.calls import CALL_TYPES, LONE_ROUTE, MAX_CALL_BYTES, Call, LoneCall, Recipient, RelayCall, Route
 from valqd.protocol.relay import ReplyType
 
 
@@ -48,18 +48,17 @@ class Coalescer:
         who: Recipient,
         route: Route,
         items: bytes | list[bytes],
-        args: int,
         units: int,
         count: int,
         extra: Any,
     ) -> None:
         """Add one deal to the route's open call, or open one.
 
-        ``items`` are ``args`` encoded arguments (a list: their pieces); ``units`` is what they add towards MAX_ITEMS;
-        ``count`` and ``extra`` are the deal's, as its call type defines them.
+        ``items`` are encoded arguments (a list: their pieces); ``units`` is what they add towards MAX_ITEMS; ``count``
+        and ``extra`` are the deal's, as its call type defines them.
         """
         call = self._open.get(route)
-        if call is None or call.seq < who.last_seq or not route.joinable(call.units, call.size):
+        if call is None or call.seq < who.last_seq or call.units >= route.max_items or call.size >= MAX_CALL_BYTES:
             self._seq += 1
             call = self._open[route] = route.call_type(route, self._seq)
             self._unsent.append(call)
@@ -69,7 +68,6 @@ class Coalescer:
         else:
             call.items += items
             size = sum(map(len, items))
-        call.arg_count += args
         call.units += units
         call.size += size
         self.backlog_bytes += size

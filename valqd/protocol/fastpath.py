@@ -12,9 +12,8 @@ Knows byte layouts only; it must not decide whether a client may use it (order, 
 from __future__ import annotations
 
 import re
-from enum import Enum, auto
 
-from valqd.protocol.calls import MAX_ITEMS, Recipient, Route
+from valqd.protocol.calls import MAX_ITEMS, Recipient, Route, bulk
 from valqd.protocol.coalescer import Coalescer
 
 #: Bodies beyond this take the framer's way, which joins cut frames once.
@@ -26,28 +25,101 @@ MAX_LENGTHS = 16
 #: Bytes by which a prefix's length is looked up: they tell the commands and the length of the queue's name apart.
 _HEAD = 20
 
-_IDS = re.compile(rb"(?:\$[1-9]\d?\r\n[1-9]\d{0,18}(?:-[1-9]\d{0,9})?\r\n)+")
+#: How many pops a run is, as an argument.
+_POPS = [bulk(b"%d" % pops) for pops in range(MAX_ITEMS + 1)]
+
+_ID = re.compile(rb"[1-9]\d{0,18}(?:-[1-9]\d{0,9})?")
+_ID_BULKS = re.compile(rb"(?:\$[1-9]\d?\r\n[1-9]\d{0,18}(?:-[1-9]\d{0,9})?\r\n)+")
 
 
-class Kind(Enum):
-    """The plain commands that a template can stand for."""
+class PopTemplate:
+    """A POP of one message: the prefix is the whole request.
 
-    PUSH = auto()  #: prefix, then one bulk: the body
-    POP = auto()  #: the whole request
-    ACK = auto()  #: prefix, then one bulk: an id or a receipt
+    ``wanted`` is the argument that says what each POP of a run asks for, ``null`` its reply when there is nothing.
+    """
 
-
-class Template:
-    """What a plain command to one queue looks like up to its last argument's ``$``, and where it goes."""
-
-    __slots__ = ("kind", "null", "prefix", "route", "run_argument")
-
-    def __init__(self, kind: Kind, prefix: bytes, route: Route, null: bytes = b"") -> None:
-        self.kind = kind
+    def __init__(self, prefix: bytes, route: Route, wanted: bytes, null: bytes) -> None:
         self.prefix = prefix
-        self.route = route
-        self.null = null
-        self.run_argument = b""  # POP: the bulk that says what each POP of a run asks for
+        self._route = route
+        self._wanted = wanted
+        self._null = null
+
+    def take(self, data: bytes, pos: int, who: Recipient, coalescer: Coalescer) -> int:
+        """Join the POP at ``pos``, and those that follow it, as one deal; where they end."""
+        prefix = self.prefix
+        step = len(prefix)
+        pops = 1
+        end = pos + step
+        while pops < MAX_ITEMS and data.startswith(prefix, end):
+            pops += 1
+            end += step
+        coalescer.join(who, self._route, _POPS[pops] + self._wanted, pops, pops, self._null)
+        return end
+
+
+class PushTemplate:
+    """A PUSH without options: the prefix ends with the ``$`` of its body."""
+
+    def __init__(self, prefix: bytes, route: Route) -> None:
+        self.prefix = prefix
+        self._route = route
+
+    def take(self, data: bytes, pos: int, who: Recipient, coalescer: Coalescer) -> int:
+        """Join the command at ``pos``, and those of the same size that follow it, as one deal.
+
+        Where they end; ``pos``: it is cut, or unusual, and nothing was joined.
+        """
+        prefix = self.prefix
+        start = pos + len(prefix)
+        eol = data.find(b"\r\n", start, start + 8)
+        if eol < 0 or not (digits := data[start:eol]).isdigit() or (digits[0] == 0x30 and len(digits) > 1):
+            return pos
+        argument_bytes = int(digits)
+        size = len(data)
+        end = eol + 4 + argument_bytes
+        if argument_bytes > MAX_BODY_BYTES or end > size:
+            return pos
+        if end == size or not data.startswith(prefix, end):  # alone
+            if not self.takes(data, eol + 2, end - 2):
+                return pos
+            coalescer.join(who, self._route, data[start - 1 : end], 1, 1, None)
+            return end
+        # A run: all bulks of one size, as far as they go.  Each frame is as long as the first exactly when the next
+        # prefix starts where it ends, so no body can pass for a frame.
+        step = end - pos
+        head = data[pos : eol + 2]
+        count = 1
+        while count < MAX_ITEMS and end + step <= size and data.startswith(head, end):
+            count += 1
+            end += step
+        bulks = data[pos:end].replace(prefix, b"$")
+        if len(bulks) != count * (step - len(prefix) + 1):  # a body holds the prefix
+            bulks = b"".join([data[at - 1 : at + step - len(prefix)] for at in range(start, end, step)])
+        if not self.takes_all(bulks, count):
+            return pos
+        coalescer.join(who, self._route, bulks, count, count, None)
+        return end
+
+    def takes(self, data: bytes, start: int, end: int) -> bool:
+        """Whether the argument at ``start`` to ``end`` is plain."""
+        return True
+
+    def takes_all(self, bulks: bytes, count: int) -> bool:
+        """Whether all ``count`` arguments are plain."""
+        return True
+
+
+class AckTemplate(PushTemplate):
+    """An ACK of one id or receipt: the prefix ends with its ``$``."""
+
+    def takes(self, data: bytes, start: int, end: int) -> bool:  # noqa: D102 - see PushTemplate
+        return _ID.fullmatch(data, start, end) is not None
+
+    def takes_all(self, bulks: bytes, count: int) -> bool:  # noqa: D102 - see PushTemplate
+        return bulks.count(b"\r") == 2 * count and _ID_BULKS.fullmatch(bulks) is not None
+
+
+Template = PopTemplate | PushTemplate
 
 
 class Templates:
@@ -83,61 +155,9 @@ class Templates:
                     break
             else:
                 break
-            if template.kind is Kind.POP:
-                end, made = self._pops(data, pos, template, who, coalescer)
-            else:
-                end, made = self._bulks(data, pos, template, who, coalescer)
+            end = template.take(data, pos, who, coalescer)
             if end == pos:
                 break
             pos = end
-            deals += made
+            deals += 1
         return pos, deals
-
-    @staticmethod
-    def _pops(data: bytes, pos: int, template: Template, who: Recipient, coalescer: Coalescer) -> tuple[int, int]:
-        request = template.prefix
-        step = len(request)
-        reps = 1
-        end = pos + step
-        while reps < MAX_ITEMS and data.startswith(request, end):
-            reps += 1
-            end += step
-        items = b"%b%b" % (_REPS[reps], template.run_argument)
-        coalescer.join(who, template.route, items, 2, reps, reps, template.null)
-        return end, 1
-
-    @staticmethod
-    def _bulks(data: bytes, pos: int, template: Template, who: Recipient, coalescer: Coalescer) -> tuple[int, int]:
-        prefix = template.prefix
-        start = pos + len(prefix)
-        eol = data.find(b"\r\n", start, start + 8)
-        if eol < 0 or not (digits := data[start:eol]).isdigit() or (digits[0] == 0x30 and len(digits) > 1):
-            return pos, 0
-        body_bytes = int(digits)
-        if body_bytes > MAX_BODY_BYTES:
-            return pos, 0
-        end = eol + 2 + body_bytes + 2
-        if end > len(data):
-            return pos, 0
-        if not data.startswith(prefix, end):  # alone
-            items = data[start - 1 : end]
-            count = 1
-        else:
-            # A run: all bulks of one size, as far as they go.  Each frame is as long as the first exactly when the
-            # next prefix starts where it ends, so no body can pass for a frame.
-            step = end - pos
-            head = data[pos : eol + 2]
-            count = 1
-            while count < MAX_ITEMS and end + step <= len(data) and data.startswith(head, end):
-                count += 1
-                end += step
-            items = data[pos:end].replace(prefix, b"$")
-            if len(items) != count * (step - len(prefix) + 1):  # a body holds the prefix
-                items = b"".join([data[at - 1 : at + step - len(prefix)] for at in range(start, end, step)])
-        if template.kind is Kind.ACK and (items.count(b"\r") != 2 * count or not _IDS.fullmatch(items)):
-            return pos, 0
-        coalescer.join(who, template.route, items, count, count, count, None)
-        return end, 1
-
-
-_REPS = [b"$%d\r\n%d\r\n" % (len(str(reps)), reps) for reps in range(MAX_ITEMS + 1)]

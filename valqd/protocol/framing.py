@@ -124,11 +124,7 @@ class RequestFramer:
         self._skipping = False  # the current frame is OVERSIZED: its bytes are dropped
         self._skip = 0  # bytes of the current bulk (with its CRLF) still to come while streaming or skipping
         self._broken = False
-
-    @property
-    def empty(self) -> bool:
-        """True between frames with nothing buffered: the next byte received starts a request."""
-        return self._args_left < 0 and self._start == len(self._buf) and not self._pending and not self._broken
+        self.empty = True  #: between frames with nothing buffered: the next byte received starts a request
 
     @property
     def buffered_bytes(self) -> int:
@@ -139,6 +135,7 @@ class RequestFramer:
         """Take bytes from the client; parses nothing."""
         self._pending.append(data)
         self._pending_bytes += len(data)
+        self.empty = False
 
     def next(self) -> Frame | None:
         """The next frame, or None until more bytes come."""
@@ -148,6 +145,7 @@ class RequestFramer:
         if available == self._start:
             self._buf = b""  # lets go of the frames delivered
             self._start = self._pos = self._need = 0
+            self.empty = self._args_left < 0 and not self._broken
             return None
         if self._pending:
             self._join()

@@ -29,19 +29,17 @@ def join_merged(coalescer: Coalescer, who: Any, route: Route, request: Request, 
     items = request.merge.items
     function = request.merge.function
     if function == "push_many" and len(items[0]) > _LARGE_BODY_BYTES:
-        coalescer.join(who, route, bulk_pieces(items[0]), 1, 1, 1, None)
+        coalescer.join(who, route, bulk_pieces(items[0]), 1, 1, None)
         return
     encoded = b"".join([bulk(item) for item in items])
     if function == "pop_many":
         nothing = NULL[resp] if request.args[0] == b"" else _NONE_FOUND
         count = int(request.args[0] or 1)
-        coalescer.join(who, route, b"$1\r\n1\r\n" + encoded, 2, count, 1, nothing)
-    elif function == "extend_many":
-        coalescer.join(who, route, encoded, 2, 1, 1, None)
-    elif function == "push_many":
-        coalescer.join(who, route, encoded, 1, 1, 1, None)
+        coalescer.join(who, route, b"$1\r\n1\r\n" + encoded, count, 1, nothing)
+    elif function in ("push_many", "extend_many"):
+        coalescer.join(who, route, encoded, 1, 1, None)
     else:
-        coalescer.join(who, route, encoded, len(items), len(items), len(items), True)
+        coalescer.join(who, route, encoded, len(items), len(items), True)
 
 
 def echo_call(value: Any) -> bytes:

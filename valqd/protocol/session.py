@@ -26,8 +26,7 @@ from valqd.protocol import foreign, handshake, relay
 from valqd.protocol.calls import Call, Route, bulk, error_line
 from valqd.protocol.coalescer import Coalescer, Routes
 from valqd.protocol.encoding import encode
-from valqd.protocol.fastpath import Kind as PlainKind
-from valqd.protocol.fastpath import Template, Templates
+from valqd.protocol.fastpath import AckTemplate, PopTemplate, PushTemplate, Templates
 from valqd.protocol.framing import Frame, Kind, RequestFramer
 from valqd.protocol.private import PrivateReplies, Slot
 from valqd.protocol.relay import ReplyType
@@ -376,14 +375,13 @@ class Session:
     def _learn(self, argv: list[bytes], request: Request, route: Route) -> None:
         """Teach the fast path what this plain command looks like."""
         if request.command == "pop" and len(argv) <= 3 and request.block_ms is None:
-            template = Template(PlainKind.POP, encode_request(argv), route, NULL[self.resp])
             assert request.merge is not None
-            template.run_argument = bulk(request.merge.items[0])
             if request.args[0] == b"":  # no COUNT: one map or null
-                self.templates.learn(template)
+                wanted = bulk(request.merge.items[0])
+                self.templates.learn(PopTemplate(encode_request(argv), route, wanted, NULL[self.resp]))
         elif request.command in ("push", "ack") and len(request.merge.items if request.merge else ()) == 1:
             prefix = b"*%d\r\n%b$" % (len(argv), b"".join([bulk(arg) for arg in argv[:-1]]))
-            self.templates.learn(Template(PlainKind[request.command.upper()], prefix, route))
+            self.templates.learn((PushTemplate if request.command == "push" else AckTemplate)(prefix, route))
 
     def _rewrite(self, request: Request) -> None:
         """Send over the private lane, as the FCALL that it is."""

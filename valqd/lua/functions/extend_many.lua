@@ -6,7 +6,7 @@
 -- Errors: NOQUEUE NOMSG NOTINFLIGHT STALE CANCELLED
 -- Complexity: O(log n) each
 local function call(keys, args)
-  local q = queue.open(keys[1])
+  local q = queue.open(keys[1], queue.only)
   if not q then
     return queue.missing(keys[1])
   end

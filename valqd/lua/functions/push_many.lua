@@ -6,7 +6,7 @@
 -- Errors: NOQUEUE PAUSED FULL
 -- Complexity: O(1) a message
 local function call(keys, args)
-  local q, missing = queue.open_or_create(keys[1], args[1])
+  local q, missing = queue.open_or_create(keys[1], args[1], queue.only)
   if not q then
     return missing
   end

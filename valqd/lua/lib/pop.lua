@@ -50,6 +50,11 @@ local function take_plain(q, want, below, taken, leases, deadline)
   q.head = id
 end
 
+-- Ids and scores of the first ready records, at most RECORD_BATCH of them.
+local function first_records(q, want)
+  return server.call('ZRANGE', q.prefix .. 'ready', 0, math.min(want, RECORD_BATCH) - 1, 'WITHSCORES')
+end
+
 -- Deliver a record with these fields: whether it was delivered, or its TTL is over or its attempts are used up.
 local function take_record(q, id, meta, vt, noack)
   if meta.x and meta.x <= q.now then
@@ -88,21 +93,12 @@ local function move_records(q, ids, metas, noack)
   queue.flush(q)
 end
 
--- Take up to `want` messages.  Returns arrays: ids (as text), bodies, and by the same index ages (plain messages) or metas
--- (records).  vt: ms or nil.  The caller settles first and saves the cursors after.
-function pop.take(q, want, vt, noack)
-  local taken = {ids = {}, bodies = {}, ages = {}, metas = {}}
-  if queue.paused(q, 'out') then
-    return taken
-  end
+-- Ready messages, records and plain ones, in order and at most `want`; appends to taken and leases as take_plain does.
+-- records: the first of the ready ones, as the caller has read them.
+local function take_mixed(q, want, vt, noack, records, taken, leases, deadline)
   local ids = taken.ids
-  local started = q.head
-  local deadline_ms = q.now + (vt or q.vt)
-  local deadline = number.arg(deadline_ms)
-  local leases = not noack and {}
-  repeat
+  while true do
     local batch = math.min(want - #ids, RECORD_BATCH)
-    local records = server.call('ZRANGE', q.prefix .. 'ready', 0, batch - 1, 'WITHSCORES')
     local at = 1
     local all = #records < 2 * batch
     local record_ids = {}
@@ -138,7 +134,31 @@ function pop.take(q, want, vt, noack)
       end
       move_records(q, moved_ids, moved_metas, noack)
     end
-  until #ids == want or all
+    if #ids == want or all then
+      return
+    end
+    records = first_records(q, want - #ids)
+  end
+end
+
+-- Take up to `want` messages.  Returns arrays: ids (as text), bodies, and by the same index ages (plain messages) or metas
+-- (records).  vt: ms or nil.  The caller settles first and saves the cursors after.
+function pop.take(q, want, vt, noack)
+  local taken = {ids = {}, bodies = {}, ages = {}, metas = {}}
+  if queue.paused(q, 'out') then
+    return taken
+  end
+  local ids = taken.ids
+  local started = q.head
+  local deadline_ms = q.now + (vt or q.vt)
+  local deadline = number.arg(deadline_ms)
+  local leases = not noack and {}
+  local records = first_records(q, want)
+  if records[1] then
+    take_mixed(q, want, vt, noack, records, taken, leases, deadline)
+  elseif q.plain > 0 then
+    take_plain(q, want, FOREVER, taken, leases, deadline)
+  end
   if q.head ~= started then
     q.moved = true
   end

@@ -30,47 +30,71 @@ local FOREVER = 9007199254740991
 --   limits packed table of what few queues have (see LIMITS), or empty
 local FIELDS = {'seq', 'head', 'plain', 'due', 'vt', 'delivered', 'acked', 'limits', 'created_at'}
 
--- Open the queue of `key`; nil if there is none.  `f` holds FIELDS as numbers (limits: a table or nil).
-function queue.open(key)
+-- An open queue, before anything is read into it; all fields named, for a table that grows is made anew.
+local function blank()
+  return {
+    key = false, prefix = false, name = false, now = 0, seq = 0, head = 0, plain = 0, due = 0, vt = 0, created_at = 0,
+    delivered = false, acked = false, limits = false,
+    counts = {}, -- what functions add to counters
+    attempts = false, retention = false, -- see queue.rules
+    due_changed = false, moved = false, woken = false, behind = false, gathered = false,
+  }
+end
+
+-- For functions that open one queue and are called most: the same table for each call.
+queue.only = blank()
+
+-- Prefix and name of queues, by key.  Bounded by starting afresh.
+local prefixes, names = {}, {}
+local named = 0
+local MAX_NAMED = 1000
+
+-- Open the queue of `key`, as the table `q` if given; nil if there is none.  Its limits are a table or nil.
+function queue.open(key, q)
   local v = server.call('HMGET', key, unpack(FIELDS))
   if not v[9] then
     return nil
   end
-  local q = {
-    key = key,
-    prefix = key:sub(1, -6),
-    counts = {},
-    name = key:sub(7, -8),
-    now = clock.now(),
-    seq = tonumber(v[1]),
-    head = tonumber(v[2]),
-    plain = tonumber(v[3]),
-    due = tonumber(v[4]),
-    vt = tonumber(v[5]),
-    delivered = v[6], -- these two as text: few functions need them
-    acked = v[7],
-    created_at = tonumber(v[9]),
-    -- What functions may add; named here, for a table that grows is made anew.
-    limits = v[8] ~= '' and cmsgpack.unpack(v[8]) or nil,
-    attempts = false,
-    retention = false,
-    due_changed = false,
-    moved = false,
-    woken = false,
-    behind = false,
-    gathered = false,
-  }
+  if not names[key] then
+    if named >= MAX_NAMED then
+      prefixes, names, named = {}, {}, 0
+    end
+    named = named + 1
+    prefixes[key] = key:sub(1, -6)
+    names[key] = key:sub(7, -8)
+  end
+  q = q or blank()
+  q.key = key
+  q.prefix = prefixes[key]
+  q.name = names[key]
+  q.now = clock.now()
+  q.seq = tonumber(v[1])
+  q.head = tonumber(v[2])
+  q.plain = tonumber(v[3])
+  q.due = tonumber(v[4])
+  q.vt = tonumber(v[5])
+  q.delivered = v[6] -- these two as text: few functions need them
+  q.acked = v[7]
+  q.limits = v[8] ~= '' and cmsgpack.unpack(v[8]) or nil
+  q.created_at = tonumber(v[9])
+  if q == queue.only then -- what the last call left
+    q.attempts, q.retention = false, false
+    q.due_changed, q.moved, q.woken, q.behind, q.gathered = false, false, false, false, false
+    if next(q.counts) then
+      q.counts = {}
+    end
+  end
   return q
 end
 
 -- Create the queue with defaults "vt_ms:attempts:retention_ms", or return nil when `auto` is empty.
-function queue.create_auto(key, auto)
+function queue.create_auto(key, auto, q)
   local vt, attempts, retention = auto:match('^(%d+):(%d+):(%d+)$')
   if not vt then
     return nil
   end
   queue.create(key, vt, attempts, retention, nil)
-  return queue.open(key)
+  return queue.open(key, q)
 end
 
 function queue.create(key, vt, attempts, retention, limits)
@@ -81,14 +105,10 @@ function queue.create(key, vt, attempts, retention, limits)
 end
 
 -- Open the queue of `key`, creating it if `auto` says how; or nil and the error reply.
-function queue.open_or_create(key, auto)
-  local q = queue.open(key)
-  if q then
-    return q
-  end
-  q = queue.create_auto(key, auto)
-  if q then
-    return q
+function queue.open_or_create(key, auto, q)
+  local opened = queue.open(key, q) or queue.create_auto(key, auto, q)
+  if opened then
+    return opened
   end
   return nil, queue.missing(key)
 end
