@@ -18,6 +18,8 @@ import hiredis
 from valqd.io.embedded import server_binary
 
 ROOT = Path(__file__).parent.parent
+#: The valkey-server that tests run; VALKEY_SERVER names another (an older version).
+SERVER = os.environ.get("VALKEY_SERVER") or server_binary()
 
 
 def free_port() -> int:
@@ -97,7 +99,7 @@ class Valkey(Process):
         self.start()
 
     def start(self):
-        command = [server_binary(), "--port", str(self.port), "--dir", self.folder, "--save", "", "--daemonize", "no"]
+        command = [SERVER, "--port", str(self.port), "--dir", self.folder, "--save", "", "--daemonize", "no"]
         command += ["--enable-debug-command", "yes", "--bind", "127.0.0.1", *self.options]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.wait_ready()

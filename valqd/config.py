@@ -100,6 +100,8 @@ SETTINGS: tuple[Setting, ...] = (
         "Empty: a Valkey server of valqd's own, in data_dir.",
     ),
     Setting("backend_ca_file", "", _text, "FILE", "CA certificates for valkeys://; empty: the system's."),
+    Setting("backend_cert_file", "", _text, "FILE", "Certificate to show to valkeys://, if it wants one."),
+    Setting("backend_key_file", "", _text, "FILE", "Its private key; empty: in the same file."),
     Setting("data_dir", "./valqd-data", _text, "DIR", "Where the embedded Valkey keeps its data and its socket."),
     Setting(
         "appendfsync",
@@ -147,6 +149,8 @@ class Settings:
     listen: str
     backend: str
     backend_ca_file: str
+    backend_cert_file: str
+    backend_key_file: str
     data_dir: str
     appendfsync: str
     workers: int

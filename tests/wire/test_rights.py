@@ -1,8 +1,16 @@
 """Commands run as the user that the client proved to be; Valkey's ACL decides."""
 
+import re
+
 import pytest
 
-from tests.servers import Connection, Valkey, Valqd, until
+from tests.servers import ROOT, Connection, Valkey, Valqd, until
+from valqd.lua.bundle import CALLED_COMMANDS
+
+
+def documented_rules(page, user):
+    """The rules for ``user`` that a page of the documentation gives, as the words after its name."""
+    return [rule.split() for rule in re.findall(rf"ACL SETUSER {user} ((?:.+\n)+)", (ROOT / page).read_text())]
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +73,57 @@ def test_a_missing_queue_of_ones_own_is_created_by_pushing(connection):
     connection.call("AUTH", "worker", "w")
     connection.call("VALQ.DELETE", "orders")
     assert connection.call("VALQ.PUSH", "orders", "x") == b"1"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/commands.md"])
+def test_the_documented_rule_for_a_user_is_enough_and_no_more(admin, page):
+    (rule,) = documented_rules(page, "worker")
+    admin.call("ACL", "SETUSER", "documented", "reset", *rule)
+
+    def dry_run(command, queue):
+        values = {
+            "SET": ["x"],
+            "TIME": [],
+            "SCAN": ["0"],
+            "HLEN": [],
+            "HKEYS": [],
+            "ZCARD": [],
+            "DEL": [],
+            "EXISTS": [],
+        }
+        key = [] if command in ("TIME", "SCAN") else [f"valq:{{{queue}}}:queue"]
+        return admin.call(
+            "ACL", "DRYRUN", "documented", command, *key, *values.get(command, ["1", "1", "1"][: arity(command)])
+        )
+
+    def arity(command):
+        needed = abs(admin.call("COMMAND", "INFO", command)[0][1])
+        return max(0, needed - 2)
+
+    for command in CALLED_COMMANDS:
+        assert dry_run(command, "orders") == b"OK", command
+        if command not in ("TIME", "SCAN"):
+            assert b"no permissions" in dry_run(command, "others"), command
+    assert admin.call("ACL", "DRYRUN", "documented", "FCALL", "valq1_pop", "1", "valq:{orders}:queue") == b"OK"
+    assert b"no permissions" in admin.call("ACL", "DRYRUN", "documented", "FLUSHALL")
+    admin.call("ACL", "DELUSER", "documented")
+
+
+def test_the_documented_rule_for_the_daemon_is_enough(guarded, admin):
+    (rule,) = documented_rules("README.md", "daemon")
+    admin.call("ACL", "SETUSER", "daemon", "reset", *rule)
+    admin.call("ACL", "LOG", "RESET")
+    with Valqd(f"valkey://daemon:secret@127.0.0.1:{guarded[0].port}") as daemon, Connection(daemon.port) as connection:
+        connection.call("AUTH", "worker", "w")
+        connection.call("VALQ.PURGE", "orders")
+        connection.send("VALQ.POP", "orders", "BLOCK", "5000")
+        with Connection(daemon.port) as other:
+            other.call("AUTH", "worker", "w")
+            other.call("VALQ.PUSH", "orders", "x", "DELAY", "0.3")
+        assert connection.read()[3] == b"x"
+    denied = [entry for entry in admin.call("ACL", "LOG") if b"daemon" in entry]
+    assert denied == []
+    admin.call("ACL", "DELUSER", "daemon")
 
 
 def test_a_wrong_password_changes_nothing(connection):

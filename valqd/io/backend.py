@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 import hiredis
 
+from valqd.config import Settings
 from valqd.errors import SettingError
 
 _DEFAULT_PORT = 6379
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Backend:
     """The address and the daemon's own credentials (never lent to a client)."""
 
@@ -28,9 +31,24 @@ class Backend:
     password: bytes | None = None
     db: int = 0
     ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
 
     @classmethod
-    def from_url(cls, url: str, ca_file: str = "") -> Backend:
+    def from_settings(cls, settings: Settings) -> Backend:
+        """The backend that the settings name.  Raises SettingError."""
+        backend = replace(
+            cls.from_url(settings.backend),
+            ca_file=settings.backend_ca_file,
+            cert_file=settings.backend_cert_file,
+            key_file=settings.backend_key_file,
+        )
+        if backend.tls:
+            backend.check_files()
+        return backend
+
+    @classmethod
+    def from_url(cls, url: str) -> Backend:
         """Parse ``valkey://``, ``valkeys://``, ``redis://``, ``rediss://`` or ``unix://``.
 
         Raises SettingError for anything else.
@@ -59,8 +77,26 @@ class Backend:
             user=unquote(parts.username).encode() if parts.username else None,
             password=unquote(parts.password).encode() if parts.password is not None else None,
             db=int(db or 0),
-            ca_file=ca_file,
         )
+
+    def check_files(self) -> None:
+        """Raises SettingError when the files for TLS are of no use."""
+        for setting, path in (("ca", self.ca_file), ("cert", self.cert_file), ("key", self.key_file)):
+            if path and not os.access(path, os.R_OK):
+                raise SettingError(f"backend_{setting}_file", f"cannot read {path!r}")
+        try:
+            _ = self._tls_context
+        except ssl.SSLError as error:
+            raise SettingError("backend", f"the certificates cannot be used: {error.reason or error}") from None
+
+    @cached_property
+    def _tls_context(self) -> ssl.SSLContext | None:
+        if not self.tls:
+            return None
+        context = ssl.create_default_context(cafile=self.ca_file or None)
+        if self.cert_file:
+            context.load_cert_chain(self.cert_file, self.key_file or None)
+        return context
 
     def __str__(self) -> str:
         return (
@@ -74,8 +110,7 @@ class Backend:
             if self.path:
                 await loop.create_unix_connection(factory, self.path)
             else:
-                context = ssl.create_default_context(cafile=self.ca_file or None) if self.tls else None
-                await loop.create_connection(factory, self.host, self.port, ssl=context)
+                await loop.create_connection(factory, self.host, self.port, ssl=self._tls_context)
 
 
 class ReplyProtocol(asyncio.Protocol):

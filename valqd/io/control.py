@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import ssl
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -85,7 +86,12 @@ class Control:
         except TimeoutError:
             raise StartError(f"backend {self._backend}: no answer within {_CONNECT_TIMEOUT_S:g} s") from None
         except ControlLost:
-            raise StartError(f"backend {self._backend}: it closed the connection") from None
+            hint = "" if self._backend.tls else " (does it want TLS? then valkeys://)"
+            raise StartError(f"backend {self._backend}: it closed the connection{hint}") from None
+        except ssl.SSLCertVerificationError as error:
+            raise StartError(
+                f"backend {self._backend}: {error.verify_message} (is its CA in backend_ca_file?)"
+            ) from None
         except OSError as error:
             raise StartError(f"backend {self._backend}: {error.strerror or error}") from None
         self._task = asyncio.ensure_future(self._stay_connected())

@@ -38,7 +38,7 @@ def serve(settings: Settings) -> None:
         server: EmbeddedServer | None = None
         listening = stack.enter_context(_listening(settings))
         if settings.backend:
-            backend = Backend.from_url(settings.backend, settings.backend_ca_file)
+            backend = Backend.from_settings(settings)
         else:
             server = stack.enter_context(EmbeddedServer(settings.data_dir, settings.appendfsync))
             backend = Backend(path=server.socket_path)

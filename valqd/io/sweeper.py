@@ -50,7 +50,7 @@ class Sweeper:
             await asyncio.sleep(pause_s)
 
     async def _tick(self) -> float:
-        call = [b"FCALL", b"valq1_due", b"0", self._daemon, b"%d" % _LEASE_MS, b"%d" % _DUE_LIMIT]
+        call = [b"FCALL_RO", b"valq1_due", b"0", self._daemon, b"%d" % _LEASE_MS, b"%d" % _DUE_LIMIT]
         reply = await self._control.call(call)
         if reply is None:
             return _FOLLOWER_TICK_S
