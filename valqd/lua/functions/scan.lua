@@ -4,7 +4,9 @@
 -- ARGV: mode, cursor, state ('' any), header field, header value, body pattern ('' any), count, '1' if a header is given
 -- Returns: [next cursor, [map ...]]
 -- Errors: NOQUEUE
--- Complexity: O(count) a step
+-- Complexity: O(count) a step, of at most MAX_STEP
+local MAX_STEP = 1000 -- a client that wants more at once must not hold up the others
+
 local function call(keys, args)
   local q = queue.open(keys[1])
   if not q then
@@ -12,7 +14,7 @@ local function call(keys, args)
   end
   life.settle(q, 1000)
   life.finish(q)
-  local cursor, found = walk.step(q, tonumber(args[2]), tonumber(args[7]))
+  local cursor, found = walk.step(q, tonumber(args[2]), math.min(tonumber(args[7]), MAX_STEP))
   local messages = {}
   for _, id in ipairs(found) do
     local message = view.find(q, id)

@@ -12,6 +12,20 @@ local FRAGMENT_BYTES = 16384
 -- The largest double that is a 64-bit integer: a due time 585 billion years ahead is told as this.
 local MAX_INTEGER = 9223372036854774784
 
+-- Encoded names of fields, as they were used before.  Bounded by starting afresh.
+local names = {}
+local name_count = 0
+local MAX_NAMES = 200
+
+local function encode_name(name)
+  if name_count >= MAX_NAMES then
+    names, name_count = {}, 0
+  end
+  name_count = name_count + 1
+  names[name] = '$' .. #name .. '\r\n' .. name .. '\r\n'
+  return names[name]
+end
+
 -- Append the encoded value to the array `out`.
 function reply.append(out, value, resp3)
   local kind = type(value)
@@ -32,8 +46,9 @@ function reply.append(out, value, resp3)
   elseif value.map then
     local items = value.map
     out[#out + 1] = (resp3 and '%' .. #items / 2 or '*' .. #items) .. '\r\n'
-    for i = 1, #items do
-      reply.append(out, items[i], resp3)
+    for i = 1, #items, 2 do
+      out[#out + 1] = names[items[i]] or encode_name(items[i])
+      reply.append(out, items[i + 1], resp3)
     end
   else
     out[#out + 1] = '*' .. #value .. '\r\n'
