@@ -33,6 +33,7 @@ class Message:
     died_at: int | None = None
     cancelled: int = 0
     at: int = 0  #: deadline in flight, due time when delayed
+    earliest: int = 0  #: with jitter, `at` may turn out to be as early as this
     leased_at: int | None = None  #: from when MAXLEASE counts; plain deliveries count from their first EXTEND
     plain: bool = False
 
@@ -50,7 +51,7 @@ class Settings:
     vt: int = 30000
     attempts: int = 5
     retention: int = 86400000
-    backoff: tuple[str, int, int] | None = None
+    backoff: tuple[str, int, int, int] | None = None  #: kind, base, cap, jitter in percent
     max_length: int = 0
     max_bytes: int = 0
     overflow: str = "REFUSE"
@@ -134,15 +135,19 @@ class Queue:
         elif message.attempts >= (message.max_attempts or self.settings.attempts):
             self.die(message, why)
         else:
-            delay = self.backoff(message.attempts) if delay is None else delay
+            jitter = 0
+            if delay is None:
+                delay, jitter = self.backoff(message.attempts)
             message.state, message.at = ("delayed", self.now + delay) if delay else ("ready", 0)
+            message.earliest = message.at - delay * jitter // 100 - 1 if jitter and delay else 0
 
     def backoff(self, attempts):
+        """How long it waits, and the percentage by which that may be shorter."""
         if not self.settings.backoff:
-            return 0
-        kind, base, cap = self.settings.backoff
+            return 0, 0
+        kind, base, cap, jitter = self.settings.backoff
         factor = {"FIXED": 1, "LINEAR": attempts, "EXP": 2 ** (attempts - 1)}[kind]
-        return int(min(base * factor, cap))
+        return int(min(base * factor, cap)), jitter
 
     def settle(self):
         for message in self.in_state("inflight"):

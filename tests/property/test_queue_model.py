@@ -36,7 +36,8 @@ some = st.integers(1, 3)
 bodies = st.sampled_from([b"", b"a", b"bb" * 20, b"\r\n\0\xff", b"x" * 1024, b"x" * 1025, b"x" * 16384])
 waits = st.sampled_from([0, 1, 250, 1000, 5000])
 leases = st.sampled_from([1000, 2000, 30000])
-forms = st.sampled_from(["n2", "e2", "joined"])
+#: native, encoded, joined with others; for RESP2 and RESP3
+forms = st.sampled_from(["n2", "n3", "e2", "e3", "j2", "j3"])
 picks = st.lists(st.tuples(st.integers(-12, 3), st.sampled_from([None, None, 0, 0, -1])), min_size=1, max_size=4)
 maybe = st.booleans()
 
@@ -51,8 +52,15 @@ def parsed(data):
     reader.feed(data)
     found = []
     while (reply := reader.gets()) is not Ellipsis:
-        found.append(reply)
+        found.append(as_resp2(reply))
     return found
+
+
+def as_resp2(value):
+    """Maps as flat arrays."""
+    if isinstance(value, dict):
+        value = [item for pair in value.items() for item in pair]
+    return [as_resp2(item) for item in value] if isinstance(value, list) else value
 
 
 def joined(reply):
@@ -76,29 +84,32 @@ class QueueMachine(RuleBasedStateMachine):
     def send(self, form, *words):
         """The reply to a command, or its error's code as Refused."""
         argv = [word if isinstance(word, bytes) else str(word).encode() for word in words]
-        request = parse([b"VALQ", *argv], 2, Limits())
-        if form == "joined" and request.merge:
+        resp = int(form[1])
+        request = parse([b"VALQ", *argv], resp, Limits())
+        if form[0] == "j" and request.merge:
             reply = self.joined_call(request)
-        elif form != "n2" and request.stepped:
+        elif form[0] == "n":
+            reply = self.link.call(*function_call(request, b"n%d" % resp, AUTO))
+        elif request.stepped:
             reply, token = 0, b""
-            while True:
-                step = self.link.call(*function_call(request, b"e2", AUTO, token))
-                if isinstance(step, Exception):
-                    reply = step
-                    break
-                reply, token = reply + step[0], step[1]
+            while not isinstance(reply, Exception):
+                step, token = self.step(request, token)
+                reply = step if isinstance(step, Exception) else reply + step
                 if not token:
                     break
-        elif form != "n2":
-            while (reply := self.link.call(*function_call(request, b"e2", AUTO))) is None:
+        else:
+            while (reply := self.link.call(*function_call(request, b"e%d" % resp, AUTO))) is None:
                 pass
             if not isinstance(reply, Exception):
                 (reply,) = parsed(joined(reply))
-        else:
-            reply = self.link.call(*function_call(request, b"n2", AUTO))
         if isinstance(reply, Exception):
             raise Refused(str(reply).split()[0])
         return reply
+
+    def step(self, request, token=b""):
+        """One step of a command that takes several: what it did (or its error), and the token for the next."""
+        reply = self.link.call(*function_call(request, b"e2", AUTO, token))
+        return (reply, b"") if isinstance(reply, Exception) else reply
 
     def joined_call(self, request):
         merge = request.merge
@@ -146,10 +157,12 @@ class QueueMachine(RuleBasedStateMachine):
 
     # Commands
 
-    @initialize(used=st.sampled_from([0, 125, 255]))
-    def begin(self, used):
+    @initialize(used=st.sampled_from([0, 125, 255]), jitter=maybe)
+    def begin(self, used, jitter):
         """A queue, maybe one that has given out so many ids that the next ones soon lie in another bucket."""
-        self.same(lambda: self.model.create("orders", Settings()) and b"OK", "n2", "CREATE", "orders")
+        given = {"backoff": ("LINEAR", 500, 5000, 50)} if jitter else {}
+        words = ["BACKOFF", "LINEAR", "0.5", "5", "JITTER", 50] if jitter else []
+        self.same(lambda: self.model.create("orders", Settings(**given)) and b"OK", "n2", "CREATE", "orders", *words)
         for _ in range(used):
             self.same(lambda: self.plain_push("orders", b""), "n2", "PUSH", "orders", b"")
         if used:
@@ -163,13 +176,16 @@ class QueueMachine(RuleBasedStateMachine):
         attempts=st.none() | st.integers(1, 3),
         retention=st.none() | st.sampled_from([0, 60000, 61500]),
         backoff=st.none() | st.just("NONE") | st.tuples(st.sampled_from(["FIXED", "LINEAR", "EXP"]), waits, waits),
+        jitter=st.sampled_from([0, 0, 50]),
         length=st.none() | st.sampled_from([0, 3, 6]),
         size=st.none() | st.sampled_from([0, 60, 3000]),
         overflow=st.none() | st.sampled_from(["REFUSE", "DROPHEAD"]),
         dlq=st.none() | st.none() | st.just("NONE") | names,
         max_lease=st.none() | st.sampled_from([0, 1000, 5000]),
     )
-    def configure(self, name, update, form, vt, attempts, retention, backoff, length, size, overflow, dlq, max_lease):
+    def configure(
+        self, name, update, form, vt, attempts, retention, backoff, jitter, length, size, overflow, dlq, max_lease
+    ):
         words = ["UPDATE" if update else "CREATE", name]
         given = {"vt": vt, "attempts": attempts, "retention": retention, "max_length": length, "max_bytes": size}
         given |= {"overflow": overflow, "max_lease": max_lease}
@@ -184,7 +200,9 @@ class QueueMachine(RuleBasedStateMachine):
         elif backoff:
             kind, base, cap = backoff[0], min(backoff[1:]), max(backoff[1:])
             words += ["BACKOFF", kind, seconds(base), seconds(cap)]
-            given["backoff"] = (kind, base, cap)
+            jitter = jitter if base >= 250 else 0  # a wait that may be none is no wait that the model can tell
+            words += ["JITTER", jitter] if jitter else []
+            given["backoff"] = (kind, base, cap, jitter)
         if dlq and dlq != name:
             words += ["DLQ", dlq]
             given["dlq"] = None if dlq == "NONE" else dlq
@@ -371,6 +389,26 @@ class QueueMachine(RuleBasedStateMachine):
         words = [what] if what else []
         self.same(lambda: self.model.queue(name).purge(PURGED[what or "MAIN"]), form, "PURGE", name, *words)
 
+    @rule(name=names, what=st.sampled_from([*PURGED]), contents=st.lists(bodies, min_size=1, max_size=5))
+    def purge_while_pushing(self, name, what, contents):
+        """What comes while a purge goes on, step by step, stays."""
+        with suppress(Refused):
+            queue = self.model.queue(name)
+            if queue.settings.max_length or queue.settings.max_bytes or queue.is_paused("in"):
+                return
+            expected = queue.purge(PURGED[what])
+            request = parse([b"VALQ", b"PURGE", name.encode(), what.encode()], 2, Limits())
+            removed, token = self.step(request)
+            for body in contents:
+                self.same(lambda body=body: self.plain_push(name, body), "n2", "PUSH", name, body)
+                if token:
+                    more, token = self.step(request, token)
+                    removed += more
+            while token:
+                more, token = self.step(request, token)
+                removed += more
+            assert removed == expected
+
     @rule(name=names, form=forms, pairs=st.none() | picks, limit=st.none() | some, to=st.none() | names)
     def redrive(self, name, form, pairs, limit, to):
         chosen = None if pairs is None else self.pick(name, pairs)
@@ -411,13 +449,22 @@ class QueueMachine(RuleBasedStateMachine):
     def check_step(self):
         assert [name.decode() for name in self.send("n2", "LIST")] == sorted(self.model.queues)
         for name in sorted(self.model.queues):  # what is due there may die into another: each first settles
-            self.model.queue(name)
+            queue = self.model.queue(name)
             self.send("n2", "INFO", name)
+            self.learn_jitter(queue)
         for name in sorted(self.model.queues):
             queue = self.model.queue(name)
             self.check_info(queue)
             self.check_messages(queue)
             self.check_keys(queue)
+
+    def learn_jitter(self, queue: Queue):
+        """Chance decided how long some wait: within its bounds, the model takes it over."""
+        for message in queue.messages.values():
+            if message.earliest:
+                due = flat(self.send("n2", "SHOW", queue.name, message.id))["due"]
+                assert message.earliest <= due <= message.at
+                message.at, message.earliest = due, 0
 
     def check_info(self, queue: Queue):
         info = flat(self.send("n2", "INFO", queue.name))
@@ -507,11 +554,19 @@ class QueueMachine(RuleBasedStateMachine):
         self.check_step()
 
 
+def in_small_steps(source):
+    """The library with steps so small that few messages need several."""
+    for setting, large, small in (("PURGE_STEP", 2000, 3), ("PURGE_BUCKETS", 500, 1), ("REDRIVE_STEP", 1000, 2)):
+        assert f"local {setting} = {large}\n" in source
+        source = source.replace(f"local {setting} = {large}\n", f"local {setting} = {small}\n")
+    return source
+
+
 @pytest.fixture
 def link():
     with Valkey() as server:
         connection = Link(server.port)
-        connection.ok("FUNCTION", "LOAD", bundle.library_source(test_clock=True))
+        connection.ok("FUNCTION", "LOAD", in_small_steps(bundle.library_source(test_clock=True)))
         yield connection
         connection.close()
 
