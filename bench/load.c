@@ -4,6 +4,9 @@
  *   PROTO  valqd, direct (the functions of baseline.lua, on Valkey itself) or beanstalk
  *   MODE   job: push, pop, ack; push: only that; popack: take and acknowledge what is there
  *          batch: pop with COUNT and ack of as many ids in one command, PIPELINE messages at a time (valqd)
+ *          block: every other connection waits in POP ... BLOCK and acknowledges, the others push; one push is let go for
+ *          each message taken, so that most are pushed to workers that wait (valqd, PIPELINE 1)
+ *   QUEUES how many; or TOTAL:ONCE, of which ONCE are used at a time, and after each job the next ONCE
  * Each connection sends PIPELINE commands of one kind, reads their replies, and goes on to the next kind. Connection c uses
  * queue c % QUEUES. Prints: jobs/s, p50 and p99 in ms of one round of PIPELINE commands. */
 #include <arpa/inet.h>
@@ -30,8 +33,11 @@ struct conn {
 };
 
 static const char *proto, *mode;
-static int conns, pipeline, body_bytes, queues;
+static int conns, pipeline, body_bytes, queues, queues_at_once;
 static char *body, *out;
+static struct conn **resting; /* pushers (block) that wait to be let go */
+static int resting_count;
+static int pushes_allowed;
 static long jobs;
 static float samples[MAX_SAMPLES];
 static long sample_count;
@@ -109,6 +115,13 @@ static size_t batch_command(struct conn *c, char *to) {
     return n;
 }
 
+static size_t blocking_pop(struct conn *c, char *to) {
+    char queue[32];
+    size_t n = sprintf(to, "*4\r\n$8\r\nVALQ.POP\r\n");
+    n += add_bulk(to + n, queue, sprintf(queue, "bench%d", c->queue));
+    return n + sprintf(to + n, "$5\r\nBLOCK\r\n$4\r\n9000\r\n");
+}
+
 static void send_round(struct conn *c) {
     size_t length = 0, sent = 0;
     int batch = is(mode, "batch");
@@ -116,6 +129,7 @@ static void send_round(struct conn *c) {
     c->got = 0;
     if (c->kind == POP) c->ids = 0;
     if (batch) length = batch_command(c, out);
+    else if (c->kind == POP && is(mode, "block")) length = blocking_pop(c, out);
     else for (int i = 0; i < c->want; i++) length += command(c, out + length, i);
     c->sent_at = now();
     while (sent < length) {
@@ -184,9 +198,31 @@ static char *reply(struct conn *c, char *at, char *end) {
     return next;
 }
 
+static void next_blocking(struct conn *c) {
+    if (c->kind == PUSH) {
+        resting[resting_count++] = c;
+    } else if (c->kind == POP && c->ids) {
+        c->kind = ACK;
+        pushes_allowed++;
+        send_round(c);
+    } else {
+        jobs += c->kind == ACK;
+        c->kind = POP;
+        send_round(c);
+    }
+    while (pushes_allowed && resting_count) {
+        pushes_allowed--;
+        send_round(resting[--resting_count]);
+    }
+}
+
 /* All replies of a round are there: what comes next. */
 static void next_round(struct conn *c) {
     if (sample_count < MAX_SAMPLES) samples[sample_count++] = (now() - c->sent_at) * 1000;
+    if (is(mode, "block")) {
+        next_blocking(c);
+        return;
+    }
     int pushes = !is(mode, "popack");
     if (c->kind == PUSH) {
         if (is(mode, "push")) jobs += pipeline;
@@ -197,6 +233,7 @@ static void next_round(struct conn *c) {
     } else {
         jobs += c->ids;
         c->kind = pushes ? PUSH : POP;
+        c->queue = (c->queue + queues_at_once) % queues;
     }
     send_round(c);
 }
@@ -230,21 +267,23 @@ int main(int argc, char **argv) {
     pipeline = atoi(argv[4]);
     body_bytes = atoi(argv[5]);
     double seconds = atof(argv[6]);
-    queues = atoi(argv[7]);
+    queues = queues_at_once = atoi(argv[7]);
+    if (strchr(argv[7], ':')) queues_at_once = atoi(strchr(argv[7], ':') + 1);
     mode = argv[8];
     if (pipeline > MAX_PIPELINE) fail("pipeline", "too deep", 20);
     body = malloc(body_bytes + 1);
     memset(body, 'x', body_bytes);
     out = malloc((size_t)pipeline * (body_bytes + 512) + 4096);
     struct conn *all = calloc(conns, sizeof *all);
+    resting = calloc(conns, sizeof *resting);
     int epoll = epoll_create1(0), one = 1;
     for (int i = 0; i < conns; i++) {
         struct conn *c = &all[i];
         c->fd = socket(AF_INET, SOCK_STREAM, 0);
         if (connect(c->fd, (struct sockaddr *)&address, sizeof address)) fail("connect", strerror(errno), 80);
         setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-        c->queue = i % queues;
-        c->kind = is(mode, "popack") ? POP : PUSH;
+        c->queue = i % queues_at_once;
+        c->kind = is(mode, "popack") || (is(mode, "block") && i % 2) ? POP : PUSH;
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
         epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &event);
     }

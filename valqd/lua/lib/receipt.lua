@@ -42,12 +42,25 @@ function receipt.inflight(q, text)
 end
 
 local ACK_BATCH = 1000
+-- Fewer receipts than this are looked up among the records without asking first whether any record is in flight.
+local FEW = 4
+
+-- Whether receipts may name records: every record that is not in flight is in one of three other indexes.
+local function has_records(q, only_receipts, count)
+  local records = server.call('HLEN', q.prefix .. 'meta')
+  if records == 0 or not only_receipts or count < FEW then
+    return records > 0
+  end
+  return records > server.call('ZCARD', q.prefix .. 'ready') + server.call('ZCARD', q.prefix .. 'delayed')
+    + server.call('ZCARD', q.prefix .. 'dlq')
+end
 
 -- Acknowledge args[from] to args[to]; sets results[from - base] ... to 1 or 0; how many.
 local function ack_batch(q, args, from, to, results, base)
   local byte, sub = string.byte, string.sub
   local ids, numbers = {}, {}
   local count = 0
+  local only_receipts = true
   for i = from, to do
     local text = args[i]
     count = count + 1
@@ -58,10 +71,11 @@ local function ack_batch(q, args, from, to, results, base)
       local dash = text:find('-', 1, true)
       ids[count] = dash and text:sub(1, dash - 1) or text
       numbers[count] = dash and text:sub(dash + 1)
+      only_receipts = only_receipts and dash
     end
   end
   local inflight = q.prefix .. 'inflight'
-  local metas = server.call('HLEN', q.prefix .. 'meta') > 0 and server.call('HMGET', q.prefix .. 'meta', unpack(ids))
+  local metas = has_records(q, only_receipts, count) and server.call('HMGET', q.prefix .. 'meta', unpack(ids))
   local scores
   if count > 1 then
     scores = server.call('ZMSCORE', inflight, unpack(ids))
