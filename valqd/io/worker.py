@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from valqd.io.backend import Backend
 from valqd.io.client import Client
 from valqd.io.control import Control
 from valqd.io.outbox import Outbox
+from valqd.io.process import keep_freed_memory, raise_file_limit
 from valqd.io.shared_lane import SharedLane, SharedLanes
 from valqd.io.sweeper import Sweeper
 from valqd.io.waiters import Waiters
@@ -26,8 +26,6 @@ from valqd.protocol.calls import Route, bulk
 from valqd.protocol.requests import parse_popped
 from valqd.protocol.session import Identity, Shared
 
-#: File descriptors beyond the clients' own: listening, lanes, control, logs.
-_SPARE_FILES = 128
 _TICK_S = 0.02
 
 log = logging.getLogger(__name__)
@@ -70,7 +68,8 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         await self.control.start()
-        self.settings = replace(self.settings, max_clients=_raise_file_limit(self.settings.max_clients))
+        keep_freed_memory()
+        self.settings = replace(self.settings, max_clients=raise_file_limit(self.settings.max_clients))
         self._sweeper = Sweeper(self.control, self._daemon)
         self.lanes.get(Identity())
         server = await self._serve(listening)
@@ -176,22 +175,3 @@ class _Releaser:
 
     def undelivered(self, route: Route, data: bytes) -> None:
         """Nothing is popped for it."""
-
-
-def _raise_file_limit(max_clients: int) -> int:
-    """Allow a client socket and a private lane for each client; as many clients as that is granted for."""
-    wanted = 2 * max_clients + _SPARE_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        for new_soft, new_hard in ((wanted, max(hard, wanted)), (min(hard, wanted), hard)):
-            try:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (new_soft, new_hard))
-                soft = new_soft
-                break
-            except (ValueError, OSError):
-                continue
-        if soft < wanted:
-            granted = max(1, (soft - _SPARE_FILES) // 2)
-            log.warning("max_clients is %d: the system allows only %d open files", granted, soft)
-            return granted
-    return max_clients
