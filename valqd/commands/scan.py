@@ -39,7 +39,9 @@ SPEC = Command(
             "only messages with this header",
         ),
         Option("MATCH", (OptionValue("pattern", PATTERN),), "only bodies that match this glob-style pattern"),
-        Option("COUNT", (OptionValue("n", BATCH),), "about how many to look at, never more than 1000 in a call; default 10"),
+        Option(
+            "COUNT", (OptionValue("n", BATCH),), "about how many to look at, never more than 1000 in a call; default 10"
+        ),
     ),
     build=_build,
     reply="Array of the next cursor, 0 at the end, and an array of maps, each as SHOW returns it.",
