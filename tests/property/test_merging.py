@@ -18,7 +18,8 @@ from valqd.errors import CommandError
 from valqd.lua.bundle import library_source
 from valqd.protocol import relay
 from valqd.protocol.coalescer import Coalescer
-from valqd.protocol.session import Session, Shared
+from valqd.protocol.host import Shared
+from valqd.protocol.session import Session
 
 AUTO = b"30000:5:86400000"
 LIMITS = Limits(max_body_bytes=1 << 20)

@@ -12,7 +12,8 @@ from valqd.commands.request import Request
 from valqd.io.outbox import Outgoing
 from valqd.io.private_lane import PrivateLane
 from valqd.io.steps import run_steps
-from valqd.protocol.session import Identity, Session
+from valqd.protocol.host import Identity
+from valqd.protocol.session import Session
 
 if TYPE_CHECKING:
     from valqd.io.shared_lane import SharedLane

@@ -21,8 +21,8 @@ from valqd.io.busy_wait import BusyWait
 from valqd.io.outbox import Outbox, write_pieces
 from valqd.protocol.calls import bulk, error_line
 from valqd.protocol.coalescer import Coalescer
+from valqd.protocol.host import Identity
 from valqd.protocol.requests import encode_request
-from valqd.protocol.session import Identity
 
 MAX_BACKLOG_BYTES = 32 << 20
 MAX_BACKLOG_CALLS = 10_000

@@ -20,8 +20,8 @@ from valqd.commands.request import Request, function_call, queue_key
 from valqd.io.control import Control, ControlLost
 from valqd.io.shared_lane import SharedLane
 from valqd.protocol.calls import Call, Route, error_line
+from valqd.protocol.host import Shared
 from valqd.protocol.requests import encode_request, join_merged
-from valqd.protocol.session import Shared
 
 if TYPE_CHECKING:
     from valqd.io.client import Client

@@ -23,8 +23,8 @@ from valqd.io.shared_lane import SharedLane, SharedLanes
 from valqd.io.sweeper import Sweeper
 from valqd.io.waiters import Waiters
 from valqd.protocol.calls import Route, bulk
+from valqd.protocol.host import Identity, Shared
 from valqd.protocol.requests import parse_popped
-from valqd.protocol.session import Identity, Shared
 
 _TICK_S = 0.02
 

@@ -16,6 +16,7 @@ from valqd.errors import CommandError
 from valqd.protocol import command_reply
 from valqd.protocol.encoding import encode
 from valqd.protocol.framing import Frame, Kind
+from valqd.protocol.host import Identity
 
 if TYPE_CHECKING:
     from valqd.protocol.session import Session
@@ -113,8 +114,6 @@ def _select_effect(session: Session, argv: list[bytes]) -> None:
 
 
 def _auth_effect(session: Session, argv: list[bytes]) -> None:
-    from valqd.protocol.session import Identity
-
     if len(argv) in (2, 3):
         user = argv[1] if len(argv) == 3 else None
         db = session.identity.db

@@ -17,7 +17,8 @@ from valqd.protocol.encoding import encode
 from valqd.protocol.framing import Frame, Kind
 
 if TYPE_CHECKING:
-    from valqd.protocol.session import Identity, Session
+    from valqd.protocol.host import Identity
+    from valqd.protocol.session import Session
 
 
 def take(session: Session, name: bytes, frame: Frame) -> bool:

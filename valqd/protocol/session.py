@@ -16,110 +16,23 @@ Bound: the framer's (see framing); the host stops reading from a client that is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 from valqd.commands import grammar, introspection, table
 from valqd.commands.request import Request, function_call
 from valqd.errors import BackendDown, CommandError
 from valqd.protocol import foreign, handshake, relay
 from valqd.protocol.calls import Call, Route, bulk, error_line
-from valqd.protocol.coalescer import Coalescer, Routes
 from valqd.protocol.encoding import encode
-from valqd.protocol.fastpath import AckTemplate, PopTemplate, PushTemplate, Templates
+from valqd.protocol.fastpath import AckTemplate, PopTemplate, PushTemplate
 from valqd.protocol.framing import Frame, Kind, RequestFramer
+from valqd.protocol.host import Host, Identity, Shared
 from valqd.protocol.private import PrivateReplies, Slot
 from valqd.protocol.relay import ReplyType
 from valqd.protocol.requests import NULL, echo_call, encode_request, join_merged
 
 _MISSING_FUNCTION = b"-ERR Function not found\r\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Whose commands a lane carries: the ACL user that the client proved to be, and its database."""
-
-    user: bytes | None = None
-    password: bytes | None = None
-    db: int = 0
-    db_first: bool = False  #: the database was selected before the user was proved, who may not be allowed to
-
-    def greeting(self) -> list[list[bytes]]:
-        """The requests that make a new backend connection this identity's."""
-        requests = []
-        if self.password is not None:
-            requests.append([b"AUTH", *([self.user] if self.user is not None else []), self.password])
-        if self.db:
-            requests.insert(0 if self.db_first else 1, [b"SELECT", b"%d" % self.db])
-        return requests
-
-
-class SharedLane(Protocol):
-    """The multiplexed backend connection of one identity."""
-
-    coalescer: Coalescer
-    up: bool  #: False: calls cannot be sent, and must be refused at once
-
-    def wake(self) -> None:
-        """Calls were joined: send them in this turn of the loop."""
-
-
-class Host(Protocol):
-    """What the session asks of its I/O shell."""
-
-    def write(self, data: bytes) -> None:
-        """Send to the client."""
-
-    def close(self) -> None:
-        """Close the client's connection when everything written has left."""
-
-    def lane(self, identity: Identity) -> SharedLane:
-        """The shared lane of an identity that was proved."""
-
-    def prove(self, identity: Identity, request: bytes, done: Callable[[bytes | None], None]) -> None:
-        """Have the backend check an identity; ``done`` gets its error reply, or None.
-
-        ``request`` is what the client sent to prove it (AUTH or SELECT).
-        """
-
-    def send_private(self, data: bytes) -> None:
-        """Send on the private lane, connecting it if there is none."""
-
-    def block(self, request: Request) -> None:
-        """Run a POP or MPOP that may wait; answer with ``finish``."""
-
-    def run_steps(self, request: Request) -> None:
-        """Run a command that takes several calls; answer with ``finish``."""
-
-    def load_library(self, done: Callable[[], None]) -> None:
-        """Make sure that the backend has the functions."""
-
-    def release(self, queue: bytes, data: bytes) -> None:
-        """Give popped messages back that could not be handed over (``queue`` empty: each map names its own)."""
-
-    def clients_paused(self, for_ms: int) -> None:
-        """The client pauses all clients of the backend; 0: not any longer."""
-
-    def session_resumed(self) -> None:
-        """The session takes frames again."""
-
-
-class Shared:
-    """What all sessions of a worker share."""
-
-    def __init__(self, auto_create: bytes, limits: grammar.Limits) -> None:
-        self.auto_create = auto_create
-        self.limits = limits
-        self.routes = Routes(auto_create)
-        self.templates = {2: Templates(), 3: Templates()}
-        self._turns = 0  # of MPOP … FAIR
-        self.relaying = True  # False while CLIENT PAUSE holds some commands back, and others not
-
-    def rotated(self, queues: tuple[bytes, ...]) -> tuple[bytes, ...]:
-        """The queues, beginning with another one each time."""
-        self._turns += 1
-        first = self._turns % len(queues)
-        return queues[first:] + queues[:first]
 
 
 class Session:

@@ -1,0 +1,99 @@
+"""What a session stands on: the identity it acts as, its I/O shell, and what all sessions of a worker share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from valqd.commands import grammar
+from valqd.commands.request import Request
+from valqd.protocol.coalescer import Coalescer, Routes
+from valqd.protocol.fastpath import Templates
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose commands a lane carries: the ACL user that the client proved to be, and its database."""
+
+    user: bytes | None = None
+    password: bytes | None = None
+    db: int = 0
+    db_first: bool = False  #: the database was selected before the user was proved, who may not be allowed to
+
+    def greeting(self) -> list[list[bytes]]:
+        """The requests that make a new backend connection this identity's."""
+        requests = []
+        if self.password is not None:
+            requests.append([b"AUTH", *([self.user] if self.user is not None else []), self.password])
+        if self.db:
+            requests.insert(0 if self.db_first else 1, [b"SELECT", b"%d" % self.db])
+        return requests
+
+
+class SharedLane(Protocol):
+    """The multiplexed backend connection of one identity."""
+
+    coalescer: Coalescer
+    up: bool  #: False: calls cannot be sent, and must be refused at once
+
+    def wake(self) -> None:
+        """Calls were joined: send them in this turn of the loop."""
+
+
+class Host(Protocol):
+    """What the session asks of its I/O shell."""
+
+    def write(self, data: bytes) -> None:
+        """Send to the client."""
+
+    def close(self) -> None:
+        """Close the client's connection when everything written has left."""
+
+    def lane(self, identity: Identity) -> SharedLane:
+        """The shared lane of an identity that was proved."""
+
+    def prove(self, identity: Identity, request: bytes, done: Callable[[bytes | None], None]) -> None:
+        """Have the backend check an identity; ``done`` gets its error reply, or None.
+
+        ``request`` is what the client sent to prove it (AUTH or SELECT).
+        """
+
+    def send_private(self, data: bytes) -> None:
+        """Send on the private lane, connecting it if there is none."""
+
+    def block(self, request: Request) -> None:
+        """Run a POP or MPOP that may wait; answer with ``finish``."""
+
+    def run_steps(self, request: Request) -> None:
+        """Run a command that takes several calls; answer with ``finish``."""
+
+    def load_library(self, done: Callable[[], None]) -> None:
+        """Make sure that the backend has the functions."""
+
+    def release(self, queue: bytes, data: bytes) -> None:
+        """Give popped messages back that could not be handed over (``queue`` empty: each map names its own)."""
+
+    def clients_paused(self, for_ms: int) -> None:
+        """The client pauses all clients of the backend; 0: not any longer."""
+
+    def session_resumed(self) -> None:
+        """The session takes frames again."""
+
+
+class Shared:
+    """What all sessions of a worker share."""
+
+    def __init__(self, auto_create: bytes, limits: grammar.Limits) -> None:
+        self.auto_create = auto_create
+        self.limits = limits
+        self.routes = Routes(auto_create)
+        self.templates = {2: Templates(), 3: Templates()}
+        self._turns = 0  # of MPOP … FAIR
+        self.relaying = True  # False while CLIENT PAUSE holds some commands back, and others not
+
+    def rotated(self, queues: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """The queues, beginning with another one each time."""
+        self._turns += 1
+        first = self._turns % len(queues)
+        return queues[first:] + queues[:first]
