@@ -1,0 +1,117 @@
+"""The fast path takes whole plain commands and hands on their very arguments, or takes nothing."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.servers import request
+from valqd.protocol.calls import bulk
+from valqd.protocol.coalescer import Coalescer, Routes
+from valqd.protocol.fastpath import (
+    _HEAD,
+    MAX_BODY_BYTES,
+    MAX_LENGTHS,
+    AckTemplate,
+    PopTemplate,
+    PushTemplate,
+    Templates,
+)
+
+PUSH = b"*3\r\n$9\r\nVALQ.PUSH\r\n$1\r\nq\r\n$"
+POP = request("VALQ.POP", "q")
+ACK = b"*3\r\n$8\r\nVALQ.ACK\r\n$1\r\nq\r\n$"
+
+
+class Nobody:
+    last_seq = 0
+    last_call = None
+    gone = False
+
+
+@pytest.fixture(scope="module")
+def templates():
+    routes = Routes(b"")
+    templates = Templates()
+    templates.learn(PushTemplate(PUSH, routes.get("push_many", b"q", True, ())))
+    templates.learn(PopTemplate(POP, routes.get("pop_many", b"q", True, ()), bulk(b""), b"$-1\r\n"))
+    templates.learn(AckTemplate(ACK, routes.get("ack_many", b"q", False, ())))
+    return templates
+
+
+def run(templates, data):
+    """How many bytes were taken, how many deals were made, and the items of the calls in order."""
+    coalescer = Coalescer()
+    taken, deals = templates.run(data, Nobody(), coalescer)
+    coalescer.take()
+    return taken, deals, [(call.route.head.split(b"\r\n")[3], b"".join(call.items)) for call, _ in coalescer.sent]
+
+
+commands = st.one_of(
+    st.sampled_from([b"", b"a", b"\r\n", b"$1\r\na\r\n", PUSH, PUSH + b"1\r\na\r\n", b"x" * 300]).map(
+        lambda body: request("VALQ.PUSH", "q", body)
+    ),
+    st.just(POP),
+    st.sampled_from([b"1", b"17-1", b"9223372036854775807-12"]).map(lambda name: request("VALQ.ACK", "q", name)),
+)
+
+
+@given(st.lists(commands, min_size=1, max_size=12), st.integers(0, 400))
+def test_whole_commands_are_taken_and_a_cut_one_is_left(templates, chosen, cut):
+    whole = b"".join(chosen)
+    data = whole[: max(1, len(whole) - cut)]
+    taken, _, calls = run(templates, data)
+    ends = [sum(map(len, chosen[: n + 1])) for n in range(len(chosen))]
+    complete = [end for end in ends if end <= len(data)]
+    assert taken == (complete[-1] if complete else 0)
+    expected = {b"valq1_push_many": b"", b"valq1_ack_many": b""}
+    pops = 0
+    for command in chosen[: len(complete)]:
+        if command == POP:
+            pops += 1
+        else:
+            function = b"valq1_push_many" if command.startswith(PUSH) else b"valq1_ack_many"
+            prefix = PUSH if command.startswith(PUSH) else ACK
+            expected[function] += command[len(prefix) - 1 :]
+    for function, arguments in expected.items():
+        assert b"".join(items for name, items in calls if name == function) == arguments
+    runs = b"".join(items for name, items in calls if name == b"valq1_pop_many").split(b"\r\n")
+    assert sum(int(count) for count in runs[1::4]) == pops
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PUSH + b"01\r\na\r\n",
+        PUSH + b"+1\r\na\r\n",
+        PUSH + b"-1\r\n",
+        PUSH + b"1x\r\na\r\n",
+        PUSH + b"%d\r\n" % (MAX_BODY_BYTES + 1) + b"x" * (MAX_BODY_BYTES + 3),
+        ACK + b"2\r\n01\r\n",
+        ACK + b"3\r\n1-x\r\n",
+        ACK + b"3\r\n1-0\r\n",
+        ACK + b"2\r\n1-\r\n",
+        ACK + b"0\r\n\r\n",
+        (ACK + b"1\r\n1\r\n") + (ACK + b"1\r\nx\r\n"),
+        b"*3\r\n$9\r\nVALQ.PUSH\r\n$1\r\nr\r\n$1\r\na\r\n",
+        b"PING\r\n",
+    ],
+)
+def test_what_is_not_plain_is_left_to_the_framer(templates, data):
+    assert run(templates, data) == (0, 0, [])
+
+
+def test_a_command_behind_an_unknown_one_is_left(templates):
+    assert run(templates, POP + b"PING\r\n" + POP)[:2] == (len(POP), 1)
+
+
+def test_a_short_prefix_and_too_many_lengths_are_not_learned():
+    route = Routes(b"").get("pop_many", b"q", True, ())
+    templates = Templates()
+    short = b"*2\r\n$8\r\nVALQ"
+    assert len(short) < _HEAD
+    templates.learn(PopTemplate(short, route, bulk(b""), b""))
+    assert run(templates, short)[0] == 0
+    pops = [request("VALQ.POP", "q" * (100 + length)) for length in range(MAX_LENGTHS + 1)]
+    for pop in pops:
+        templates.learn(PopTemplate(pop, route, bulk(b""), b""))
+    assert [run(templates, pop)[0] > 0 for pop in pops] == [True] * MAX_LENGTHS + [False]
