@@ -23,7 +23,7 @@ from bench.servers import Connection, Servers, as_map
 
 HERE = Path(__file__).parent
 ROUNDS = 3
-SECONDS = 1.2
+SECONDS = 1.1
 Measure = Callable[[], float]
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import re
 import socket
+import threading
 import time
 
 import pytest
@@ -153,6 +154,38 @@ def test_tracking_pushes_arrive(pair):
         tracking.call("GET", "tracked")
         other.call("SET", "tracked", "1")
         assert tracking.read() == [b"invalidate", [b"tracked"]]
+
+
+def test_a_large_push_is_not_cut_by_an_answer_from_the_other_lane(pair):
+    _, valkey, daemon = pair
+    body, messages = b"m" * (1 << 20), 40
+
+    def publish():
+        with Connection(valkey.port) as direct:
+            for _ in range(messages):
+                direct.call("PUBLISH", "large", body)
+
+    with Connection(valkey.port) as direct, Connection(daemon.port) as client:
+        direct.call("CONFIG", "SET", "client-output-buffer-limit", "pubsub 0 0 0")
+        client.call("HELLO", "3")
+        client.call("SUBSCRIBE", "large")
+        publisher = threading.Thread(target=publish)
+        publisher.start()
+        received = answers = open_calls = 0
+        while received < messages or open_calls:
+            while received < messages and open_calls < 8:
+                client.send("VALQ.PUSH", "beside", "x")
+                open_calls += 1
+            reply = client.read()
+            if isinstance(reply, bytes):
+                assert reply.isdigit()
+                open_calls -= 1
+                answers += 1
+            else:
+                assert reply == [b"message", b"large", body]
+                received += 1
+        publisher.join()
+        assert answers
 
 
 def test_reply_off_silences_valq_commands_too(pair):

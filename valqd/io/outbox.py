@@ -21,7 +21,7 @@ class Outbox:
         self._dirty.append(outgoing)
 
     def flush(self) -> None:
-        """Send now: called early when a batch of replies is dealt out."""
+        """Send now."""
         dirty, self._dirty = self._dirty, []
         for outgoing in dirty:
             outgoing.flush()
@@ -51,6 +51,11 @@ class Outgoing:
         if not self._parts:
             self._outbox.add(self)
         self._parts.append(data)
+
+    def write_first(self, data: bytes) -> None:
+        """Send ``data`` now, behind what this connection has to send."""
+        self._parts.append(data)
+        self.flush()
 
     def flush(self) -> None:
         """Hand everything to the transport."""

@@ -178,7 +178,6 @@ class SharedLane:
         self._busy_wait.answered()
         if self._paused and self._half_empty():
             self._resume_paused()
-        self._lanes.outbox.flush()
 
     def _resend(self) -> None:
         if self.coalescer.must_resend and self._connection is not None and self._connection.transport is not None:

@@ -45,7 +45,14 @@ class Host(Protocol):
     """What the session asks of its I/O shell."""
 
     def write(self, data: bytes) -> None:
-        """Send to the client."""
+        """Send to the client, at the end of this turn of the loop."""
+
+    def write_first(self, data: bytes) -> None:
+        """Send what its own lane brought, before any client gets what was written by ``write`` in this turn.
+
+        So of what comes together a client learns that a key has changed (client side caching) before another learns
+        that its command has changed it.
+        """
 
     def close(self) -> None:
         """Close the client's connection when everything written has left."""

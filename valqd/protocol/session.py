@@ -68,6 +68,7 @@ class Session:
         self.may_count_again = False  # Pub/Sub may be over, or never was in the way (RESP3)
         self.marks = 0  # how often that was asked
         self._after_mark: Callable[[], None] | None = None  # runs when the answer has come
+        self._cut_push = bytearray()  # a push whose end is still to come
         self._last_queue: bytes | None = None  # pushed to or popped from since the last fence
 
     # ---- bytes in
@@ -217,7 +218,12 @@ class Session:
         """Whether a VALQ command has to take the private lane to keep its place (and MULTI its meaning)."""
         private = self.private
         return private is not None and (
-            private.outstanding > 0 or private.uncounted or self.in_multi or self.silent or self.skip_next
+            private.outstanding > 0
+            or private.uncounted
+            or self.in_multi
+            or self.silent
+            or self.skip_next
+            or not private.at_boundary  # the rest of a push is still to come
         )
 
     def _ours(self, argv: list[bytes]) -> None:
@@ -412,8 +418,14 @@ class Session:
         if private is None:
             return
         out = private.feed(data)
+        if self.pending or self._cut_push:  # answers of the shared lane must not get into the middle of a push
+            self._cut_push += out
+            out = b""
+            if private.at_boundary:
+                out = bytes(self._cut_push)
+                self._cut_push.clear()
         if out:
-            self.host.write(out)
+            self.host.write_first(out)
         if self._after_mark is not None and not private.awaits_marker:
             then, self._after_mark = self._after_mark, None
             self._go_on(then)
