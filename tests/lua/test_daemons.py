@@ -11,8 +11,8 @@ def due(q, daemon="me", lease_ms=1000, limit=100):
     return q.do("due", daemon, lease_ms, limit, keys=[])
 
 
-def arm(q, daemon="me", *counts):
-    return q.do("arm", daemon, 3000, *counts)[0]
+def arm(q, daemon="me", count=1, waited_ms=0):
+    return q.do("arm", daemon, 3000, count, waited_ms)[0]
 
 
 @pytest.fixture
@@ -172,6 +172,17 @@ def test_disarmed_or_forgotten_daemon_is_not_woken(q, woken):
     q.do("disarm", "me")
     q.push("x")
     assert not woken("me")
+
+
+def test_the_daemon_whose_client_has_waited_longest_is_woken_first(q, woken):
+    q.create()
+    for name, waited_ms in (("a", 100), ("b", 900), ("c", 500)):
+        woken.watch(name)
+        arm(q, name, 1, waited_ms)
+    arm(q, "a", 1, 100)
+    for name in ("b", "c", "a"):
+        q.push("x")
+        assert woken(name)
 
 
 def test_blocked_clients_are_what_daemons_report(q):

@@ -1,5 +1,6 @@
 """Blocked POPs: woken at the moment something is ready, in order, through whichever daemon it came."""
 
+import contextlib
 import time
 
 import pytest
@@ -43,6 +44,20 @@ def test_a_push_through_another_daemon_wakes(waiting, pushing, queue):
     blocked(pushing, queue, 1)
     pushing.call("VALQ.PUSH", queue, "hello")
     assert took(lambda: as_map(waiting.read())[b"body"] == b"hello") < 0.2
+
+
+def test_all_who_wait_at_any_daemon_are_counted_and_each_is_served_once(pair, pushing, queue):
+    with contextlib.ExitStack() as stack:
+        waiters = []
+        for number in range(6):
+            waiter = stack.enter_context(Connection(pair[1 + number % 2].port))
+            waiter.send("VALQ.POP", queue, "BLOCK", "0")
+            waiters.append(waiter)
+            blocked(pushing, queue, number + 1)
+        assert as_map(pushing.call("VALQ.INFO", queue))[b"blocked_clients"] == 6
+        for number in range(6):
+            pushing.call("VALQ.PUSH", queue, str(number))
+        assert {as_map(waiter.read())[b"body"] for waiter in waiters} == {b"%d" % number for number in range(6)}
 
 
 def test_nothing_comes_in_time(waiting, queue, pair):

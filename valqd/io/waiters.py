@@ -45,7 +45,7 @@ class Waiter:
 
     __slots__ = (
         "_client", "_handle", "_lane", "_nothing", "_waiters", "gone", "in_flight", "last_call", "last_seq", "over",
-        "parked", "queues", "request",
+        "parked", "queues", "request", "since",
     )  # fmt: skip
 
     def __init__(self, waiters: Waiters, client: Client, lane: SharedLane, request: Request) -> None:
@@ -63,6 +63,7 @@ class Waiter:
         self.over = False  # timed out: answer with what the POP under way brings
         self.in_flight = False
         self.parked = False
+        self.since = asyncio.get_running_loop().time()
         if request.block_ms:
             self._handle = asyncio.get_running_loop().call_later(request.block_ms / 1000, self._time_out)
 
@@ -289,6 +290,11 @@ class Waiters:
         keys = [queue_key(name) for name in names]
         watch = [b"MGET", *(b"valq:{%b}:wake:%b" % (name, self._daemon) for name in names)]
         call = [b"FCALL", b"valq1_arm", b"%d" % len(keys), *keys, self._daemon, b"%d" % _REGISTRATION_MS]
+        now = asyncio.get_running_loop().time()
+        for name in names:
+            line = self._parked.get((db, name), {})
+            first = next(iter(line), None)
+            call += [b"%d" % len(line), b"%d" % ((now - first.since) * 1000 if first else 0)]
         *_, reply = await self._control.calls([[b"CLIENT", b"TRACKING", b"ON"], watch, call], db)
         if not isinstance(reply, list):
             log.warning("cannot register for wake-ups: %s", reply)

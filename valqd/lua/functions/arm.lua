@@ -1,7 +1,8 @@
 -- arm: a daemon has clients blocked on queues: remember it, so that it is woken.
 -- Flags: allow-oom
 -- KEYS: queues
--- ARGV: daemon, ms until it is forgotten unless it registers again, blocked clients of each queue ...
+-- ARGV: daemon, ms until it is forgotten unless it registers again, for each queue: how many clients are blocked, and for
+--       how many ms the first of them has been
 -- Returns: for each queue [1 if a POP would get something, ms until the next timer or -1]
 -- Errors: none
 -- Complexity: O(log n) a queue
@@ -22,7 +23,8 @@ local function call(keys, args)
       end
     end
     if ready == 0 then
-      volatile.wait(key:sub(7, -8), args[1], tonumber(args[i + 2]) or 1, now, now + tonumber(args[2]))
+      local count, waited = tonumber(args[2 * i + 1]) or 1, tonumber(args[2 * i + 2]) or 0
+      volatile.wait(key:sub(7, -8), args[1], count, now - waited, now, now + tonumber(args[2]))
     end
     results[i] = {ready, next_ms}
   end

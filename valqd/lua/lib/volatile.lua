@@ -4,7 +4,8 @@
 -- timers    queue -> earliest ms at which it needs a sweep (the sweeper that gets its lease anew looks at every queue);
 --           by name alone: queues of one name in several databases share it, so a queue's deletion does not end it
 -- compacts  queues whose buckets may have become sparse
--- waiting   queue -> daemons that have clients blocked on it, first come first served (they register again every second)
+-- waiting   queue -> daemons that have clients blocked on it, by how long the first of these has waited (they register
+--           again every second)
 -- sweeper   which daemon sweeps, and until when
 
 local volatile = {timers = {}, compacts = {}, waiting = {}, sweeper = {owner = false, until_ms = 0}}
@@ -33,23 +34,20 @@ function volatile.wake(name, count)
   end
 end
 
--- Remember that `daemon` waits on `name`, until `expires_ms`; daemons that did not register again are forgotten.
-function volatile.wait(name, daemon, count, now, expires_ms)
+-- Remember that `daemon` waits on `name` with `count` clients, the first of them since `since`, until `expires_ms`; daemons
+-- that did not register again are forgotten.
+function volatile.wait(name, daemon, count, since, now, expires_ms)
   local line = {}
-  local found = false
+  local place = 1
   for _, other in ipairs(volatile.waiting[name] or {}) do
-    if other.id == daemon then
-      other.expires_ms = expires_ms
-      other.count = count
-      found = true
-    end
-    if other.expires_ms > now then
+    if other.id ~= daemon and other.expires_ms > now then
       line[#line + 1] = other
+      if other.since <= since then
+        place = #line + 1
+      end
     end
   end
-  if not found then
-    line[#line + 1] = {id = daemon, expires_ms = expires_ms, count = count}
-  end
+  table.insert(line, place, {id = daemon, expires_ms = expires_ms, count = count, since = since})
   volatile.waiting[name] = line
 end
 
