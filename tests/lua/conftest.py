@@ -166,7 +166,7 @@ def link(functions_server):
     """An empty Valkey with the library freshly loaded: nothing volatile is left of another test."""
     connection = Link(functions_server.port)
     connection.ok("FLUSHALL")
-    connection.ok("FUNCTION", "LOAD", "REPLACE", bundle.library_source(test_clock=True))
+    connection.ok("FUNCTION", "LOAD", "REPLACE", bundle.whole_source(test_clock=True))
     connection.offset_ms = 0
     yield connection
     connection.close()

@@ -35,7 +35,7 @@ def test_only_what_adds_is_refused_at_maxmemory():
 
 
 def test_error_codes_are_those_in_the_source():
-    source = bundle.library_source()
+    source = bundle.whole_source()
     raised = set(re.findall(r"reply\.error\('([A-Z]+)'", source)) | set(
         re.findall(r"nil, (?:\w+, )?'([A-Z]+)'", source)
     )
@@ -43,19 +43,19 @@ def test_error_codes_are_those_in_the_source():
 
 
 def test_called_commands_are_those_in_the_source():
-    source = bundle.library_source()
+    source = bundle.whole_source()
     used = set(re.findall(r"server\.p?call\('([A-Z]+)'", source))
     used |= set(re.findall(r"'([ZH][A-Z]+)'", source)) - {"HEADER"}
     assert used == set(bundle.CALLED_COMMANDS)
 
 
 def test_production_source_cannot_move_the_clock():
-    assert "test_clock" not in bundle.library_source()
-    assert "valq1_test_clock" in bundle.library_source(test_clock=True)
+    assert "test_clock" not in bundle.whole_source()
+    assert "valq1_test_clock" in bundle.whole_source(test_clock=True)
 
 
 def test_first_lines_name_library_and_revision():
-    assert bundle.library_source().splitlines()[:2] == ["#!lua name=valq1", f"-- revision: {bundle.REVISION}"]
+    assert bundle.whole_source().splitlines()[:2] == ["#!lua name=valq1", f"-- revision: {bundle.REVISION}"]
 
 
 @pytest.mark.parametrize(

@@ -71,3 +71,22 @@ def test_refusal_inside_a_function_is_in_valkeys_own_words(q, functions_server):
     connection.close()
     assert reply.startswith("NOPERM ")
     assert "script:" not in reply
+
+
+def test_a_call_that_is_refused_half_way_leaves_nothing_to_the_next(q, functions_server):
+    """The hot functions use one table for every queue that they open."""
+    q.create()
+    q.push("x")
+    q.nack(q.pop()["receipt"])
+    other = q.other("other").create()
+    other.push("y")
+    everything_but = ["~*", "+@all", "-zadd"]
+    q.link.ok("ACL", "SETUSER", "half", "reset", "on", "nopass", *everything_but)
+    connection = Link(functions_server.port)
+    connection.ok("AUTH", "half", "x")
+    reply = connection.call("FCALL", "valq1_pop_many", 1, q.key, AUTO, "1", "")  # counts a redelivery, and fails
+    connection.close()
+    assert str(reply).startswith("NOPERM ")
+    assert len(other.do("pop_many", AUTO, "1", "")) == 1
+    assert other.info()["redelivered_total"] == 0
+    assert other.info()["delivered_total"] == 1

@@ -15,7 +15,7 @@ from tests.servers import Connection, Valkey, request
 from valqd.commands.grammar import Limits, parse
 from valqd.commands.request import function_call
 from valqd.errors import CommandError
-from valqd.lua.bundle import library_source
+from valqd.lua.bundle import whole_source
 from valqd.protocol import relay
 from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.host import Shared
@@ -121,7 +121,7 @@ def no_private_lanes(monkeypatch):
 @pytest.fixture(scope="module")
 def valkey():
     with Valkey() as server, Connection(server.port) as connection:
-        connection.call("FUNCTION", "LOAD", "REPLACE", library_source())
+        connection.call("FUNCTION", "LOAD", "REPLACE", whole_source())
         yield server
 
 

@@ -566,7 +566,7 @@ def in_small_steps(source):
 def link():
     with Valkey() as server:
         connection = Link(server.port)
-        connection.ok("FUNCTION", "LOAD", in_small_steps(bundle.library_source(test_clock=True)))
+        connection.ok("FUNCTION", "LOAD", in_small_steps(bundle.whole_source(test_clock=True)))
         yield connection
         connection.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -113,7 +114,7 @@ class Backend:
                 await loop.create_connection(factory, self.host, self.port, ssl=self._tls_context)
 
 
-class ReplyProtocol(asyncio.Protocol):
+class ReplyProtocol(asyncio.Protocol, ABC):
     """A backend connection whose replies are parsed: the base of the shared lanes and the control connection."""
 
     def __init__(self) -> None:
@@ -135,9 +136,9 @@ class ReplyProtocol(asyncio.Protocol):
             if self.transport is not None:
                 self.transport.abort()
 
+    @abstractmethod
     def reply_received(self, reply: Any) -> None:
         """One whole reply; error replies are hiredis.ReplyError objects."""
-        raise NotImplementedError
 
 
 _NOT_YET = object()

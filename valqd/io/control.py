@@ -168,7 +168,7 @@ class Control:
 
     async def load_library(self) -> None:
         """Make sure the function library is there, in this revision or a higher one."""
-        source = bundle.library_source().encode()
+        source = bundle.whole_source().encode()
         reply = await self._checked([b"FUNCTION", b"LIST", b"LIBRARYNAME", bundle.LIBRARY_NAME.encode(), b"WITHCODE"])
         for library in reply:
             code = library[b"library_code"] if isinstance(library, dict) else dict(library)[b"library_code"]

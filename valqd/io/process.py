@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import resource
 
 #: File descriptors beyond the clients' own: listening, lanes, control, logs.
@@ -14,6 +15,12 @@ _KEPT_BYTES = 64 << 20
 _MAPPED_FROM_BYTES = 32 << 20
 
 log = logging.getLogger(__name__)
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def keep_freed_memory() -> None:

@@ -18,7 +18,7 @@ from valqd.io.backend import Backend
 from valqd.io.client import Client
 from valqd.io.control import Control
 from valqd.io.outbox import Outbox
-from valqd.io.process import keep_freed_memory, raise_file_limit
+from valqd.io.process import available_cores, keep_freed_memory, raise_file_limit
 from valqd.io.shared_lane import SharedLane, SharedLanes
 from valqd.io.sweeper import Sweeper
 from valqd.io.waiters import Waiters
@@ -50,7 +50,7 @@ class Worker:
             self.control.load_library,
             self._lane_up,
             self._lane_refused,
-            may_busy_wait=len(os.sched_getaffinity(0)) > settings.workers,
+            may_busy_wait=available_cores() > settings.workers,
         )
         self.waiters = Waiters(self.control, self.shared, daemon, self.release)
         self._daemon = daemon

@@ -111,7 +111,7 @@ def _without_comments(source: str) -> str:
 
 
 @cache
-def library_source(test_clock: bool = False) -> str:
+def whole_source(test_clock: bool = False) -> str:
     """The text for FUNCTION LOAD.  ``test_clock`` adds a function that moves time, or stops it, for tests."""
     helpers = _sources("lib")
     parts = [f"#!lua name={LIBRARY_NAME}", f"-- revision: {REVISION}"]

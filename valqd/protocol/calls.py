@@ -6,6 +6,7 @@ joined and sent is the coalescer's.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -75,7 +76,7 @@ def error_line(error: Exception) -> bytes:
     return b"-%b\r\n" % text.encode("utf-8", "surrogateescape").replace(b"\r", b" ").replace(b"\n", b" ")
 
 
-class Call:
+class Call(ABC):
     """One function call on the shared lane, and who gets which part of its reply."""
 
     __slots__ = ("deals", "items", "route", "seq", "size", "units")
@@ -96,9 +97,9 @@ class Call:
         """Arguments in ``items``."""
         return self.units
 
+    @abstractmethod
     def deliver(self, reply: Any) -> None:
         """Deal the backend's reply (as hiredis parsed it) out to the recipients, in the order they joined."""
-        raise NotImplementedError
 
     def fail(self, error: bytes) -> None:
         """Answer every command of this call with ``error`` (a whole RESP error)."""

@@ -413,7 +413,7 @@ class Session:
             self.host.send_private(b"*1\r\n$4\r\nPING\r\n")
 
     def private_bytes(self, data: bytes) -> None:
-        """Bytes from the private lane."""
+        """Bytes from the private lane.  What is held of a push is bounded by what Valkey buffers for a subscriber."""
         private = self.private
         if private is None:
             return
