@@ -174,6 +174,16 @@ def test_disarmed_or_forgotten_daemon_is_not_woken(q, woken):
     assert not woken("me")
 
 
+def test_a_wake_up_comes_once_even_to_a_daemon_that_asks_again_at_once(q, woken):
+    q.create()
+    woken.watch("me")
+    arm(q)
+    q.push("x")
+    assert woken("me")
+    woken.watch("me")
+    assert not woken("me")
+
+
 def test_the_daemon_whose_client_has_waited_longest_is_woken_first(q, woken):
     q.create()
     for name, waited_ms in (("a", 100), ("b", 900), ("c", 500)):

@@ -12,7 +12,7 @@
 --   expiry     ZSET  id -> ms at which its TTL is over
 --   dedup      HASH  key -> id                        windows  ZSET  dedup key -> ms at which its window is over
 --   forward    ZSET  dead letters (id -> died_at ms) that the caller had no right to put into the dead letter queue
---   wake:<d>   STRING of 1 ms: tells daemon d that something is ready
+--   wake:<d>   set and removed at once: tells daemon d that something is ready
 --
 -- A message is PLAIN while it has no option, priority 0 and at most PLAIN_BYTES, from its push to the ack of its first
 -- delivery: it lives in its slot only, ready when its id is at or after `head`, else in flight if inflight has it.

@@ -26,7 +26,9 @@ function volatile.wake(name, count)
   end
   while count > 0 and line[1] do
     local daemon = table.remove(line, 1)
-    server.pcall('SET', 'valq:{' .. name .. '}:wake:' .. daemon.id, '', 'PX', 1)
+    local key = 'valq:{' .. name .. '}:wake:' .. daemon.id
+    server.pcall('SET', key, '', 'PX', 1)
+    server.pcall('UNLINK', key) -- its expiry would wake the daemon again, if it had it tracked again by then
     count = count - 1
   end
   if not line[1] then
