@@ -5,12 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.servers import request
+from valqd.commands.grammar import Limits, parse
 from valqd.protocol.calls import bulk
 from valqd.protocol.coalescer import Coalescer, Routes
 from valqd.protocol.fastpath import (
     _HEAD,
     MAX_BODY_BYTES,
     MAX_LENGTHS,
+    MAX_TEMPLATES,
+    MAX_WHOLE_BYTES,
     AckTemplate,
     PopTemplate,
     PushTemplate,
@@ -115,3 +118,15 @@ def test_a_short_prefix_and_too_many_lengths_are_not_learned():
     for pop in pops:
         templates.learn(PopTemplate(pop, route, bulk(b""), b""))
     assert [run(templates, pop)[0] > 0 for pop in pops] == [True] * MAX_LENGTHS + [False]
+
+
+def test_whole_requests_are_remembered_within_bounds():
+    templates = Templates()
+    parsed = parse([b"VALQ.POP", b"q", b"BLOCK", b"5"], 2, Limits())
+    short, long = b"x" * MAX_WHOLE_BYTES, b"x" * (MAX_WHOLE_BYTES + 1)
+    templates.learn_whole(short, parsed)
+    templates.learn_whole(long, parsed)
+    assert templates.repeated == {short: parsed}
+    for number in range(MAX_TEMPLATES):
+        templates.learn_whole(b"%d" % number, parsed)
+    assert len(templates.repeated) <= MAX_TEMPLATES

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.servers import Connection
+from tests.servers import Connection, request
 from tests.wire.expect import backend_ms, bodies, counts, exact, info, pop, refused, show
 
 #: Every command with arguments that reach a missing queue, and what it answers there.
@@ -76,6 +76,24 @@ def test_both_spellings_in_any_case_are_one_command(client, queue, write):
     assert call("ACK", receipt) == 1
     assert call("PeeK")[0]
     assert call("DELETE") == b"OK"
+
+
+@pytest.mark.parametrize("options", [("COUNT", "2"), ("WITHMETA",), ("BLOCK", "9"), ("BLOCK", "9", "COUNT", "1")])
+@pytest.mark.parametrize("command", [("VALQ.POP",), ("VALQ.MPOP", "1")])
+def test_a_pop_that_repeats_itself_means_the_same_to_every_client(valqd, queue, command, options):
+    again = (*command, queue, *options)
+    with Connection(valqd.port) as old, Connection(valqd.port, 3) as new:
+        for client in (old, new, old, new):
+            client.call("VALQ.PUSH", queue, "x")
+            taken = client.call(*again)
+            message = taken[0] if "COUNT" in options else taken
+            assert isinstance(message, list if client is old else dict)
+            exact(client, b"*0\r\n" if "COUNT" in options else b"$-1\r\n" if client is old else b"_\r\n", *again)
+            client.send_raw((request("VALQ.PUSH", queue, "y") + request(*again)) * 2)
+            first_id = int(client.read())
+            assert len(client.read()) == len(taken)
+            assert int(client.read()) == first_id + 1
+            assert len(client.read()) == len(taken)
 
 
 @pytest.mark.parametrize("case", ARITY, ids=name_of)

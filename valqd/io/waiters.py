@@ -64,8 +64,12 @@ class Waiter:
         self.in_flight = False
         self.parked = False
         self.since = asyncio.get_running_loop().time()
-        if request.block_ms:
-            self._handle = asyncio.get_running_loop().call_later(request.block_ms / 1000, self._time_out)
+
+    def start_timer(self) -> None:
+        """End the wait when its time is over.  Most need none: their first POP finds something."""
+        if self.request.block_ms:
+            end = self.since + self.request.block_ms / 1000
+            self._handle = asyncio.get_running_loop().call_at(end, self._time_out)
 
     def pop(self) -> bool:
         """Ask the backend; False if it cannot be asked now."""
@@ -163,16 +167,16 @@ class Waiters:
         lane = client.session.lane
         assert isinstance(lane, SharedLane)
         waiter = Waiter(self, client, lane, request)
-        if any(queue in self._parked for queue in waiter.queues):  # others came first
+        others_came_first = any(queue in self._parked for queue in waiter.queues)
+        if others_came_first or not waiter.pop():
             self.park(waiter)
-        else:
-            waiter.pop()
         return waiter
 
     def park(self, waiter: Waiter) -> None:
         """Wait for a wake-up, at the end of the line, or where it stood."""
         if not waiter.parked:
             waiter.parked = True
+            waiter.start_timer()
             for queue in waiter.queues:
                 self._parked.setdefault(queue, {})[waiter] = None
                 self._ask_to_arm(queue)

@@ -1,10 +1,11 @@
-r"""Recognises plain PUSH, POP and ACK in a client's bytes without parsing them.
+r"""Recognises plain PUSH, POP and ACK, and POPs seen before, in a client's bytes without parsing them.
 
 A client repeats itself: ``*3\r\n$9\r\nVALQ.PUSH\r\n$6\r\norders\r\n$`` is the same 33 bytes before every body that it
 pushes to ``orders``.  The session parses such a command once, the long way, and teaches its prefix here; from then on a
 chunk is compared with known prefixes, and the bulks behind them (``100\r\n<body>\r\n``) go into the merged call as the
-very bytes received.  What does not fit exactly (another spelling, a cut frame, a large body) is left to the framer,
-which decides alone what Valkey would make of it.
+very bytes received.  A POP with options (a worker that waits) repeats itself to the byte: its parse is remembered.  What
+does not fit exactly (another spelling, a cut frame, a large body) is left to the framer, which decides alone what Valkey
+would make of it.
 
 Knows byte layouts only; it must not decide whether a client may use it (order, lanes, transactions: the session's).
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import re
 
+from valqd.commands.request import Request
 from valqd.protocol.calls import MAX_ITEMS, Recipient, Route, bulk
 from valqd.protocol.coalescer import Coalescer
 
@@ -20,6 +22,8 @@ from valqd.protocol.coalescer import Coalescer
 MAX_BODY_BYTES = 64 * 1024
 #: Prefixes remembered; beyond it all are forgotten (they are learned again in one command each).
 MAX_TEMPLATES = 10_000
+#: Longer requests are not remembered whole.
+MAX_WHOLE_BYTES = 1024
 #: Lengths of prefixes tried for one chunk: queues whose names have yet other lengths go the long way.
 MAX_LENGTHS = 16
 #: Bytes by which a prefix's length is looked up: they tell the commands and the length of the queue's name apart.
@@ -128,6 +132,7 @@ class Templates:
     def __init__(self) -> None:
         self._by_prefix: dict[bytes, Template] = {}
         self._lengths: dict[bytes, tuple[int, ...]] = {}
+        self.repeated: dict[bytes, Request] = {}  # whole POPs with options, as clients send them
 
     def learn(self, template: Template) -> None:
         """Remember a template; one too short to be told apart is not worth it."""
@@ -143,6 +148,13 @@ class Templates:
         self._by_prefix[prefix] = template
         if len(prefix) not in lengths:
             self._lengths[prefix[:_HEAD]] = (*lengths, len(prefix))
+
+    def learn_whole(self, data: bytes, request: Request) -> None:
+        """Remember what a request asks for that clients send again and again, the same to the byte."""
+        if len(data) <= MAX_WHOLE_BYTES:
+            if len(self.repeated) >= MAX_TEMPLATES:
+                self.repeated.clear()
+            self.repeated[data] = request
 
     def run(self, data: bytes, who: Recipient, coalescer: Coalescer) -> tuple[int, int]:
         """Join the plain commands at the start of ``data``; (bytes taken, deals made)."""

@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from valqd.commands import grammar, introspection, table
-from valqd.commands.request import Request, function_call
+from valqd.commands.request import Merge, Request, function_call
 from valqd.errors import BackendDown, CommandError
 from valqd.protocol import foreign, handshake, relay
 from valqd.protocol.calls import Call, Route, bulk, error_line
@@ -92,6 +92,9 @@ class Session:
                     if taken == len(data):
                         return
                     data = data[taken:]
+                if (request := self.templates.repeated.get(data)) is not None:
+                    self._share(request)
+                    return
             if private is None:
                 if self._may_relay() and (kinds := relay.reply_types(data)):
                     self._relay(data, kinds)
@@ -232,8 +235,6 @@ class Session:
         except CommandError as error:
             self._answer_here(error)
             return
-        if request.queues:
-            self._last_queue = request.queues[0]
         if request.fair:
             request = request._replace(queues=self.shared.rotated(request.queues))
         private = self.private
@@ -246,7 +247,8 @@ class Session:
         elif not self.lane.up:
             self._answer_here(BackendDown())
         else:
-            self._share(argv, request)
+            self._share(request)
+            self._learn(argv, request)
 
     def _help(self, request: Request) -> None:
         try:
@@ -254,8 +256,10 @@ class Session:
         except CommandError as error:
             self._answer_here(error)
 
-    def _share(self, argv: list[bytes], request: Request) -> None:
+    def _share(self, request: Request) -> None:
         """Send over the shared lane."""
+        if request.queues:
+            self._last_queue = request.queues[0]
         if request.block_ms is not None:
             self.when_shared_quiet(lambda: self._hold_for(self.host.block, request))
         elif request.stepped or request.command == "list":
@@ -267,9 +271,7 @@ class Session:
                 call = function_call(request, b"e%d" % self.resp, self.shared.auto_create)
                 coalescer.lone(self, encode_request(call), lambda reply: self._shape(reply, request))
             else:
-                route = self.shared.routes.get(merge.function, request.queues[0], merge.takes_auto, merge.fixed)
-                join_merged(coalescer, self, route, request, self.resp)
-                self._learn(argv, request, route)
+                join_merged(coalescer, self, self._route(request, merge), request, self.resp)
             self.pending += 1
             self.lane.wake()
 
@@ -291,16 +293,22 @@ class Session:
             return None
         return error_line(reply)
 
-    def _learn(self, argv: list[bytes], request: Request, route: Route) -> None:
-        """Teach the fast path what this plain command looks like."""
-        if request.command == "pop" and len(argv) <= 3 and request.block_ms is None:
-            assert request.merge is not None
-            if request.args[0] == b"":  # no COUNT: one map or null
-                wanted = bulk(request.merge.items[0])
-                self.templates.learn(PopTemplate(encode_request(argv), route, wanted, NULL[self.resp]))
-        elif request.command in ("push", "ack") and len(request.merge.items if request.merge else ()) == 1:
+    def _route(self, request: Request, merge: Merge) -> Route:
+        return self.shared.routes.get(merge.function, request.queues[0], merge.takes_auto, merge.fixed)
+
+    def _learn(self, argv: list[bytes], request: Request) -> None:
+        """Teach the fast path what this command looks like, if clients are likely to send its like again."""
+        merge = request.merge
+        if request.command in ("pop", "mpop"):
+            if merge is not None and len(argv) <= 3 and request.block_ms is None and request.args[0] == b"":
+                prefix, wanted = encode_request(argv), bulk(merge.items[0])
+                self.templates.learn(PopTemplate(prefix, self._route(request, merge), wanted, NULL[self.resp]))
+            elif not request.fair:
+                self.templates.learn_whole(encode_request(argv), request)
+        elif request.command in ("push", "ack") and merge is not None and len(merge.items) == 1:
             prefix = b"*%d\r\n%b$" % (len(argv), b"".join([bulk(arg) for arg in argv[:-1]]))
-            self.templates.learn((PushTemplate if request.command == "push" else AckTemplate)(prefix, route))
+            template = PushTemplate if request.command == "push" else AckTemplate
+            self.templates.learn(template(prefix, self._route(request, merge)))
 
     def _rewrite(self, request: Request) -> None:
         """Send over the private lane, as the FCALL that it is."""
