@@ -3,9 +3,9 @@ r"""Recognises plain PUSH, POP and ACK, and POPs seen before, in a client's byte
 A client repeats itself: ``*3\r\n$9\r\nVALQ.PUSH\r\n$6\r\norders\r\n$`` is the same 33 bytes before every body that it
 pushes to ``orders``.  The session parses such a command once, the long way, and teaches its prefix here; from then on a
 chunk is compared with known prefixes, and the bulks behind them (``100\r\n<body>\r\n``) go into the merged call as the
-very bytes received.  A POP with options (a worker that waits) repeats itself to the byte: its parse is remembered.  What
-does not fit exactly (another spelling, a cut frame, a large body) is left to the framer, which decides alone what Valkey
-would make of it.
+very bytes received.  A POP with options (a worker that waits) repeats itself to the byte: its parse is remembered.
+What does not fit exactly (another spelling, a cut frame, a large body) is left to the framer, which decides alone what
+Valkey would make of it.
 
 Knows byte layouts only; it must not decide whether a client may use it (order, lanes, transactions: the session's).
 """
