@@ -126,11 +126,16 @@ class Control:
 
     async def _open(self) -> None:
         connection = _Connection(self._invalidated)
-        async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-            await self._backend.connect(lambda: connection, _CONNECT_TIMEOUT_S)
-            self._connection = connection
-            await self._greet()
-            await self.load_library()
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                await self._backend.connect(lambda: connection, _CONNECT_TIMEOUT_S)
+                self._connection = connection
+                await self._greet()
+                await self.load_library()
+        except BaseException:
+            if connection.transport is not None:
+                connection.transport.abort()
+            raise
 
     async def _greet(self) -> None:
         backend = self._backend
@@ -191,5 +196,5 @@ class Control:
             self._db = wanted
             prefix = [[b"SELECT", b"%d" % wanted]]
         futures = self._connection.send([*prefix, *requests])
-        replies = [await future for future in futures]
+        replies = await asyncio.gather(*futures)
         return replies[len(prefix) :]

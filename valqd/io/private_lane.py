@@ -34,7 +34,7 @@ class PrivateLane(asyncio.Protocol):
         """Send to the backend; in order, as soon as connected."""
         if self._transport is None:
             self._unsent.append(data)
-        else:
+        elif not self._transport.is_closing():  # else: the client is about to learn of it
             self._transport.write(data)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -122,6 +122,11 @@ class SharedLane:
         self._plan_flush()
         self._lanes.lane_up(self)
 
+    @property
+    def busy(self) -> bool:
+        """Whether it owes an answer."""
+        return bool(self._proofs or self.coalescer.sent or not self.coalescer.idle)
+
     def _answer_proofs(self, error: bytes | None) -> None:
         proofs, self._proofs = self._proofs, []
         for done in proofs:
@@ -285,7 +290,7 @@ class SharedLanes:
     def get(self, identity: Identity) -> SharedLane:
         """The identity's lane; opened if there is none."""
         lane = self._lanes.get(identity)
-        if lane is None:
+        if lane is None or lane.refused is not None:
             lane = self._lanes[identity] = SharedLane(self, identity)
         return lane
 
@@ -308,7 +313,7 @@ class SharedLanes:
             self.loop.call_later(_IDLE_S, self._close_if_idle, lane)
 
     def _close_if_idle(self, lane: SharedLane) -> None:
-        if not lane.users and not lane.coalescer.sent and lane.coalescer.idle:
+        if not (lane.users or lane.busy):
             lane.close()
             self.discard(lane)
 
@@ -330,8 +335,7 @@ class SharedLanes:
             await self._load()
         waiters, self._load_waiters = self._load_waiters, []
         for done in waiters:
-            done()
-        self.outbox.flush()
+            self.loop.call_soon(done)  # it may ask for another load
 
     def close(self) -> None:
         """Close all."""

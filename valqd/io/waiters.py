@@ -53,7 +53,7 @@ class Waiter:
         self._client = client
         self._lane = lane
         self.request = request
-        self.queues: list[QueueId] = [(lane.identity.db, queue) for queue in request.queues]
+        self.queues: list[QueueId] = [(lane.identity.db, queue) for queue in dict.fromkeys(request.queues)]
         resp = client.session.resp
         self._nothing = b"*0\r\n" if request.args[0] else b"$-1\r\n" if resp == 2 else b"_\r\n"
         self._handle: asyncio.TimerHandle | None = None
@@ -159,6 +159,7 @@ class Waiters:
         self._to_arm: set[QueueId] = set()
         self._to_disarm: set[QueueId] = set()
         self._arming = asyncio.Event()
+        self._stopping = False
         self._tasks = [asyncio.ensure_future(self._keep_armed()), asyncio.ensure_future(self._arm_when_asked())]
         control.connected.append(self._arm_all)
 
@@ -174,7 +175,9 @@ class Waiters:
 
     def park(self, waiter: Waiter) -> None:
         """Wait for a wake-up, at the end of the line, or where it stood."""
-        if not waiter.parked:
+        if self._stopping:
+            waiter.stop()
+        elif not waiter.parked:
             waiter.parked = True
             waiter.start_timer()
             for queue in waiter.queues:
@@ -285,7 +288,8 @@ class Waiters:
             try:
                 for db, names in _by_db(queue for queue in arm if queue in self._parked):
                     await self._arm(db, names)
-                for db, names in _by_db(queue for queue in disarm if queue not in self._parked):
+                names_parked = {name for _, name in self._parked} if disarm else set()
+                for db, names in _by_db(queue for queue in disarm if queue[1] not in names_parked):
                     await self._disarm(db, names)
             except ControlLost:
                 continue  # all is armed again when the connection is back
@@ -332,7 +336,8 @@ class Waiters:
     # ---- the end
 
     def stop_all(self) -> None:
-        """Unblock everyone (shutdown)."""
+        """Unblock everyone, and who comes from now on (shutdown)."""
+        self._stopping = True
         for waiter in {waiter for line in self._parked.values() for waiter in line}:
             waiter.stop()
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import hiredis
-
 from valqd.commands import introspection, table
 from valqd.errors import CommandError
 from valqd.protocol import command_reply
 from valqd.protocol.encoding import encode
 from valqd.protocol.framing import Frame, Kind
 from valqd.protocol.host import Identity
+from valqd.protocol.whole import WholeParser
 
 if TYPE_CHECKING:
     from valqd.protocol.session import Session
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
 _PLAIN_NAMES: set[bytes] = set()
 _MAX_PLAIN_NAMES = 2048
 
-_NOT_YET = object()
-_reader = hiredis.Reader(notEnoughData=_NOT_YET)
+_parser = WholeParser()
 
 
 def count_plain(data: bytes) -> int:
@@ -35,25 +33,15 @@ def count_plain(data: bytes) -> int:
     hiredis reads some bytes as a request that Valkey refuses as a protocol error; they pass to Valkey all the same,
     which answers and closes.
     """
-    global _reader
     if data[0] != 0x2A or len(data) > 64 * 1024:
         return 0
-    reader = _reader
-    count = 0
-    try:
-        reader.feed(data)
-        while (argv := reader.gets()) is not _NOT_YET:
-            if type(argv) is not list or not argv or argv[0] not in _PLAIN_NAMES:
-                _reader = hiredis.Reader(notEnoughData=_NOT_YET)
-                return 0
-            count += 1
-    except (hiredis.HiredisError, TypeError):
-        _reader = hiredis.Reader(notEnoughData=_NOT_YET)
+    requests = _parser.parse(data)
+    if requests is None:
         return 0
-    if reader.has_data():
-        _reader = hiredis.Reader(notEnoughData=_NOT_YET)
-        return 0
-    return count
+    for argv in requests:
+        if type(argv) is not list or not argv or type(argv[0]) is not bytes or argv[0] not in _PLAIN_NAMES:
+            return 0
+    return len(requests)
 
 
 def forward(session: Session, name: bytes, frame: Frame) -> None:
@@ -283,6 +271,9 @@ def _instead(answer: bytes) -> Callable[[bytes], bytes]:
 
 
 def _wait(session: Session, argv: list[bytes], raw: bytes) -> None:
+    if session.must_ask_if_counted():
+        ask_if_counted(session, lambda: _wait(session, argv, raw))
+        return
     session.fence()
     session.send_plain(raw, 1)
 

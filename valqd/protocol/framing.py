@@ -215,8 +215,9 @@ class RequestFramer:
                 return self._rest(Kind.BROKEN)
             self._need = len(self._buf) + 1
             return None
-        argv = split_inline(self._buf[self._pos : end].removesuffix(b"\r"))
-        if argv is None:
+        line = self._buf[self._pos : end].removesuffix(b"\r")
+        argv = split_inline(line)
+        if argv is None or b"\0" in line:  # Valkey looks for the end of the line no further than a NUL
             self._broken = True
             return self._rest(Kind.BROKEN)
         raw = self._buf[self._start : end + 1]

@@ -15,6 +15,7 @@ from valqd.errors import BackendDown
 from valqd.protocol.calls import bulk, error_line
 from valqd.protocol.encoding import encode
 from valqd.protocol.framing import Frame, Kind
+from valqd.protocol.requests import encode_request
 
 if TYPE_CHECKING:
     from valqd.protocol.host import Identity
@@ -43,7 +44,7 @@ def _relay(session: Session, frame: Frame, kind: str, remember: bytes = b"") -> 
             session.client_info[remember] = frame.argv[-1]
         return b"+%b\r\n" % reply if kind == "status" else bulk(reply)
 
-    session.lane.coalescer.lone(session, frame.raw, shape)
+    session.lane.coalescer.lone(session, encode_request(frame.argv), shape)
     session.pending += 1
     session.lane.wake()
 
@@ -87,7 +88,7 @@ def _prove(session: Session, identity: Identity, frame: Frame) -> bool:
 
     def start() -> None:
         session.hold()
-        session.host.prove(identity, frame.raw, done)
+        session.host.prove(identity, encode_request(frame.argv), done)
 
     session.when_shared_quiet(start)
     return True
@@ -163,8 +164,7 @@ def _hello(session: Session, frame: Frame) -> bool:
         # Held until the answer is there: the frames after HELLO are to be read in the new protocol version.
         session.hold()
         if auth:
-            request = b"*%d\r\n%b" % (len(auth), b"".join([bulk(arg) for arg in auth]))
-            session.host.prove(identity, request, ask)
+            session.host.prove(identity, encode_request(auth), ask)
         else:
             ask()
 

@@ -16,10 +16,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-import hiredis
 from hiredis import PushNotification
 
 from valqd.protocol.replies import ReplyScanner
+from valqd.protocol.whole import WholeParser
 
 
 class Slot:
@@ -36,11 +36,6 @@ ReplyFilter = Callable[[bytes], "bytes | Slot"]
 
 #: Chunks up to this size are counted by hiredis, which is fast but builds every value; larger ones by the scanner.
 _SMALL_CHUNK_BYTES = 16 * 1024
-_NOT_YET = object()
-
-
-def _new_reader() -> hiredis.Reader:
-    return hiredis.Reader(notEnoughData=_NOT_YET)
 
 
 class PrivateReplies:
@@ -55,7 +50,7 @@ class PrivateReplies:
         #: while uncounted: replies that are swallowed (or passed), and whether they end the uncounted mode
         self._markers: dict[bytes, tuple[bool, bool]] = {}
         self._scanner = ReplyScanner()
-        self._reader = _new_reader()
+        self._parser = WholeParser()
         self._held = bytearray()  # the start of a special reply, or of what may be a marker
         self._output: deque[bytes | Slot] = deque()  # not empty only while a slot waits
 
@@ -154,20 +149,10 @@ class PrivateReplies:
         """Replies in ``data`` (pushes are none), or -1 when it does not end with a whole one."""
         if b"|" in data and (data[0] == 0x7C or b"\n|" in data):  # hiredis takes an attribute for a reply
             return -1
-        reader = self._reader
-        count = 0
-        try:
-            reader.feed(data)
-            while (reply := reader.gets()) is not _NOT_YET:
-                if type(reply) is not PushNotification:
-                    count += 1
-        except (hiredis.ProtocolError, TypeError):  # TypeError: a map with keys that Python cannot hash
-            self._reader = _new_reader()
+        replies = self._parser.parse(data)
+        if replies is None:
             return -1
-        if reader.has_data():
-            self._reader = _new_reader()
-            return -1
-        return count
+        return len(replies) - sum([type(reply) is PushNotification for reply in replies])
 
     def _cut(self, data: bytes) -> list[bytes]:
         """Take ``data`` apart at the replies that are not plain; parts after a slot go to ``_output``."""

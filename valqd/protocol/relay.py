@@ -15,6 +15,8 @@ from typing import Any
 
 import hiredis
 
+from valqd.protocol.whole import WholeParser
+
 #: Larger requests, or chunks of them, take the private lane.
 MAX_REQUEST_BYTES = 16 * 1024
 #: A client that pipelines more than this gets a lane of its own, where bytes pass without being taken apart.
@@ -73,14 +75,7 @@ _COMMANDS: dict[str, _Simple] = {
 }
 _SIMPLE = {spelling.encode(): simple for name, simple in _COMMANDS.items() for spelling in (name, name.lower())}
 
-_NOT_YET = object()
-
-
-def _new_reader() -> hiredis.Reader:
-    return hiredis.Reader(notEnoughData=_NOT_YET)
-
-
-_reader = _new_reader()
+_parser = WholeParser()
 
 
 def reply_type(argv: list[bytes]) -> ReplyType | None:
@@ -94,27 +89,21 @@ def reply_type(argv: list[bytes]) -> ReplyType | None:
 
 def reply_types(data: bytes) -> list[ReplyType] | None:
     """The reply types of the requests in ``data``, if it is nothing but whole simple requests in canonical form."""
-    global _reader
     if len(data) > MAX_REQUEST_BYTES:
         return None
-    reader = _reader
+    requests = _parser.parse(data)
+    if requests is None or len(requests) > MAX_REQUESTS:
+        return None
     kinds: list[ReplyType] = []
     canonical: list[bytes] = []
-    try:
-        reader.feed(data)
-        while (argv := reader.gets()) is not _NOT_YET:
-            kind = reply_type(argv) if type(argv) is list and argv else None
-            if kind is None or len(kinds) == MAX_REQUESTS:
-                _reader = _new_reader()
-                return None
-            kinds.append(kind)
-            canonical.append(hiredis.pack_command(tuple(argv)))
-    except (hiredis.HiredisError, TypeError):
-        _reader = _new_reader()
-        return None
-    if reader.has_data():
-        _reader = _new_reader()
-        return None
+    for argv in requests:
+        if type(argv) is not list or not all(type(arg) is bytes for arg in argv):
+            return None
+        kind = reply_type(argv) if argv else None
+        if kind is None:
+            return None
+        kinds.append(kind)
+        canonical.append(hiredis.pack_command(tuple(argv)))
     return kinds if b"".join(canonical) == data else None
 
 

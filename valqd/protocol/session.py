@@ -237,8 +237,7 @@ class Session:
             return
         if request.fair:
             request = request._replace(queues=self.shared.rotated(request.queues))
-        private = self.private
-        if private is not None and private.uncounted and self.may_count_again and not self.silent:
+        if self.must_ask_if_counted():
             foreign.ask_if_counted(self, lambda: self._ours(argv))
         elif not request.function:
             self._help(request)
@@ -249,6 +248,11 @@ class Session:
         else:
             self._share(request)
             self._learn(argv, request)
+
+    def must_ask_if_counted(self) -> bool:
+        """Whether a command whose reply must be found has to ask first if replies match requests again."""
+        private = self.private
+        return private is not None and private.uncounted and self.may_count_again and not self.silent
 
     def _help(self, request: Request) -> None:
         try:
@@ -299,13 +303,14 @@ class Session:
     def _learn(self, argv: list[bytes], request: Request) -> None:
         """Teach the fast path what this command looks like, if clients are likely to send its like again."""
         merge = request.merge
+        arguments = len(argv) - (2 if argv[0].upper() == b"VALQ" else 1)
         if request.command in ("pop", "mpop"):
-            if merge is not None and len(argv) <= 3 and request.block_ms is None and request.args[0] == b"":
+            if merge is not None and arguments == 1:
                 prefix, wanted = encode_request(argv), bulk(merge.items[0])
                 self.templates.learn(PopTemplate(prefix, self._route(request, merge), wanted, NULL[self.resp]))
             elif not request.fair:
                 self.templates.learn_whole(encode_request(argv), request)
-        elif request.command in ("push", "ack") and merge is not None and len(merge.items) == 1:
+        elif request.command in ("push", "ack") and merge is not None and arguments == 2:
             prefix = b"*%d\r\n%b$" % (len(argv), b"".join([bulk(arg) for arg in argv[:-1]]))
             template = PushTemplate if request.command == "push" else AckTemplate
             self.templates.learn(template(prefix, self._route(request, merge)))
@@ -462,10 +467,11 @@ class Session:
         self._last_queue = self.last_call = None
         if queue is not None and not self.in_multi:
             call = [b"FCALL", b"valq1_fence", b"1", b"valq:{%b}:queue" % queue]
-            if self.silent or self.open_private().uncounted:
+            private = self.open_private()
+            if self.silent:
                 self.host.send_private(encode_request(call))
-            else:
-                self.open_private().expect_own(lambda raw: b"")
+            elif not private.uncounted:
+                private.expect_own(lambda raw: b"")
                 self.host.send_private(encode_request(call))
 
     # ---- state

@@ -1,0 +1,37 @@
+"""Parses bytes that are nothing but whole RESP values, fast, by hiredis; anything else is left to the framers.
+
+hiredis keeps the start of a value that is cut, and cannot be asked whether it does: between two elements of an array
+its buffer is empty.  So each parse ends with a value of our own, which comes out as itself only if none was cut.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hiredis
+
+_NOT_YET = object()
+_END = b"#t\r\n"
+
+
+class WholeParser:
+    """A reader for one chunk after another; it remembers nothing of a chunk that was not whole."""
+
+    def __init__(self) -> None:
+        self._reader = hiredis.Reader(notEnoughData=_NOT_YET)
+
+    def parse(self, data: bytes) -> list[Any] | None:
+        """All values in ``data``; None when it does not end with a whole one, or holds what hiredis cannot parse."""
+        reader = self._reader
+        values: list[Any] = []
+        try:
+            reader.feed(data)
+            while (value := reader.gets()) is not _NOT_YET:
+                values.append(value)
+            reader.feed(_END)
+            if reader.gets() is True:
+                return values
+        except (hiredis.HiredisError, TypeError):  # TypeError: a map with keys that Python cannot hash
+            pass
+        self._reader = hiredis.Reader(notEnoughData=_NOT_YET)
+        return None
