@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 #: While a session holds, its client is not read from once this much waits.
 _HELD_BYTES = 64 * 1024
+_ENDING_TICK_S = 0.01
 
 
 class Stop(Flag):
@@ -47,6 +48,7 @@ class Client(Outgoing, asyncio.Protocol):
         self.private_lane: PrivateLane | None = None
         self.waiter: Waiter | None = None
         self.task: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
 
     # ---- asyncio.Protocol
 
@@ -73,11 +75,24 @@ class Client(Outgoing, asyncio.Protocol):
             self._set_stop(Stop.HELD, True)
 
     def eof_received(self) -> bool:
-        """A client that shuts its sending side down is gone, as for Valkey."""
+        """It sends no more, and most likely is gone: it takes no messages, but gets the other answers it is owed."""
+        session = self.session
+        session.gone = session.leaving = True
+        if self.waiter is not None:
+            self.waiter.client_gone()
+        if self.busy:
+            self._ending = asyncio.ensure_future(self._close_when_answered())
+            return True
         return False
+
+    async def _close_when_answered(self) -> None:
+        while self.busy:
+            await asyncio.sleep(_ENDING_TICK_S)
+        self.close()
 
     def pause_writing(self) -> None:
         """The client does not read: stop reading from it, and from the backend for it."""
+        self.session.set_unread(True)
         self._set_stop(Stop.UNREAD, True)
         if self.private_lane is not None:
             self.private_lane.pause_reading()
@@ -85,13 +100,17 @@ class Client(Outgoing, asyncio.Protocol):
     def resume_writing(self) -> None:
         """It reads again."""
         self._set_stop(Stop.UNREAD, False)
+        self.session.set_unread(False)
         if self.private_lane is not None:
             self.private_lane.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
         self.session.gone = True
+        self.session.leaving = False
         self._worker.clients.discard(self)
+        if self._ending is not None:
+            self._ending.cancel()
         if self._lane is not None:
             if b"CLIENT SETNAME" in self.session.client_info:
                 self._worker.lanes.forget_name(self._lane)

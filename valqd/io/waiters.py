@@ -21,7 +21,7 @@ from valqd.io.control import Control, ControlLost
 from valqd.io.shared_lane import SharedLane
 from valqd.protocol.calls import Call, Route, error_line
 from valqd.protocol.host import Shared
-from valqd.protocol.requests import encode_request, join_merged
+from valqd.protocol.requests import encode_request, join_merged, nothing_popped
 
 if TYPE_CHECKING:
     from valqd.io.client import Client
@@ -54,8 +54,7 @@ class Waiter:
         self._lane = lane
         self.request = request
         self.queues: list[QueueId] = [(lane.identity.db, queue) for queue in dict.fromkeys(request.queues)]
-        resp = client.session.resp
-        self._nothing = b"*0\r\n" if request.args[0] else b"$-1\r\n" if resp == 2 else b"_\r\n"
+        self._nothing = nothing_popped(request, client.session.resp)
         self._handle: asyncio.TimerHandle | None = None
         self.last_seq = 0
         self.last_call: Call | None = None

@@ -29,7 +29,7 @@ class Recipient(Protocol):
 
     last_seq: int  #: sequence number of the newest call that holds one of its commands
     last_call: Call | None
-    gone: bool  #: nobody reads the answers any more
+    gone: bool  #: it is not there to take messages any more
 
     def answer(self, data: bytes) -> None:
         """Take the reply bytes of one deal."""
@@ -171,7 +171,9 @@ class PopCall(Call):
             total += len(run)
             if recipient.gone:
                 recipient.undelivered(self.route, run)
-            recipient.answer(run)
+                recipient.answer(extra * count)
+            else:
+                recipient.answer(run)
         if total > MAX_POP_REPLY_BYTES:
             self.route.max_items = max(1, MAX_POP_REPLY_BYTES * self.units // total)
         elif self.route.max_items < MAX_ITEMS:

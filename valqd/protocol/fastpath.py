@@ -20,6 +20,8 @@ from valqd.protocol.coalescer import Coalescer
 
 #: Bodies beyond this take the framer's way, which joins cut frames once.
 MAX_BODY_BYTES = 64 * 1024
+#: One client's share of a merged call, and so of everybody's time: its other bytes wait until it is answered.
+MAX_BYTES_AT_ONCE = 64 * 1024
 #: Prefixes remembered; beyond it all are forgotten (they are learned again in one command each).
 MAX_TEMPLATES = 10_000
 #: Longer requests are not remembered whole.
@@ -64,9 +66,10 @@ class PopTemplate:
 class PushTemplate:
     """A PUSH without options: the prefix ends with the ``$`` of its body."""
 
-    def __init__(self, prefix: bytes, route: Route) -> None:
+    def __init__(self, prefix: bytes, route: Route, most_bytes: int = MAX_BODY_BYTES) -> None:
         self.prefix = prefix
         self._route = route
+        self._most_bytes = min(most_bytes, MAX_BODY_BYTES)
 
     def take(self, data: bytes, pos: int, who: Recipient, coalescer: Coalescer) -> int:
         """Join the command at ``pos``, and those of the same size that follow it, as one deal.
@@ -81,7 +84,7 @@ class PushTemplate:
         argument_bytes = int(digits)
         size = len(data)
         end = eol + 4 + argument_bytes
-        if argument_bytes > MAX_BODY_BYTES or end > size:
+        if argument_bytes > self._most_bytes or end > size:
             return pos
         if end == size or not data.startswith(prefix, end):  # alone
             if not self.takes(data, eol + 2, end - 2):
@@ -157,8 +160,11 @@ class Templates:
             self.repeated[data] = request
 
     def run(self, data: bytes, who: Recipient, coalescer: Coalescer) -> tuple[int, int]:
-        """Join the plain commands at the start of ``data``; (bytes taken, deals made)."""
-        size = len(data)
+        """Join the plain commands at the start of ``data``, up to the one with byte MAX_BYTES_AT_ONCE.
+
+        (bytes taken, deals made).
+        """
+        size = min(len(data), MAX_BYTES_AT_ONCE)
         pos = deals = 0
         while pos < size:
             for length in self._lengths.get(data[pos : pos + _HEAD], ()):

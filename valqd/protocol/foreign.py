@@ -70,12 +70,28 @@ def _ok(raw: bytes) -> bool:
 
 
 def _multi(session: Session, argv: list[bytes], raw: bytes) -> None:
-    session.open_private()
-    session.send_plain(raw, 1)
+    """What follows is taken to be inside; a refusal (the user may not) tells that all of it was run at once."""
+    if len(argv) != 1 or session.in_multi:
+        session.send_plain(raw, 1)
+        return
+    effects = session.queued_in_multi
+
+    def watch(reply: bytes) -> bytes:
+        if not _ok(reply):
+            for effect in effects:
+                effect()
+            if session.queued_in_multi is effects:
+                session.leave_multi()
+        return reply
+
+    session.send_watched(raw, watch)
     session.in_multi = True
 
 
 def _exec(session: Session, argv: list[bytes], raw: bytes) -> None:
+    if len(argv) != 1:
+        session.send_plain(raw, 1)
+        return
     effects = session.queued_in_multi
     session.leave_multi()
 
@@ -92,7 +108,8 @@ def _exec(session: Session, argv: list[bytes], raw: bytes) -> None:
 
 
 def _discard(session: Session, argv: list[bytes], raw: bytes) -> None:
-    session.leave_multi()
+    if len(argv) == 1:
+        session.leave_multi()
     session.send_plain(raw, 1)
 
 

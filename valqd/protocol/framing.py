@@ -28,7 +28,7 @@ MAX_BULK_BYTES = 512 * 1024 * 1024
 MAX_ARGUMENTS = 1024 * 1024
 
 _INT_MAX = 2**31 - 1
-_DECIMAL = re.compile(rb"-?(?:0|[1-9][0-9]*)\Z")
+_DECIMAL = re.compile(rb"(?:0|-?[1-9][0-9]*)\Z")
 
 
 class Kind(Enum):
@@ -136,6 +136,17 @@ class RequestFramer:
         self._pending.append(data)
         self._pending_bytes += len(data)
         self.empty = False
+
+    def take_back(self) -> bytes:
+        """All bytes that wait between two frames; none when a frame has begun."""
+        if self._args_left >= 0 or self._skip or self._broken or self._pos != self._start:
+            return b""
+        waiting = b"".join([self._buf[self._start :], *self._pending])
+        self._buf = b""
+        self._pending = []
+        self._pending_bytes = self._start = self._pos = self._need = 0
+        self.empty = True
+        return waiting
 
     def next(self) -> Frame | None:
         """The next frame, or None until more bytes come."""

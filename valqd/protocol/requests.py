@@ -13,7 +13,6 @@ from valqd.protocol.coalescer import Coalescer
 
 #: A POP's null, by protocol version.
 NULL = {2: b"$-1\r\n", 3: b"_\r\n"}
-_NONE_FOUND = b"*0\r\n"
 #: Bodies beyond this travel without being copied into a larger piece.
 _LARGE_BODY_BYTES = 16 * 1024
 
@@ -21,6 +20,11 @@ _LARGE_BODY_BYTES = 16 * 1024
 def encode_request(argv: list[bytes]) -> bytes:
     """A request as the canonical multibulk."""
     return b"*%d\r\n%b" % (len(argv), b"".join([bulk(arg) for arg in argv]))
+
+
+def nothing_popped(request: Request, resp: int) -> bytes:
+    """What a POP or MPOP answers when nothing is ready."""
+    return NULL[resp] if request.args[0] == b"" else b"*0\r\n"
 
 
 def join_merged(coalescer: Coalescer, who: Any, route: Route, request: Request, resp: int) -> None:
@@ -33,9 +37,8 @@ def join_merged(coalescer: Coalescer, who: Any, route: Route, request: Request, 
         return
     encoded = b"".join([bulk(item) for item in items])
     if function == "pop_many":
-        nothing = NULL[resp] if request.args[0] == b"" else _NONE_FOUND
         count = int(request.args[0] or 1)
-        coalescer.join(who, route, b"$1\r\n1\r\n" + encoded, count, 1, nothing)
+        coalescer.join(who, route, b"$1\r\n1\r\n" + encoded, count, 1, nothing_popped(request, resp))
     elif function in ("push_many", "extend_many"):
         coalescer.join(who, route, encoded, 1, 1, None)
     else:

@@ -25,13 +25,15 @@ from valqd.errors import BackendDown, CommandError
 from valqd.protocol import foreign, handshake, relay
 from valqd.protocol.calls import Call, Route, bulk, error_line
 from valqd.protocol.encoding import encode
-from valqd.protocol.fastpath import AckTemplate, PopTemplate, PushTemplate
+from valqd.protocol.fastpath import MAX_BYTES_AT_ONCE, AckTemplate, PopTemplate, PushTemplate
 from valqd.protocol.framing import Frame, Kind, RequestFramer
 from valqd.protocol.host import Host, Identity, Shared
 from valqd.protocol.private import PrivateReplies, Slot
 from valqd.protocol.relay import ReplyType
-from valqd.protocol.requests import NULL, echo_call, encode_request, join_merged
+from valqd.protocol.requests import NULL, echo_call, encode_request, join_merged, nothing_popped
 
+#: Commands under way over the shared lane beyond which a client's next ones wait.
+_MAX_PENDING = 1024
 _MISSING_FUNCTION = b"-ERR Function not found\r\n"
 
 
@@ -53,9 +55,11 @@ class Session:
         self.last_seq = 0
         self.last_call: Call | None = None
         self.pending = 0  # deals whose answers have not come
-        self.gone = False
+        self.gone = False  # no messages are handed to it any more
+        self.leaving = False  # though other answers still are: it only sends no more, as far as can be told
         # Holding: bytes wait in the framer until what is awaited has come
         self._held = False
+        self._unread = False
         self._resume: Callable[[], None] | None = None  # runs first when the lane awaited is quiet
         # State that the backend's connection holds
         self.in_multi = False
@@ -92,6 +96,10 @@ class Session:
                     if taken == len(data):
                         return
                     data = data[taken:]
+                    if taken >= MAX_BYTES_AT_ONCE:
+                        framer.feed(data)
+                        self._wait_for_answers()
+                        return
                 if (request := self.templates.repeated.get(data)) is not None:
                     self._share(request)
                     return
@@ -112,6 +120,9 @@ class Session:
 
     def _advance(self) -> None:
         while not self._held and not self.gone:
+            if self.pending >= _MAX_PENDING:
+                self._wait_for_answers()
+                return
             frame = self.framer.next()
             if frame is None:
                 return
@@ -147,6 +158,10 @@ class Session:
         else:
             then()
 
+    def _wait_for_answers(self) -> None:
+        """Take no more before all is answered, so that one client's pipeline is not ahead of everybody else's."""
+        self.when_shared_quiet(lambda: None)
+
     def when_private_quiet(self, then: Callable[[], None]) -> None:
         """Run ``then`` as soon as no answer is due from the private lane."""
         if self.private is not None and self.private.outstanding:
@@ -161,19 +176,28 @@ class Session:
         self._after_mark = then
 
     def _resume_if_quiet(self) -> None:
-        if self._resume is not None:
+        if self._resume is not None and not self._unread:
             then, self._resume = self._resume, None
             self._go_on(then)
 
+    def set_unread(self, unread: bool) -> None:
+        """The client does not read its replies: it gets no more of them; or it reads again."""
+        self._unread = unread
+        if not (unread or self.pending or (self.private and self.private.outstanding)):
+            self._resume_if_quiet()
+
     def finish(self, data: bytes) -> None:
         """End a hold: ``data`` answers the command that caused it."""
-        if not self.gone:
+        if not self.gone or self.leaving:
             self._go_on(lambda: self.host.write(data))
 
     def _go_on(self, first: Callable[[], None]) -> None:
         self._held = False
         first()
-        self._advance()
+        if not self._held and (waiting := self.framer.take_back()):
+            self.receive(waiting)
+        else:
+            self._advance()
         if not self._held:
             self.host.session_resumed()
 
@@ -182,7 +206,7 @@ class Session:
     def answer(self, data: bytes) -> None:
         """One deal's bytes from the shared lane."""
         self.pending -= 1
-        if not self.gone:
+        if not self.gone or self.leaving:
             self.host.write(data)
             if len(data) > relay.LARGE_REPLY_BYTES:
                 self.needs_private = True
@@ -241,6 +265,8 @@ class Session:
             foreign.ask_if_counted(self, lambda: self._ours(argv))
         elif not request.function:
             self._help(request)
+        elif request.block_ms is not None and self._private_will_be_quiet():
+            self.when_private_quiet(lambda: self._ours(argv))
         elif self._must_use_private():
             self._rewrite(request)
         elif not self.lane.up:
@@ -248,6 +274,15 @@ class Session:
         else:
             self._share(request)
             self._learn(argv, request)
+
+    def _private_will_be_quiet(self) -> bool:
+        """Whether all that keeps a command from the shared lane are replies that are still to come."""
+        private = self.private
+        return (
+            private is not None
+            and private.outstanding > 0
+            and not (private.uncounted or self.in_multi or self.silent or self.skip_next)
+        )
 
     def must_ask_if_counted(self) -> bool:
         """Whether a command whose reply must be found has to ask first if replies match requests again."""
@@ -289,6 +324,7 @@ class Session:
         if type(reply) is bytes:
             if self.gone and request.command == "mpop":
                 self.host.release(b"", reply)
+                return nothing_popped(request, self.resp)
             return reply
         if reply is None:  # the queue is still settling: ask again, in the same place
             call = function_call(request, b"e%d" % self.resp, self.shared.auto_create)
@@ -313,7 +349,8 @@ class Session:
         elif request.command in ("push", "ack") and merge is not None and arguments == 2:
             prefix = b"*%d\r\n%b$" % (len(argv), b"".join([bulk(arg) for arg in argv[:-1]]))
             template = PushTemplate if request.command == "push" else AckTemplate
-            self.templates.learn(template(prefix, self._route(request, merge)))
+            most_bytes = self.shared.limits.max_body_bytes
+            self.templates.learn(template(prefix, self._route(request, merge), most_bytes))
 
     def _rewrite(self, request: Request) -> None:
         """Send over the private lane, as the FCALL that it is."""
@@ -453,10 +490,14 @@ class Session:
         private, self.private = self.private, None
         if private is None:
             return
-        if private.uncounted or self.in_multi or self.silent or self.has_state or not private.at_boundary:
+        if private.at_boundary and not self.silent:
+            self.host.write(BackendDown(under_way=sent).resp() * (1 if private.uncounted else private.owed))
+        has_state = sent and (self.in_multi or self.has_state)
+        if has_state or private.uncounted or self.silent or not private.at_boundary:
             self.host.close()
             return
-        self.host.write(BackendDown(under_way=sent).resp() * private.owed)
+        self.has_state = False
+        self.leave_multi()
         self._resume_if_quiet()
 
     def fence(self) -> None:

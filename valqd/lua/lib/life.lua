@@ -47,13 +47,18 @@ local function push_elsewhere(q, id, meta, why)
     return false
   end
   local body = server.call('HGET', q.prefix .. 'body', id)
-  local headers = {}
-  for _, item in ipairs(meta.h or {}) do
-    headers[#headers + 1] = item
+  local headers = {'valq-queue', q.name, 'valq-id', number.text(id), 'valq-attempts', number.text(meta.a),
+    'valq-reason', why}
+  local ours = {}
+  for i = 1, #headers, 2 do
+    ours[headers[i]] = true
   end
-  for _, item in ipairs({'valq-queue', q.name, 'valq-id', number.text(id), 'valq-attempts', number.text(meta.a),
-    'valq-reason', why}) do
-    headers[#headers + 1] = item
+  local theirs = meta.h or {}
+  for i = 1, #theirs, 2 do
+    if not ours[theirs[i]] then -- where it died before
+      headers[#headers + 1] = theirs[i]
+      headers[#headers + 1] = theirs[i + 1]
+    end
   end
   log.append(target, {'', ''})
   local copy = {t = target.now, n = 0, a = 0, p = meta.p, h = headers, e = meta.e, f = meta.f, D = q.now}

@@ -202,7 +202,8 @@ function receipt.extend(q, text, ms)
       meta = record.of_inflight(q, id)
     end
     meta.g = meta.g or q.now
-    deadline = math.max(math.min(deadline, meta.g + max_lease), q.now)
+    local most = math.max(meta.g + max_lease, tonumber(server.call('ZSCORE', q.prefix .. 'inflight', id)))
+    deadline = math.min(deadline, most) -- what the lease has already is not taken from it
   end
   server.call('ZADD', q.prefix .. 'inflight', number.text(deadline), id)
   if meta.s then
