@@ -11,16 +11,19 @@ if TYPE_CHECKING:
     from valqd.io.worker import Worker
 
 _CONNECT_TIMEOUT_S = 5.0
+#: While it connects, its client is not read from beyond this.
+_MAX_UNSENT_BYTES = 64 * 1024
 
 
 class PrivateLane(asyncio.Protocol):
-    """Bound: the transport's write buffer; beyond it the client is not read from."""
+    """Bound: the transport's write buffer, or what waits for it; beyond it the client is not read from."""
 
     def __init__(self, client: Client, worker: Worker) -> None:
         self._client: Client | None = client
         self._worker = worker
         self._transport: asyncio.Transport | None = None
         self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
         self._paused = False
         self._task = asyncio.ensure_future(self._connect())
 
@@ -34,6 +37,9 @@ class PrivateLane(asyncio.Protocol):
         """Send to the backend; in order, as soon as connected."""
         if self._transport is None:
             self._unsent.append(data)
+            self._unsent_bytes += len(data)
+            if self._client is not None and self._unsent_bytes > _MAX_UNSENT_BYTES:
+                self._client.private_full(True)
         elif not self._transport.is_closing():  # else: the client is about to learn of it
             self._transport.write(data)
 
@@ -46,6 +52,7 @@ class PrivateLane(asyncio.Protocol):
         self._transport = transport
         if self._paused:
             transport.pause_reading()
+        self._client.private_full(False)
         transport.write(b"".join(self._unsent))
         self._unsent.clear()
 

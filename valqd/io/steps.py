@@ -1,4 +1,4 @@
-"""Commands that take several calls, so that none of them holds Valkey for long: LIST, PURGE, REDRIVE."""
+"""Commands that take several calls, so that none of them holds Valkey for long: INFO, LIST, PURGE, REDRIVE."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ async def run_steps(session: Session, request: Request) -> None:
     try:
         if request.command == "list":
             data = encode(await _list(lane, request), session.resp)
+        elif request.command == "info":
+            data = await _info(lane, request, session)
         else:
             data = encode(await _until_done(lane, request, session), session.resp)
     except _Failed as failed:
@@ -33,7 +35,7 @@ async def run_steps(session: Session, request: Request) -> None:
     session.finish(data)
 
 
-async def _call(lane: SharedLane, argv: list[bytes]) -> list[object]:
+async def _ask(lane: SharedLane, argv: list[bytes]) -> object:
     if not lane.up:
         raise _Failed(BackendDown().resp())
     reply = await ask(lane, argv)
@@ -41,8 +43,22 @@ async def _call(lane: SharedLane, argv: list[bytes]) -> list[object]:
         raise _Failed(reply.resp)
     if isinstance(reply, Exception):
         raise _Failed(error_line(reply))
+    return reply
+
+
+async def _call(lane: SharedLane, argv: list[bytes]) -> list[object]:
+    reply = await _ask(lane, argv)
     assert isinstance(reply, list)
     return reply
+
+
+async def _info(lane: SharedLane, request: Request, session: Session) -> bytes:
+    argv = function_call(request, b"e%d" % session.resp, session.shared.auto_create)
+    while True:
+        reply = await _ask(lane, argv)
+        if reply is not None:  # else there is more to settle
+            assert isinstance(reply, bytes)
+            return reply
 
 
 async def _list(lane: SharedLane, request: Request) -> list[bytes]:

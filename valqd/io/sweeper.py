@@ -35,6 +35,7 @@ class Sweeper:
         self._control = control
         self._daemon = daemon
         self._dbs: list[int] = [0]
+        self._look_at_all = False  # a sweep failed: what it was asked to do is not remembered anywhere
         self._no_queues = False  # looked for, after the library was gone
         self._task = asyncio.ensure_future(self._run())
 
@@ -43,6 +44,7 @@ class Sweeper:
             try:
                 pause_s = await self._tick()
             except ControlLost:
+                self._look_at_all = True
                 pause_s = _FOLLOWER_TICK_S
             except Exception:
                 log.exception("sweep failed")
@@ -62,7 +64,8 @@ class Sweeper:
             return _FOLLOWER_TICK_S
         self._no_queues = False
         fresh, next_ms, *names = reply
-        if fresh:
+        if fresh or self._look_at_all:
+            self._look_at_all = False
             await self._sweep_all()
         elif names:
             await self._find_dbs()
@@ -115,6 +118,10 @@ class Sweeper:
             limit = b"%d" % _SWEEP_LIMIT
             calls = [[b"FCALL", b"valq1_sweep", b"1", key, flag, limit] for key in keys]
             replies = await self._control.calls(calls, db)
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    log.warning("cannot sweep a queue: %s", reply)
+                    self._look_at_all = True
             keys = [key for key, more in zip(keys, replies, strict=True) if more == 1]
             flag = b""
 

@@ -17,6 +17,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from valqd.commands.request import Request, function_call, queue_key
+from valqd.errors import StartError
 from valqd.io.control import Control, ControlLost
 from valqd.io.shared_lane import SharedLane
 from valqd.protocol.calls import Call, Route, error_line
@@ -235,10 +236,8 @@ class Waiters:
             if waiter.pop():
                 wake.asked.add(waiter)
                 asked += 1
-        if not asked:
+        if not asked:  # none can be: their lane is down, and arms again when it is up
             del self._waking[queue]
-            if line:
-                self._ask_to_arm(queue)
 
     def popped(self, waiter: Waiter, served: bool) -> None:
         """A POP was answered: when it was the last of its wake, go on or arm again."""
@@ -292,6 +291,8 @@ class Waiters:
                     await self._disarm(db, names)
             except ControlLost:
                 continue  # all is armed again when the connection is back
+            except StartError as error:  # the library cannot be loaded, for now
+                log.warning("cannot register for wake-ups: %s", error)
 
     async def _arm(self, db: int, names: list[bytes]) -> None:
         keys = [queue_key(name) for name in names]

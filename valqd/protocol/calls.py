@@ -105,6 +105,12 @@ class Call(ABC):
         """Answer every command of this call with ``error`` (a whole RESP error)."""
         for recipient, count, extra in self.deals:
             recipient.answer(error * self.commands(count, extra) if count else extra)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """All is answered: free the bodies.  The recipients may remember this call for long (``last_call``)."""
+        self.items = []
+        self.deals = []
 
     def commands(self, count: int, extra: Any) -> int:
         """How many commands a deal stands for."""
@@ -241,6 +247,10 @@ class LoneCall(Call):
         self.size = len(request)
         self.shape = shape
 
+    def let_go(self) -> None:  # noqa: D102 - see Call
+        super().let_go()
+        self.request = b""
+
     def encode(self) -> list[bytes]:  # noqa: D102 - see Call
         return [self.request]
 
@@ -264,6 +274,11 @@ class RelayCall(Call):
         self.size = len(request)
         self._kinds = kinds
         self._got: list[bytes] = []
+
+    def let_go(self) -> None:  # noqa: D102 - see Call
+        super().let_go()
+        self.request = b""
+        self._got = []
 
     def encode(self) -> list[bytes]:  # noqa: D102 - see Call
         return [self.request]

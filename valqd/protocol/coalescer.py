@@ -115,6 +115,7 @@ class Coalescer:
         if self._kept is None:
             if not is_missing_function(reply):
                 call.deliver(reply)
+                call.let_go()
                 return
             self._kept = {}
         elif self._resent:
@@ -123,6 +124,7 @@ class Coalescer:
                 kept, self._kept, self._resent = self._kept, None, False
                 for each, its_reply in kept.items():
                     each.deliver(its_reply)
+                    each.let_go()
             return
         self._kept[call] = reply
 

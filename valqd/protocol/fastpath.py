@@ -141,7 +141,7 @@ class Templates:
         """Remember a template; one too short to be told apart is not worth it."""
         prefix = template.prefix
         lengths = self._lengths.get(prefix[:_HEAD], ())
-        if len(prefix) < _HEAD or prefix in self._by_prefix:
+        if len(prefix) < _HEAD or prefix in self._by_prefix or b"*" in prefix[1:]:  # two of them could overlap
             return
         if len(lengths) == MAX_LENGTHS and len(prefix) not in lengths:
             return

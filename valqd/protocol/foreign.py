@@ -15,6 +15,7 @@ from valqd.protocol import command_reply
 from valqd.protocol.encoding import encode
 from valqd.protocol.framing import Frame, Kind
 from valqd.protocol.host import Identity
+from valqd.protocol.replies import split_elements
 from valqd.protocol.whole import WholeParser
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def _queue_in_multi(session: Session, name: bytes, frame: Frame) -> None:
     """Inside MULTI a command only takes effect with EXEC."""
     effect = _EFFECTS.get(name)
     if effect is not None:
-        session.queued_in_multi.append(lambda: effect(session, frame.argv))
+        place = session.open_private().asked - session.multi_began
+        session.queued_in_multi.append((place, lambda: effect(session, frame.argv)))
     session.send_plain(frame.raw, 1)
 
 
@@ -78,13 +80,14 @@ def _multi(session: Session, argv: list[bytes], raw: bytes) -> None:
 
     def watch(reply: bytes) -> bytes:
         if not _ok(reply):
-            for effect in effects:
+            for _, effect in effects:
                 effect()
             if session.queued_in_multi is effects:
                 session.leave_multi()
         return reply
 
     session.send_watched(raw, watch)
+    session.multi_began = session.open_private().asked
     session.in_multi = True
 
 
@@ -97,8 +100,10 @@ def _exec(session: Session, argv: list[bytes], raw: bytes) -> None:
 
     def watch(reply: bytes) -> bytes:
         if reply[:1] == b"*" and reply[:3] != b"*-1":
-            for effect in effects:
-                effect()
+            results = split_elements(reply)
+            for place, effect in effects:
+                if _ok(results[place]):
+                    effect()
         return reply
 
     if effects and not session.silent:
@@ -202,8 +207,16 @@ def _client(session: Session, argv: list[bytes], raw: bytes) -> None:
         if what == b"ON":
             session.silent = session.skip_next = False
     elif len(argv) > 1 and argv[1].upper() in (b"PAUSE", b"UNPAUSE"):
-        for_ms = argv[2] if len(argv) > 2 else b"0"
-        session.host.clients_paused(int(for_ms) if for_ms.isdigit() and len(for_ms) < 16 else 0)
+        for_ms = int(argv[2]) if len(argv) > 2 and argv[2].isdigit() and len(argv[2]) < 10 else 0
+
+        def watch(reply: bytes) -> bytes:
+            if _ok(reply):
+                session.host.clients_paused(for_ms)
+            return reply
+
+        if argv[1].upper() == b"UNPAUSE" or for_ms:
+            session.send_watched(raw, watch)
+            return
     elif len(argv) > 1 and argv[1].upper() not in _STATELESS_CLIENT:
         session.has_state = True
     session.send_plain(raw, 1)

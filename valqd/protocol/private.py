@@ -44,6 +44,7 @@ class PrivateReplies:
     def __init__(self) -> None:
         self._expected: deque[int | ReplyFilter] = deque()
         self.outstanding = 0
+        self.asked = 0  # replies expected since the beginning
         self._own = 0  # of these, replies that the client does not know of
         self.uncounted = False
         self.raw = False  #: a replication stream: not even replies can be told apart
@@ -57,6 +58,7 @@ class PrivateReplies:
     def expect(self, count: int) -> None:
         """``count`` plain replies will come."""
         self.outstanding += count
+        self.asked += count
         if self._expected and isinstance(self._expected[-1], int):
             self._expected[-1] += count
         else:
@@ -65,6 +67,7 @@ class PrivateReplies:
     def expect_special(self, reply_filter: ReplyFilter) -> None:
         """One reply will come that goes through ``reply_filter``."""
         self.outstanding += 1
+        self.asked += 1
         self._expected.append(reply_filter)
 
     def expect_own(self, reply_filter: ReplyFilter) -> None:

@@ -32,6 +32,8 @@ from valqd.protocol.private import PrivateReplies, Slot
 from valqd.protocol.relay import ReplyType
 from valqd.protocol.requests import NULL, echo_call, encode_request, join_merged, nothing_popped
 
+#: Stands for relayed writes when WAIT needs a queue to write to.
+_ANY_QUEUE = b"valqd"
 #: Commands under way over the shared lane beyond which a client's next ones wait.
 _MAX_PENDING = 1024
 _MISSING_FUNCTION = b"-ERR Function not found\r\n"
@@ -67,7 +69,9 @@ class Session:
         self.has_state = False  # WATCH, CLIENT TRACKING and the like: cannot be made again on another connection
         self.silent = False  # CLIENT REPLY OFF
         self.skip_next = False  # CLIENT REPLY SKIP
-        self.queued_in_multi: list[Callable[[], None]] = []  # what EXEC will change in this session
+        self.multi_began = 0  # replies expected before the first of its commands
+        #: what EXEC will change in this session, if the element at that place of its reply is no error
+        self.queued_in_multi: list[tuple[int, Callable[[], None]]] = []
         self._library_probed = False  # in this MULTI
         self.may_count_again = False  # Pub/Sub may be over, or never was in the way (RESP3)
         self.marks = 0  # how often that was asked
@@ -301,7 +305,7 @@ class Session:
             self._last_queue = request.queues[0]
         if request.block_ms is not None:
             self.when_shared_quiet(lambda: self._hold_for(self.host.block, request))
-        elif request.stepped or request.command == "list":
+        elif request.stepped or request.command in ("list", "info"):
             self.when_shared_quiet(lambda: self._hold_for(self.host.run_steps, request))
         else:
             merge = request.merge
@@ -318,7 +322,7 @@ class Session:
         self.hold()
         run(request)
 
-    def _shape(self, reply: Any, request: Request) -> bytes | None:
+    def _shape(self, reply: Any, request: Request) -> bytes:
         if type(reply) is list:
             reply = b"".join(reply)
         if type(reply) is bytes:
@@ -326,11 +330,6 @@ class Session:
                 self.host.release(b"", reply)
                 return nothing_popped(request, self.resp)
             return reply
-        if reply is None:  # the queue is still settling: ask again, in the same place
-            call = function_call(request, b"e%d" % self.resp, self.shared.auto_create)
-            self.lane.coalescer.lone(self, encode_request(call), lambda again: self._shape(again, request))
-            self.lane.wake()
-            return None
         return error_line(reply)
 
     def _route(self, request: Request, merge: Merge) -> Route:
@@ -394,6 +393,7 @@ class Session:
     def _relay(self, request: bytes, kinds: list[ReplyType]) -> None:
         """Send simple requests over the shared lane."""
         self.lane.coalescer.relay(self, request, kinds)
+        self._last_queue = self._last_queue or _ANY_QUEUE
         self.pending += 1
         self.lane.wake()
 

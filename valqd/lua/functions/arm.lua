@@ -6,21 +6,25 @@
 -- Returns: for each queue [1 if a POP would get something, ms until the next timer or -1]
 -- Errors: none
 -- Complexity: O(log n) a queue
+-- 1 if a POP would get something, else 0; and ms until the next timer, or -1.
+local function look_at(key, now)
+  local q = queue.open(key)
+  if not q then
+    return 0, -1
+  end
+  life.settle(q, 200)
+  local ready = not queue.paused(q, 'out') and (q.plain > 0 or server.call('ZCARD', q.prefix .. 'ready') > 0)
+  life.finish(q)
+  return ready and 1 or 0, q.due < FOREVER and math.max(0, q.due - now) or -1
+end
+
 local function call(keys, args)
   local now = clock.now()
   local results = {}
   for i, key in ipairs(keys) do
-    local q = queue.open(key)
-    local ready, next_ms = 0, -1
-    if q then
-      life.settle(q, 200)
-      if not queue.paused(q, 'out') and (q.plain > 0 or server.call('ZCARD', q.prefix .. 'ready') > 0) then
-        ready = 1
-      end
-      life.finish(q)
-      if q.due < FOREVER then
-        next_ms = math.max(0, q.due - now)
-      end
+    local looked, ready, next_ms = pcall(look_at, key, now)
+    if not looked then -- what is there is no queue: the others are armed all the same
+      ready, next_ms = 0, -1
     end
     if ready == 0 then
       local count, waited = tonumber(args[2 * i + 1]) or 1, tonumber(args[2 * i + 2]) or 0

@@ -10,19 +10,21 @@ local function call(keys, args)
   if not q then
     return queue.missing(keys[1])
   end
+  life.settle(q, 200) -- before the target is read: it may be where messages die to
   local target = q
   if args[4] ~= '' then
     target = queue.open(keys[2])
     if not target then
+      life.finish(q)
       return queue.missing(keys[2])
     end
     life.settle(target, 200)
     if queue.paused(target, 'in') then
       life.finish(target)
+      life.finish(q)
       return add.paused_error(target)
     end
   end
-  life.settle(q, 200)
   local moved, token = 0, args[2]
   local problem
   repeat

@@ -13,6 +13,7 @@ local function call(keys, args)
   life.settle(q, 100)
   local settings, problem = limits.parse(keys[1], q.limits or {}, args, 2)
   if problem then
+    life.finish(q)
     return problem
   end
   q.limits = settings.limits
