@@ -33,7 +33,6 @@ CASES = [
     (multibulk(b"VALQ.PUSH", b"q", b"\r\n\0$3\r\n"), [[b"VALQ.PUSH", b"q", b"\r\n\0$3\r\n"]]),
     (multibulk(b"VALQ.PUSH", b"q", b""), [[b"VALQ.PUSH", b"q", b""]]),
     (multibulk(b"GET", b"k") + multibulk(b"VALQ.POP", b"q"), [[b"GET", b"k"], [b"VALQ.POP", b"q"]]),
-    (b"*1\r\n$4\r\nPINGxxPING\r\n", [[b"PING"], [b"PING"]]),  # the two bytes after a bulk are skipped unread
 ]
 
 
@@ -57,6 +56,10 @@ def test_any_chunking_gives_the_same_frames(stream, argvs, step):
         b"*01\r\n$4\r\nPING\r\n",
         b"*1\r\n$99999999999999999999\r\n",
         b'SET "unbalanced\r\n',
+        b"*1\r\n$4\r\nPINGxxPING\r\n",
+        b"*1\r\n$536870913\r\n",
+        b"*-0\r\n",
+        b"PING \0\r\n",
         b"x" * (64 * 1024 + 2),
     ],
 )
@@ -138,3 +141,32 @@ def test_an_announced_2_gb_body_of_ours_is_a_protocol_error_and_allocates_nothin
 )
 def test_inline_arguments_are_split_as_valkey_splits_them(line, argv):
     assert split_inline(line) == argv
+
+
+def test_the_arguments_of_a_command_that_comes_in_drops_are_not_copied_again_with_each():
+    head = b"*%d\r\n" % 2003 + multibulk(b"VALQ.MPUSH", b"q", b"2000")[4:]
+    body = b"$1000\r\n%b\r\n" % (b"x" * 1000)
+    framer = RequestFramer(is_ours, 4 * MAX_BODY)
+    framer.feed(head)
+    most = 0
+    for _ in range(1999):
+        framer.feed(body)
+        assert framer.next() is None
+        most = max(most, framer.buffered_bytes)
+    assert most < 80 * 1024
+    framer.feed(body)
+    frame = framer.next()
+    assert frame is not None
+    assert frame.argv == [b"VALQ.MPUSH", b"q", b"2000"] + [b"x" * 1000] * 2000
+    assert framer.next() is None
+    assert framer.empty
+
+
+def test_a_violation_behind_arguments_that_were_let_go_is_still_one():
+    framer = RequestFramer(is_ours, 4 * MAX_BODY)
+    framer.feed(b"*9999\r\n" + multibulk(b"VALQ.MPUSH", b"q", b"2000")[4:])
+    for _ in range(100):
+        framer.feed(b"$1000\r\n%b\r\n" % (b"x" * 1000))
+        assert framer.next() is None
+    framer.feed(b"?1\r\n")
+    assert framer.next() == Frame(Kind.BROKEN, b"*1\r\n?1\r\n", [])

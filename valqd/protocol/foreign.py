@@ -178,7 +178,7 @@ def _reset(session: Session, argv: list[bytes], raw: bytes) -> None:
         private.stop_counting()
         session.may_count_again = False
         private.add_marker(b"+RESET\r\n", ends=True, swallowed=False)
-        session.host.send_private(raw)
+        session.send_raw(raw)
         session.reset()
     else:
         session.leave_multi()
@@ -197,12 +197,12 @@ def _client(session: Session, argv: list[bytes], raw: bytes) -> None:
         if what == b"OFF":
             session.open_private()
             session.silent = True
-            session.host.send_private(raw)
+            session.send_raw(raw)
             return
         if what == b"SKIP":
             session.open_private()
             session.skip_next = not session.silent
-            session.host.send_private(raw)
+            session.send_raw(raw)
             return
         if what == b"ON":
             session.silent = session.skip_next = False
@@ -243,7 +243,7 @@ def _subscribe(session: Session, argv: list[bytes], raw: bytes) -> None:
         return
     private.stop_counting()
     session.may_count_again = session.resp == 3 or unsubscribes
-    session.host.send_private(raw)
+    session.send_raw(raw)
 
 
 def ask_if_counted(session: Session, then: Callable[[], None]) -> None:
@@ -256,7 +256,7 @@ def ask_if_counted(session: Session, then: Callable[[], None]) -> None:
         private.add_marker(b"*2\r\n$4\r\npong\r\n$%d\r\n%b\r\n" % (len(mark), mark), ends=False, swallowed=True)
     session.may_count_again = False
     session.hold_for_mark(then)
-    session.host.send_private(b"*2\r\n$4\r\nPING\r\n$%d\r\n%b\r\n" % (len(mark), mark))
+    session.send_raw(b"*2\r\n$4\r\nPING\r\n$%d\r\n%b\r\n" % (len(mark), mark))
 
 
 def _monitor(session: Session, argv: list[bytes], raw: bytes) -> None:
@@ -266,7 +266,7 @@ def _monitor(session: Session, argv: list[bytes], raw: bytes) -> None:
         return
     private.stop_counting()
     session.may_count_again = False
-    session.host.send_private(raw)
+    session.send_raw(raw)
 
 
 def _sync(session: Session, argv: list[bytes], raw: bytes) -> None:

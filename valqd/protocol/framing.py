@@ -6,9 +6,8 @@ deliver in one piece.  Frames of all other commands that grow large are passed o
 a 512 MB SET never lies in the daemon's memory.
 
 Rules followed (Valkey's ``networking.c``): a request that starts with ``*`` is a multibulk, anything else is an
-inline command up to LF; lengths are plain decimals without sign or leading zeros; the two bytes after a bulk are
-skipped unread.  At the first violation the stream is ``BROKEN``: the bytes from there on are for Valkey itself to
-answer and to close.
+inline command up to LF; lengths are plain decimals without sign or leading zeros; CRLF follows a bulk.  At the first
+violation the stream is ``BROKEN``: the bytes from there on are for Valkey itself to answer and to close.
 """
 
 from __future__ import annotations
@@ -119,6 +118,7 @@ class RequestFramer:
         self._pending_bytes = 0
         self._need = 0  # bytes of _buf + _pending below which nothing new can be found
         self._argv: list[bytes] = []
+        self._dropped = 0  # bytes of the current frame that are not in _buf any more
         self._args_left = -1  # arguments of the current multibulk still to come; -1: between frames
         self._streaming = False
         self._skipping = False  # the current frame is OVERSIZED: its bytes are dropped
@@ -201,6 +201,9 @@ class RequestFramer:
 
     def _rest(self, kind: Kind) -> Frame:
         raw = self._buf[self._start :]
+        if self._dropped:  # Valkey sees the violation itself, if not what came before it
+            raw = b"*1\r\n" + self._buf[self._pos :]
+            self._dropped = 0
         self._buf = b""
         self._start = self._pos = self._need = 0
         return Frame(kind, raw, [])
@@ -241,6 +244,7 @@ class RequestFramer:
         while self._args_left:
             if self._pos >= size:
                 self._need = size + 1
+                self._drop_parsed()
                 return None
             if buf[self._pos] != 0x24:
                 self._broken = True
@@ -250,8 +254,12 @@ class RequestFramer:
             length = self._length(MAX_BULK_BYTES if ours else 2**63, least=0)
             if length is None:
                 self._need = size + 1
+                self._drop_parsed()
                 return None
-            if ours and self._pos - self._start + length > self._max_arg_bytes + MAX_LINE_BYTES:
+            if not self._argv and not self._streaming and length > MAX_LINE_BYTES:  # Valkey may wait for such a name
+                self._broken = True
+                return None
+            if ours and self._dropped + self._pos - self._start + length > self._max_arg_bytes + MAX_LINE_BYTES:
                 self._skipping = True  # the whole request is bounded, so an MPUSH cannot outgrow what one body may
             if ours and len(self._argv) > MAX_ARGUMENTS:
                 self._broken = True
@@ -267,11 +275,21 @@ class RequestFramer:
             if end + 2 > size:
                 self._pos = before
                 self._need = end + 2
+                self._drop_parsed()
+                return None
+            if buf[end : end + 2] != b"\r\n":  # Valkey 9 refuses it, earlier ones do not look
+                self._broken = True
                 return None
             self._argv.append(buf[self._pos : end])
             self._pos = end + 2
             self._args_left -= 1
         return self._finish()
+
+    def _drop_parsed(self) -> None:
+        """Let go of the arguments of one of our commands that were taken, or each piece of it would copy them all."""
+        if self._pos - self._start > MAX_LINE_BYTES and not self._streaming and self._is_whole(self._argv[0]):
+            self._dropped += self._pos - self._start
+            self._start = self._pos
 
     def _finish(self) -> Frame:
         kind = Kind.OVERSIZED if self._skipping else Kind.STREAM_END if self._streaming else Kind.COMMAND
@@ -282,6 +300,7 @@ class RequestFramer:
             raw = self._buf[self._start : self._pos]
         self._start = self._pos
         self._args_left = -1
+        self._dropped = 0
         self._streaming = self._skipping = False
         return Frame(kind, raw, argv if kind is not Kind.STREAM_END else [])
 

@@ -60,6 +60,7 @@ class Session:
         self.gone = False  # no messages are handed to it any more
         self.leaving = False  # though other answers still are: it only sends no more, as far as can be told
         # Holding: bytes wait in the framer until what is awaited has come
+        self._to_send: list[bytes] | None = None  # for the private lane, while frames are taken
         self._held = False
         self._unread = False
         self._resume: Callable[[], None] | None = None  # runs first when the lane awaited is quiet
@@ -116,21 +117,35 @@ class Session:
                 if count:
                     if not private.uncounted:
                         private.expect(count)
-                    self.host.send_private(data)
+                    self.send_raw(data)
                     return
         framer.feed(data)
         if not self._held:
             self._advance()
 
     def _advance(self) -> None:
+        outermost = self._to_send is None
+        if self._to_send is None:
+            self._to_send = []
         while not self._held and not self.gone:
             if self.pending >= _MAX_PENDING:
                 self._wait_for_answers()
-                return
+                break
             frame = self.framer.next()
             if frame is None:
-                return
+                break
             self._take(frame)
+        if outermost:
+            to_send, self._to_send = self._to_send, None
+            if to_send:
+                self.host.send_private(to_send[0] if len(to_send) == 1 else b"".join(to_send))
+
+    def send_raw(self, data: bytes) -> None:
+        """Send bytes on the private lane; those of the frames that came together are sent together."""
+        if self._to_send is None:
+            self.host.send_private(data)
+        else:
+            self._to_send.append(data)
 
     def _take(self, frame: Frame) -> None:
         kind = frame.kind
@@ -146,7 +161,7 @@ class Session:
 
     def _pass_on(self, raw: bytes) -> None:
         self.open_private()
-        self.host.send_private(raw)
+        self.send_raw(raw)
 
     # ---- holding
 
@@ -381,7 +396,7 @@ class Session:
         if self.private is not None and not self.gone:
             self.private.outstanding -= 1
             self.private.expect_again(slot)
-            self.host.send_private(call)
+            self.send_raw(call)
 
     # ---- foreign commands
 
@@ -425,7 +440,7 @@ class Session:
         for _ in requests:
             private.expect_own(self._swallow_or_close)
         if requests:
-            self.host.send_private(b"".join([encode_request(request) for request in requests]))
+            self.send_raw(b"".join([encode_request(request) for request in requests]))
 
     def _swallow_or_close(self, raw: bytes) -> bytes:
         if raw[:1] == b"-":  # this identity has lost its rights since it was proved
@@ -439,7 +454,7 @@ class Session:
         skip, self.skip_next = self.skip_next, False
         if not (private.uncounted or self.silent or skip):
             private.expect(replies)
-        self.host.send_private(raw)
+        self.send_raw(raw)
         if skip:
             self._fence_skip()
 
@@ -448,7 +463,7 @@ class Session:
         skip, self.skip_next = self.skip_next, False
         if not (private.uncounted or self.silent or skip):
             private.expect_special(watch)
-        self.host.send_private(raw)
+        self.send_raw(raw)
         if skip:
             self._fence_skip()
 
@@ -460,7 +475,7 @@ class Session:
         """A silent command is under way: a reply of our own asking tells when it is done."""
         if not (self.in_multi or self.silent) and self.private is not None and not self.private.uncounted:
             self.private.expect_own(lambda raw: b"")
-            self.host.send_private(b"*1\r\n$4\r\nPING\r\n")
+            self.send_raw(b"*1\r\n$4\r\nPING\r\n")
 
     def private_bytes(self, data: bytes) -> None:
         """Bytes from the private lane.  What is held of a push is bounded by what Valkey buffers for a subscriber."""
@@ -510,10 +525,10 @@ class Session:
             call = [b"FCALL", b"valq1_fence", b"1", b"valq:{%b}:queue" % queue]
             private = self.open_private()
             if self.silent:
-                self.host.send_private(encode_request(call))
+                self.send_raw(encode_request(call))
             elif not private.uncounted:
                 private.expect_own(lambda raw: b"")
-                self.host.send_private(encode_request(call))
+                self.send_raw(encode_request(call))
 
     # ---- state
 
