@@ -18,7 +18,7 @@ from valqd.errors import CommandError
 from valqd.lua.bundle import whole_source
 from valqd.protocol import relay
 from valqd.protocol.coalescer import Coalescer
-from valqd.protocol.host import Shared
+from valqd.protocol.host import Identity, Shared
 from valqd.protocol.session import Session
 
 AUTO = b"30000:5:86400000"
@@ -149,7 +149,7 @@ def test_replies_are_those_of_the_commands_run_one_by_one(valkey, data):
         single.call("SELECT", "1")
         merged.call("FLUSHALL")
         lane, log = Lane(merged), []
-        shared = Shared(AUTO, LIMITS)
+        shared = Shared(AUTO, LIMITS, Identity())
         clients = [Client(lane, shared, log) for _ in range(data.draw(st.integers(2, 5)))]
         for _ in range(data.draw(st.integers(1, 4))):
             for client in clients:
@@ -178,7 +178,7 @@ def test_what_arrives_in_one_turn_is_merged(valkey):
     with Connection(valkey.port) as merged:
         merged.call("FLUSHALL")
         lane, log = Lane(merged), []
-        shared = Shared(AUTO, LIMITS)
+        shared = Shared(AUTO, LIMITS, Identity())
         clients = [Client(lane, shared, log) for _ in range(50)]
         for _ in range(3):  # the first round is parsed, the others are recognised
             for client in clients:

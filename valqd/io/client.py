@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 from collections.abc import Callable
 from enum import Flag, auto
 from typing import TYPE_CHECKING, cast
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 #: While a session holds, its client is not read from once this much waits.
 _HELD_BYTES = 64 * 1024
 _ENDING_TICK_S = 0.01
+#: Seen even when unread bytes come before it; systems other than Linux cannot tell.
+_PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
+#: A read of this size means that more is waiting.
+_LARGE_READ_BYTES = 128 * 1024
 
 
 class Stop(Flag):
@@ -34,6 +39,7 @@ class Stop(Flag):
     PRIVATE_FULL = auto()  #: the backend does not take what its private lane sends
     HELD = auto()  #: its session holds, and enough waits already
     SHUTDOWN = auto()  #: the daemon stops
+    TURN = auto()  #: it sent much: others have their turn
 
 
 class Client(Outgoing, asyncio.Protocol):
@@ -62,6 +68,13 @@ class Client(Outgoing, asyncio.Protocol):
             transport.close()
             return
         self._worker.clients.add(self)
+        if not self._worker.default_user.known(self._default_user_known):
+            self.session.hold()
+
+    def _default_user_known(self) -> None:
+        if not self.session.gone:
+            self.session.set_identity(self.session.identity)  # its lane may be another now
+            self.session.finish(b"")
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the client."""
@@ -69,6 +82,9 @@ class Client(Outgoing, asyncio.Protocol):
         if session.gone or self._closing:
             return
         session.receive(data)
+        if len(data) >= _LARGE_READ_BYTES:  # libuv would read on, up to 32 times, before it looks at anybody else
+            self._set_stop(Stop.TURN, True)
+            self._worker.loop.call_soon(self._set_stop, Stop.TURN, False)
         if self._lane is not None and self._lane.full_for(self):
             self._set_stop(Stop.LANE_FULL, True)
         if session.held_bytes > _HELD_BYTES:
@@ -80,13 +96,13 @@ class Client(Outgoing, asyncio.Protocol):
         session.gone = session.leaving = True
         if self.waiter is not None:
             self.waiter.client_gone()
-        if self.busy:
+        if self.busy or self.awaits_backend:
             self._ending = asyncio.ensure_future(self._close_when_answered())
             return True
         return False
 
     async def _close_when_answered(self) -> None:
-        while self.busy:
+        while self.busy or self.awaits_backend:
             await asyncio.sleep(_ENDING_TICK_S)
         self.close()
 
@@ -169,6 +185,10 @@ class Client(Outgoing, asyncio.Protocol):
         """Run a command that takes several calls."""
         self.task = asyncio.ensure_future(run_steps(self.session, request))
 
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Run ``callback`` in the next turn of the loop."""
+        self._worker.loop.call_soon(lambda: None if self.session.gone else callback())
+
     def load_library(self, done: Callable[[], None]) -> None:
         """Make sure that the backend has the functions."""
         self._worker.lanes.load_library(done)
@@ -189,12 +209,25 @@ class Client(Outgoing, asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether an answer is still due."""
-        session = self.session
-        private = session.private
-        return bool(
-            session.pending or self.waiter or (self.task and not self.task.done()) or (private and private.outstanding)
-        )
+        """Whether an answer is still due that does not wait in Valkey."""
+        return bool(self.session.pending or self.waiter or (self.task and not self.task.done()))
+
+    @property
+    def awaits_backend(self) -> bool:
+        """Whether an answer is due from its private lane."""
+        private = self.session.private
+        return private is not None and private.outstanding > 0
+
+    def has_left(self) -> bool:
+        """Whether it has closed its connection; who is read from tells by itself."""
+        if not self._stop:
+            return False
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket"), _PEER_CLOSED)
+        if not poll.poll(0):
+            return False
+        self.transport.abort()
+        return True
 
     # ---- what lanes tell
 

@@ -77,6 +77,7 @@ class Control:
         self._connection: _Connection | None = None
         self._db = backend.db
         self._task: asyncio.Task[None] | None = None
+        self._ready = False  # greeted, and its library is there
         self.connected: list[Callable[[], None]] = []
 
     async def start(self) -> None:
@@ -109,6 +110,7 @@ class Control:
         while True:
             assert self._connection is not None
             await self._connection.ended.wait()
+            self._ready = False
             log.warning("backend %s: connection lost", self._backend)
             while True:
                 await asyncio.sleep(_RETRY_S)
@@ -125,13 +127,14 @@ class Control:
                 callback()
 
     async def _open(self) -> None:
+        self._ready = False
         connection = _Connection(self._invalidated)
         try:
-            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-                await self._backend.connect(lambda: connection, _CONNECT_TIMEOUT_S)
-                self._connection = connection
-                await self._greet()
-                await self.load_library()
+            await self._backend.connect(lambda: connection, _CONNECT_TIMEOUT_S)
+            self._connection = connection
+            await self._greet()
+            await self._load()
+            self._ready = True
         except BaseException:
             if connection.transport is not None:
                 connection.transport.abort()
@@ -142,7 +145,8 @@ class Control:
         auth: list[bytes] = []
         if backend.password is not None:
             auth = [b"AUTH", backend.user or b"default", backend.password]
-        await self._checked([b"HELLO", b"3", *auth, b"SETNAME", b"valqd"])
+        async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+            await self._checked([b"HELLO", b"3", *auth, b"SETNAME", b"valqd"])
         info = await self._wait_until_loaded()
         version = re.search(r"^valkey_version:(\d+)\.(\d+)(\S*)", info, re.MULTILINE)
         other = re.search(r"^(?:redis_version|\w+_version):(\S+)", info, re.MULTILINE)
@@ -158,21 +162,33 @@ class Control:
 
     async def _wait_until_loaded(self) -> str:
         """INFO server; Valkey answers LOADING to what follows while it reads its data."""
+        told = False
         while True:
             info = await self._checked([b"INFO", b"server", b"persistence"])
             text = bytes(getattr(info, "data", info)).decode("utf-8", "replace")
             if "\nloading:1" not in text:
                 return text
+            if not told:
+                told = True
+                log.warning("backend %s: it is loading its data", self._backend)
             await asyncio.sleep(_RETRY_S)
 
     async def _checked(self, request: list[bytes]) -> Any:
-        reply = await self.call(request)
+        (reply,) = await self._calls([request], self._db)
         if isinstance(reply, Exception):
             raise StartError(f"backend {self._backend}: {request[0].decode()} was refused: {reply}")
         return reply
 
     async def load_library(self) -> None:
-        """Make sure the function library is there, in this revision or a higher one."""
+        """Make sure that the function library is there, in this revision or a higher one.
+
+        Raises ControlLost, and StartError when the backend refuses it.
+        """
+        if not self._ready:
+            raise ControlLost
+        await self._load()
+
+    async def _load(self) -> None:
         source = bundle.whole_source().encode()
         reply = await self._checked([b"FUNCTION", b"LIST", b"LIBRARYNAME", bundle.LIBRARY_NAME.encode(), b"WITHCODE"])
         for library in reply:
@@ -188,9 +204,12 @@ class Control:
 
     async def calls(self, requests: list[list[bytes]], db: int | None = None) -> list[Any]:
         """Several requests, pipelined, in ``db``.  Raises ControlLost."""
-        if self._connection is None:
+        if not self._ready:
             raise ControlLost
-        wanted = self._backend.db if db is None else db
+        return await self._calls(requests, self._backend.db if db is None else db)
+
+    async def _calls(self, requests: list[list[bytes]], wanted: int) -> list[Any]:
+        assert self._connection is not None
         prefix = []
         if wanted != self._db:
             self._db = wanted

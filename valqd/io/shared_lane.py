@@ -95,6 +95,8 @@ class SharedLane:
                 self._greet(connection)
                 await self._ended.wait()
                 if self.refused is not None:
+                    self.coalescer.fail_unsent(self.refused)
+                    self._answer_proofs(self.refused)
                     self._lanes.discard(self)
                     return
                 if self._lanes.loop.time() - self._since > _STABLE_S:
@@ -234,7 +236,9 @@ class SharedLane:
 
     def prove(self, request: bytes, done: Callable[[bytes | None], None]) -> None:
         """Have the backend check the identity (again); ``done`` gets its error reply or None."""
-        if self._connection is None or self._greetings:
+        if self.refused is not None:
+            done(self.refused)
+        elif self._connection is None or self._greetings:
             self._proofs.append(done)
         else:
             self.coalescer.lone(_Proof(done), request, _proof_shape)
@@ -270,6 +274,7 @@ class SharedLanes:
     def __init__(
         self,
         backend: Backend,
+        first_identity: Identity,
         outbox: Outbox,
         load: Callable[[], Awaitable[None]],
         lane_up: Callable[[SharedLane], None],
@@ -277,6 +282,7 @@ class SharedLanes:
         may_busy_wait: bool,
     ) -> None:
         self.backend = backend
+        self._first_identity = first_identity
         self.outbox = outbox
         self.loop = asyncio.get_running_loop()
         self.lane_up = lane_up
@@ -301,6 +307,13 @@ class SharedLanes:
         if not lane.users:
             self.loop.call_later(_IDLE_S, self._close_if_idle, lane)
 
+    def renew_first(self) -> None:
+        """Clients that connect from now on get a new lane."""
+        old = self._lanes.pop(self._first_identity)
+        if not old.users:
+            old.close()
+        self.get(self._first_identity)
+
     def forget_name(self, lane: SharedLane) -> None:
         """A client is gone whose CLIENT SETNAME was relayed: CLIENT LIST must not show its name any longer."""
         if lane.up:
@@ -309,7 +322,7 @@ class SharedLanes:
     def leave(self, lane: SharedLane) -> None:
         """A client of ``lane`` is gone, or has become another."""
         lane.users -= 1
-        if not lane.users and lane.identity != Identity():
+        if not lane.users and lane is not self._lanes.get(self._first_identity):
             self.loop.call_later(_IDLE_S, self._close_if_idle, lane)
 
     def _close_if_idle(self, lane: SharedLane) -> None:

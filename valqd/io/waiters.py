@@ -73,7 +73,7 @@ class Waiter:
 
     def pop(self) -> bool:
         """Ask the backend; False if it cannot be asked now."""
-        if self.in_flight or not self._lane.up:
+        if self.in_flight or not self._lane.up or self._client.has_left():
             return False
         self.in_flight = True
         request, shared = self.request, self._waiters.shared

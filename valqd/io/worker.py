@@ -17,6 +17,7 @@ from valqd.config import Settings
 from valqd.io.backend import Backend
 from valqd.io.client import Client
 from valqd.io.control import Control
+from valqd.io.default_user import DefaultUser
 from valqd.io.outbox import Outbox
 from valqd.io.process import available_cores, keep_freed_memory, raise_file_limit
 from valqd.io.shared_lane import SharedLane, SharedLanes
@@ -27,6 +28,7 @@ from valqd.protocol.host import Identity, Shared
 from valqd.protocol.requests import parse_popped
 
 _TICK_S = 0.02
+_PRIVATE_GRACE_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -37,21 +39,27 @@ class Worker:
     def __init__(self, settings: Settings, backend: Backend, number: int = 0) -> None:
         self.settings = settings
         self.backend = backend
+        self.loop = asyncio.get_running_loop()
         self.clients: set[Client] = set()
-        self.outbox = Outbox(asyncio.get_running_loop())
-        self.shared = Shared(settings.auto_create_argument, Limits(max_body_bytes=settings.max_body_bytes))
+        self.outbox = Outbox(self.loop)
+        self.shared = Shared(
+            settings.auto_create_argument, Limits(max_body_bytes=settings.max_body_bytes), Identity(db=backend.db)
+        )
         self._ids = count(number * 1_000_000_000 + 1)
         self._releaser = _Releaser()
         daemon = b"%b-%d" % (os.urandom(6).hex().encode(), number)
         self.control = Control(backend, self._invalidated)
+        clients_backend = replace(backend, user=None, password=None)  # clients bring their own credentials
         self.lanes = SharedLanes(
-            replace(backend, user=None, password=None),  # clients bring their own credentials
+            clients_backend,
+            self.shared.first_identity,
             self.outbox,
             self.control.load_library,
             self._lane_up,
             self._lane_refused,
             may_busy_wait=available_cores() > settings.workers,
         )
+        self.default_user = DefaultUser(clients_backend, self.lanes.renew_first)
         self.waiters = Waiters(self.control, self.shared, daemon, self.release)
         self._daemon = daemon
         self._sweeper: Sweeper | None = None
@@ -71,7 +79,8 @@ class Worker:
         keep_freed_memory()
         self.settings = replace(self.settings, max_clients=raise_file_limit(self.settings.max_clients))
         self._sweeper = Sweeper(self.control, self._daemon)
-        self.lanes.get(Identity())
+        self.lanes.get(self.shared.first_identity)
+        self.default_user.known(lambda: None)
         server = await self._serve(listening)
         ready()
         while not stop.is_set():
@@ -97,8 +106,10 @@ class Worker:
         self.waiters.stop_all()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.settings.shutdown_timeout - 0.5
-        while any(client.busy for client in self.clients) and loop.time() < deadline:
-            await asyncio.sleep(_TICK_S)
+        # What waits in Valkey (BLPOP) may wait for ever.
+        for until, under_way in ((deadline, "busy"), (loop.time() + _PRIVATE_GRACE_S, "awaits_backend")):
+            while any(getattr(client, under_way) for client in self.clients) and loop.time() < min(until, deadline):
+                await asyncio.sleep(_TICK_S)
         self.outbox.flush()
         for client in list(self.clients):
             client.close()
@@ -107,6 +118,7 @@ class Worker:
         if self._sweeper is not None:
             self._sweeper.close()
         self.waiters.close()
+        self.default_user.close()
         self.lanes.close()
         await self.control.close()
 
@@ -119,7 +131,7 @@ class Worker:
             self._paused = None
         self.shared.relaying = for_ms == 0
         if for_ms:
-            self._paused = asyncio.get_running_loop().call_later(for_ms / 1000, self.clients_paused, 0)
+            self._paused = self.loop.call_later(for_ms / 1000, self.clients_paused, 0)
 
     def _invalidated(self, keys: list[bytes]) -> None:
         self.waiters.invalidated(keys)

@@ -75,6 +75,9 @@ class Host(Protocol):
     def run_steps(self, request: Request) -> None:
         """Run a command that takes several calls; answer with ``finish``."""
 
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Run ``callback`` in the next turn of the loop, unless the client is gone by then."""
+
     def load_library(self, done: Callable[[], None]) -> None:
         """Make sure that the backend has the functions."""
 
@@ -91,7 +94,8 @@ class Host(Protocol):
 class Shared:
     """What all sessions of a worker share."""
 
-    def __init__(self, auto_create: bytes, limits: grammar.Limits) -> None:
+    def __init__(self, auto_create: bytes, limits: grammar.Limits, first_identity: Identity) -> None:
+        self.first_identity = first_identity  # of a client that has just connected
         self.auto_create = auto_create
         self.limits = limits
         self.routes = Routes(auto_create)

@@ -36,6 +36,8 @@ from valqd.protocol.requests import NULL, echo_call, encode_request, join_merged
 _ANY_QUEUE = b"valqd"
 #: Commands under way over the shared lane beyond which a client's next ones wait.
 _MAX_PENDING = 1024
+#: Frames taken from one client before others have their turn.
+_MAX_FRAMES = 512
 _MISSING_FUNCTION = b"-ERR Function not found\r\n"
 
 
@@ -49,7 +51,7 @@ class Session:
         self.framer = RequestFramer(table.is_ours, shared.limits.max_body_bytes)
         self.resp = 2
         self.templates = shared.templates[2]
-        self.identity = Identity()
+        self.identity = shared.first_identity
         self.lane = host.lane(self.identity)
         self.client_info: dict[bytes, bytes] = {}  # CLIENT SETNAME and SETINFO, by their request's name part
         self.private: PrivateReplies | None = None
@@ -127,14 +129,20 @@ class Session:
         outermost = self._to_send is None
         if self._to_send is None:
             self._to_send = []
+        taken = 0
         while not self._held and not self.gone:
             if self.pending >= _MAX_PENDING:
                 self._wait_for_answers()
+                break
+            if taken == _MAX_FRAMES:
+                self._held = True
+                self.host.call_soon(lambda: self._go_on(lambda: None))
                 break
             frame = self.framer.next()
             if frame is None:
                 break
             self._take(frame)
+            taken += 1
         if outermost:
             to_send, self._to_send = self._to_send, None
             if to_send:
@@ -379,10 +387,11 @@ class Session:
         def watch(raw: bytes) -> bytes | Slot:
             if raw[:1] != b"-":
                 return raw
-            if raw == _MISSING_FUNCTION and self.private is not None:
+            private = self.private
+            if raw == _MISSING_FUNCTION and private is not None:
                 slot = Slot()
-                self.host.load_library(lambda: self._repeat(call, slot))
-                self.private.outstanding += 1  # not quiet before the repeated call is answered
+                self.host.load_library(lambda: self._repeat(private, call, slot))
+                private.outstanding += 1  # not quiet before the repeated call is answered
                 return slot
             return raw.partition(b" script: valq")[0].rstrip(b"\r\n") + b"\r\n"
 
@@ -392,10 +401,10 @@ class Session:
         if not self.gone:
             self._go_on(lambda: self._rewrite(request))
 
-    def _repeat(self, call: bytes, slot: Slot) -> None:
-        if self.private is not None and not self.gone:
-            self.private.outstanding -= 1
-            self.private.expect_again(slot)
+    def _repeat(self, private: PrivateReplies, call: bytes, slot: Slot) -> None:
+        if self.private is private and not self.gone:
+            private.outstanding -= 1
+            private.expect_again(slot)
             self.send_raw(call)
 
     # ---- foreign commands

@@ -1,0 +1,87 @@
+"""Whether clients that have not authenticated may do anything: asked of the backend, since it may change at any time.
+
+A shared lane that needed no password goes on without one when the default user gets one; so do Valkey's connections.
+But a new client is to be asked for it.  So when clients connect, and at most every _KNOWN_S, a new connection finds out
+what Valkey says to such, and if that has changed, new clients get a new lane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import cast
+
+from valqd.io.backend import Backend
+
+_KNOWN_S = 1.0
+_TIMEOUT_S = 1.0
+
+
+class DefaultUser:
+    """Calls ``changed`` when the default user has got a password, or has none any more."""
+
+    def __init__(self, backend: Backend, changed: Callable[[], None]) -> None:
+        self._backend = backend
+        self._changed = changed
+        self._loop = asyncio.get_running_loop()
+        self._known_until = 0.0
+        self._needs_password: bool | None = None
+        self._waiting: list[Callable[[], None]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def known(self, then: Callable[[], None]) -> bool:
+        """Whether it was asked lately; if not, ``then`` runs as soon as there is an answer, or none in time."""
+        if self._loop.time() < self._known_until:
+            return True
+        self._waiting.append(then)
+        if len(self._waiting) == 1:
+            self._task = asyncio.ensure_future(self._ask())
+        return False
+
+    async def _ask(self) -> None:
+        answer: asyncio.Future[bytes] = self._loop.create_future()
+        probe = _Probe(answer)
+        with contextlib.suppress(OSError):
+            async with asyncio.timeout(_TIMEOUT_S):
+                await self._backend.connect(lambda: probe, _TIMEOUT_S)
+                needs_password = (await answer).startswith(b"-NOAUTH")
+                if self._needs_password not in (None, needs_password):
+                    self._changed()
+                self._needs_password = needs_password
+        probe.close()
+        self._known_until = self._loop.time() + _KNOWN_S
+        waiting, self._waiting = self._waiting, []
+        for then in waiting:
+            self._loop.call_soon(then)
+
+    def close(self) -> None:
+        """Stop asking."""
+        if self._task is not None:
+            self._task.cancel()
+
+
+class _Probe(asyncio.Protocol):
+    """A new connection's answer to a PING."""
+
+    def __init__(self, answer: asyncio.Future[bytes]) -> None:
+        self._answer = answer
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(b"*1\r\n$4\r\nPING\r\n")
+
+    def data_received(self, data: bytes) -> None:
+        if not self._answer.done():
+            self._answer.set_result(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._answer.done():
+            self._answer.set_exception(exc or ConnectionResetError())
+
+    def close(self) -> None:
+        """Nothing more is wanted of it."""
+        self._answer.cancel()
+        if self._transport is not None:
+            self._transport.abort()
