@@ -26,7 +26,7 @@ def test_merged_pushes_are_refused_one_by_one(q):
     assert q.push("x") == b"3"
 
 
-def test_drophead_makes_room_with_what_pop_would_give_next(q):
+def test_drophead_makes_room_with_the_oldest(q):
     q.create(max_length=3, overflow="DROPHEAD")
     for body in "abcde":
         q.push(body)
@@ -34,6 +34,18 @@ def test_drophead_makes_room_with_what_pop_would_give_next(q):
     assert str(q.push("f")).startswith("FULL ")
     assert q.info()["dropped_total"] == 2
     assert q.counts() == (0, 3, 0, 0)
+
+
+def test_drophead_spares_what_is_urgent_and_young(q):
+    q.create(max_length=4, overflow="DROPHEAD")
+    q.push("plain")
+    q.push("high", priority=9)
+    q.push("top", priority=31)
+    q.push("late")
+    for body in ("more", "still more"):
+        q.push(body, priority=1)
+    assert [m["body"] for m in q.pop(9)] == [b"top", b"more", b"still more", b"late"]
+    assert q.info()["dropped_total"] == 2
 
 
 def test_drophead_that_cannot_be_enough_drops_nothing(q):

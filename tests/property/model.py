@@ -177,7 +177,7 @@ class Queue:
         if self.settings.overflow != "DROPHEAD":
             raise Refused("FULL")
         dropped = []
-        for message in self.in_state("ready"):
+        for message in sorted(self.in_state("ready"), key=lambda message: message.id):
             if over <= 0 and over_bytes <= 0:
                 break
             dropped.append(message)

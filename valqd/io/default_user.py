@@ -14,7 +14,7 @@ from typing import cast
 
 from valqd.io.backend import Backend
 
-_KNOWN_S = 1.0
+_KNOWN_S = 0.1
 _TIMEOUT_S = 1.0
 
 

@@ -6,12 +6,15 @@ its buffer is empty.  So each parse ends with a value of our own, which comes ou
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import hiredis
 
 _NOT_YET = object()
 _END = b"#t\r\n"
+#: hiredis makes room for all elements that are announced.
+_HUGE_ARRAY = re.compile(rb"\*\d{6}")
 
 
 class WholeParser:
@@ -22,6 +25,8 @@ class WholeParser:
 
     def parse(self, data: bytes) -> list[Any] | None:
         """All values in ``data``; None when it does not end with a whole one, or holds what hiredis cannot parse."""
+        if _HUGE_ARRAY.search(data):
+            return None
         reader = self._reader
         values: list[Any] = []
         try:

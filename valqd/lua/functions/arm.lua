@@ -12,6 +12,7 @@ local function look_at(key, now)
   if not q then
     return 0, -1
   end
+  q.by_daemon = true
   life.settle(q, 200)
   local ready = not queue.paused(q, 'out') and (q.plain > 0 or server.call('ZCARD', q.prefix .. 'ready') > 0)
   life.finish(q)

@@ -17,6 +17,7 @@ local function call(keys, args)
   if problem then
     return problem
   end
+  limits.note_target(keys[1]:sub(7, -8), nil, settings.limits)
   queue.create(keys[1], settings.vt, settings.attempts, settings.retention, settings.limits)
   return reply.finish({ok = 'OK'}, args[1])
 end

@@ -18,9 +18,10 @@ local function call(keys, args)
     end
     server.call('UNLINK', unpack(names))
   end
+  limits.note_target(q.name, q.limits, nil)
   local p = q.prefix
   server.call('UNLINK', q.key, p .. 'gone', p .. 'inflight', p .. 'ready', p .. 'delayed', p .. 'dlq', p .. 'body',
-    p .. 'meta', p .. 'expiry', p .. 'dedup', p .. 'windows', p .. 'forward')
+    p .. 'meta', p .. 'expiry', p .. 'dedup', p .. 'windows', p .. 'forward', p .. 'sources')
   volatile.wake(q.name, FOREVER)
   return reply.finish({ok = 'OK'}, args[1])
 end

@@ -16,6 +16,7 @@ local function call(keys, args)
     life.finish(q)
     return problem
   end
+  limits.note_target(q.name, q.limits, settings.limits)
   q.limits = settings.limits
   queue.save_limits(q)
   for field, value in pairs({vt = settings.vt, attempts = settings.attempts, retention = settings.retention}) do

@@ -41,7 +41,7 @@ function add.make_room(q, count, bytes)
   end
   local dropped = {}
   while over > 0 or over_bytes > 0 do
-    local page = order.ready(q, math.max(1, math.min(over, DROP_PAGE)), #dropped, false)
+    local page = order.oldest(q, math.max(1, math.min(over, DROP_PAGE)), #dropped)
     if not page[1] then
       return full -- what is delayed or in flight is not dropped
     end

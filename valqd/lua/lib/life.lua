@@ -1,5 +1,5 @@
 -- life: what happens to messages when time passes or a delivery ends.
--- requires: number, reply, volatile, queue, log, record
+-- requires: number, reply, volatile, queue, log, record, limits
 
 local life = {}
 
@@ -28,8 +28,19 @@ function life.backoff_ms(q, id, attempts)
 end
 
 -- The queue that takes this one's dead, made if it is missing; nil if the caller may not write there, or it is in another
--- slot of a cluster.  Nothing is written before that is known.
+-- slot of a cluster.  Nothing is written before that is known.  A daemon may write everywhere: what it does for a queue
+-- needs the word of somebody who might have done it, in the target's own keys.
 local function open_elsewhere(q)
+  local sources = limits.sources_key(q.limits.dlq)
+  local allowed
+  if q.by_daemon then
+    allowed = server.pcall('HEXISTS', sources, q.name) == 1
+  else
+    allowed = type(server.pcall('HSET', sources, q.name, '')) == 'number'
+  end
+  if not allowed then
+    return nil
+  end
   local key = 'valq:{' .. q.limits.dlq .. '}:queue'
   local opened, target = pcall(queue.open_or_create, key, '30000:5:86400000')
   if not opened then

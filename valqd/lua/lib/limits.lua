@@ -21,6 +21,22 @@ local function is_cycle(name, target)
   return true
 end
 
+-- The names of the queues whose dead go to queue `name`.
+function limits.sources_key(name)
+  return 'valq:{' .. name .. '}:sources'
+end
+
+-- Queue `name` had the limits `old` and gets `new`: the target of its dead remembers it, if the caller may write there.
+function limits.note_target(name, old, new)
+  local before, after = old and old.dlq, new and new.dlq
+  if before and before ~= after then
+    server.pcall('HDEL', limits.sources_key(before), name)
+  end
+  if after then
+    server.pcall('HSET', limits.sources_key(after), name, '')
+  end
+end
+
 -- Read {field, value} pairs of args from index `at` on top of the limits `old`.  Returns {vt, attempts, retention (given
 -- ones, as strings), limits}, or nil and an error reply.
 function limits.parse(key, old, args, at)

@@ -1,5 +1,5 @@
 -- order: which messages POP would give, without taking them.
--- requires: number, queue, log
+-- requires: number, queue, log, record
 
 local order = {}
 
@@ -83,6 +83,35 @@ function order.ready(q, count, offset, reverse)
     end)
   end
   return order.merge(records, plain_ids, rest, count, function(a, b) return a < b end)
+end
+
+-- Ids of ready messages, the oldest first whatever their priority, from `offset` on.
+function order.oldest(q, count, offset)
+  local ready = q.prefix .. 'ready'
+  local first = server.call('ZRANGE', ready, 0, 0, 'WITHSCORES')
+  if not first[2] or tonumber(first[2]) > 0 then -- none has a priority
+    return order.ready(q, count, offset, false)
+  end
+  local wanted = number.text(offset + count)
+  local ids = {}
+  for priority = 0, MAX_PRIORITY do
+    local from = -priority * PRIORITY_STEP
+    local found = server.call('ZRANGE', ready, number.arg(from), '(' .. number.arg(from + PRIORITY_STEP), 'BYSCORE',
+      'LIMIT', 0, wanted)
+    for _, id in ipairs(found) do
+      ids[#ids + 1] = tonumber(id)
+    end
+  end
+  local plain = 0
+  if q.plain > 0 then
+    log.each_ready(q, q.head, function(id)
+      ids[#ids + 1] = id
+      plain = plain + 1
+      return plain < offset + count
+    end)
+  end
+  table.sort(ids)
+  return {unpack(ids, offset + 1, math.min(#ids, offset + count))}
 end
 
 -- Merge records (id, score ...) and plain ids (their own score), skip `skip` and return `count` ids.

@@ -12,6 +12,8 @@
 --   expiry     ZSET  id -> ms at which its TTL is over
 --   dedup      HASH  key -> id                        windows  ZSET  dedup key -> ms at which its window is over
 --   forward    ZSET  dead letters (id -> died_at ms) that the caller had no right to put into the dead letter queue
+--   sources    HASH  queues whose dead come here: set by who made them so, and could write here
+--   fence      set and removed at once, when the queue is not there: a write for WAIT
 --   wake:<d>   set and removed at once: tells daemon d that something is ready
 --
 -- A message is PLAIN while it has no option, priority 0 and at most PLAIN_BYTES, from its push to the ack of its first
@@ -27,7 +29,7 @@ local FOREVER = 9007199254740991
 -- Fields that every hot function reads, in the order of HMGET; the hash is created in this order.
 --   seq last id; head first id of the log that may be ready; plain how many plain messages are ready;
 --   due lower bound of the next time at which anything must be settled; vt visibility timeout, ms;
---   limits packed table of what few queues have (see LIMITS), or empty
+--   limits packed table of what few queues have (see limits), or empty
 local FIELDS = {'seq', 'head', 'plain', 'due', 'vt', 'delivered', 'acked', 'limits', 'created_at'}
 
 -- An open queue, before anything is read into it; all fields named, for a table that grows is made anew.

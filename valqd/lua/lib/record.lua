@@ -11,6 +11,7 @@ local record = {}
 local INDEX = {r = 'ready', i = 'inflight', d = 'delayed', q = 'dlq'}
 local STATE_NAMES = {r = 'ready', i = 'inflight', d = 'delayed', q = 'dlq'}
 local PRIORITY_STEP = 281474976710656
+local MAX_PRIORITY = 31
 
 function record.load(q, id)
   local packed = server.call('HGET', q.prefix .. 'meta', id)
