@@ -68,12 +68,15 @@ class Client(Outgoing, asyncio.Protocol):
             transport.close()
             return
         self._worker.clients.add(self)
-        if not self._worker.default_user.known(self._default_user_known):
+        if self._worker.default_user.known(self._default_user_known):
+            self.session.framer.unauthenticated = bool(self._worker.default_user.needs_password)
+        else:
             self.session.hold()
 
     def _default_user_known(self) -> None:
         if not self.session.gone:
             self.session.set_identity(self.session.identity)  # its lane may be another now
+            self.session.framer.unauthenticated = bool(self._worker.default_user.needs_password)
             self.session.finish(b"")
 
     def data_received(self, data: bytes) -> None:

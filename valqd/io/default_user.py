@@ -26,7 +26,7 @@ class DefaultUser:
         self._changed = changed
         self._loop = asyncio.get_running_loop()
         self._known_until = 0.0
-        self._needs_password: bool | None = None
+        self.needs_password: bool | None = None  #: None: not known yet
         self._waiting: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -46,9 +46,9 @@ class DefaultUser:
             async with asyncio.timeout(_TIMEOUT_S):
                 await self._backend.connect(lambda: probe, _TIMEOUT_S)
                 needs_password = (await answer).startswith(b"-NOAUTH")
-                if self._needs_password not in (None, needs_password):
+                if self.needs_password not in (None, needs_password):
                     self._changed()
-                self._needs_password = needs_password
+                self.needs_password = needs_password
         probe.close()
         self._known_until = self._loop.time() + _KNOWN_S
         waiting, self._waiting = self._waiting, []

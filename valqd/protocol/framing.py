@@ -26,6 +26,9 @@ MAX_BULK_BYTES = 512 * 1024 * 1024
 #: More arguments than this in one of our commands are a protocol error.
 MAX_ARGUMENTS = 1024 * 1024
 
+#: What Valkey takes of a client that has yet to authenticate.
+_UNAUTHENTICATED_ARGUMENTS = 10
+_UNAUTHENTICATED_BULK_BYTES = 16 * 1024
 _INT_MAX = 2**31 - 1
 _DECIMAL = re.compile(rb"(?:0|-?[1-9][0-9]*)\Z")
 
@@ -124,6 +127,7 @@ class RequestFramer:
         self._skipping = False  # the current frame is OVERSIZED: its bytes are dropped
         self._skip = 0  # bytes of the current bulk (with its CRLF) still to come while streaming or skipping
         self._broken = False
+        self.unauthenticated = False  #: more than Valkey takes of such a client is a protocol error
         self.empty = True  #: between frames with nothing buffered: the next byte received starts a request
 
     @property
@@ -178,6 +182,9 @@ class RequestFramer:
                 count = self._length(_INT_MAX)
                 if count is None:
                     return self._rest(Kind.BROKEN) if self._broken else None
+                if self.unauthenticated and count > _UNAUTHENTICATED_ARGUMENTS:
+                    self._broken = True
+                    return self._rest(Kind.BROKEN)
                 if count <= 0:  # "*0" and "*-1" are no requests and have no reply
                     self._start = self._pos
                     continue
@@ -257,6 +264,9 @@ class RequestFramer:
                 self._drop_parsed()
                 return None
             if not self._argv and not self._streaming and length > MAX_LINE_BYTES:  # Valkey may wait for such a name
+                self._broken = True
+                return None
+            if self.unauthenticated and length > _UNAUTHENTICATED_BULK_BYTES:
                 self._broken = True
                 return None
             if ours and self._dropped + self._pos - self._start + length > self._max_arg_bytes + MAX_LINE_BYTES:

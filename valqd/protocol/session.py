@@ -95,7 +95,7 @@ class Session:
         if not self._held and framer.empty:
             private = self.private
             lane = self.lane
-            if lane.up and (private is None or not self._must_use_private()):
+            if lane.up and not framer.unauthenticated and (private is None or not self._must_use_private()):
                 taken, deals = self.templates.run(data, self, lane.coalescer)
                 if taken:
                     self.pending += deals
@@ -545,6 +545,7 @@ class Session:
         """The backend has accepted this client as ``identity``."""
         self.identity = identity
         self.lane = self.host.lane(identity)
+        self.framer.unauthenticated = False
 
     def set_db(self, db: int) -> None:
         """The backend has accepted SELECT."""
