@@ -230,3 +230,11 @@ def test_echo_answers_as_told(q):
     assert echo("bulk", "a\r\n\0") == b"a\r\n\0"
     assert echo("integer", "7") == 7
     assert echo("array", "a", "", "b") == [b"a", b"", b"b"]
+
+
+def test_what_is_no_queue_does_not_keep_others_from_being_armed(q):
+    q.create()
+    q.push("x")
+    q.link.ok("HSET", "valq:{evil}:queue", "created_at", "1")
+    armed = q.do("arm", "me", 3000, 1, 0, 1, 0, keys=["valq:{evil}:queue", q.key])
+    assert armed[1][0] == 1

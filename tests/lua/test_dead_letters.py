@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.lua.conftest import AUTO, Link, flat
+from tests.lua.conftest import AUTO, Link, Queue, flat
 
 
 def kill(q, count, body="x"):
@@ -137,3 +137,67 @@ def test_dead_of_before_the_dead_letter_queue_stay(q):
     q.update(dead_letter_queue="graves")
     q.sweep()
     assert q.counts() == (0, 0, 0, 1)
+
+
+@pytest.mark.parametrize("set_by", ["who may write there", "the user alone"])
+def test_the_sweeper_moves_them_only_where_somebody_with_rights_sent_them(q, functions_server, set_by):
+    q.other("graves").create()
+    q.link.ok("ACL", "SETUSER", "limited", "reset", "on", "nopass", "+@all", "~valq:{orders}:*")
+    user = Link(functions_server.port)
+    user.ok("AUTH", "limited", "x")
+    (q if set_by == "who may write there" else Queue(user, "orders")).create(
+        vt=1000, attempts=1, dead_letter_queue="graves"
+    )
+    q.push("x")
+    user.ok("FCALL", "valq1_pop", 1, q.key, "n2", AUTO, 1, "", "")
+    user.close()
+    q.settle_clock(1000)
+    q.sweep()
+    moved = set_by == "who may write there"
+    assert (len(q.other("graves").pop(5)), q.counts()) == ((1, (0, 0, 0, 0)) if moved else (0, (0, 0, 0, 1)))
+
+
+def test_a_dead_letter_queue_remembers_who_sends_to_it_no_longer_than_that(q):
+    sources = "valq:{graves}:sources"
+    q.create(dead_letter_queue="graves")
+    assert q.link.ok("HKEYS", sources) == [b"orders"]
+    q.update(dead_letter_queue="tombs")
+    assert q.link.ok("EXISTS", sources) == 0
+    q.do("delete", "n2")
+    assert q.link.ok("KEYS", "valq:*") == []
+
+
+def test_fields_of_an_earlier_death_are_not_kept_beside_those_of_the_next(q):
+    q.create(dead_letter_queue="first")
+    q.other("first").create(dead_letter_queue="second")
+    q.push("x", headers={"h": "v"})
+    q.nack(q.pop()["receipt"], kind="FATAL", reason="boom")
+    first = q.other("first")
+    first.nack(first.pop()["receipt"], kind="FATAL", reason="again")
+    headers = q.other("second").pop()["headers"]
+    assert dict(zip(headers[::2], headers[1::2], strict=True))[b"valq-queue"] == b"first"
+    assert sorted(headers[::2]) == [b"h", b"valq-attempts", b"valq-id", b"valq-queue", b"valq-reason"]
+
+
+def test_redrive_into_the_dead_letter_queue_loses_nothing_that_dies_meanwhile(q):
+    graves = q.other("graves").create()
+    q.create(vt=1000, attempts=1)
+    kill(q, 1, "kept")
+    q.update(dead_letter_queue="graves")
+    q.push("dying")
+    q.pop()
+    q.settle_clock(1000)
+    assert q.do("redrive", "n2", "", "ALL", "graves", "", keys=[q.key, graves.key]) == 1
+    graves.push("after")
+    assert sorted(m["body"] for m in graves.pop(5)) == [b"after", b"dying", b"kept0"]
+    assert graves.counts() == (0, 3, 0, 0)
+
+
+def test_a_refused_update_keeps_what_had_fallen_due(q):
+    q.create(vt=1000, attempts=1)
+    q.fill(3)
+    q.ids(3)
+    q.settle_clock(1000)
+    assert str(q.update(dead_letter_queue="orders")).startswith("ERR ")
+    assert q.info()["dead_total"] == 3
+    assert q.counts() == (0, 0, 0, 3)

@@ -51,3 +51,14 @@ def test_extended_record_keeps_its_receipt(q):
     q.pop()
     q.extend("1", 60000)
     assert q.ack("1-1") == 1
+
+
+def test_max_lease_takes_nothing_from_a_longer_lease(q):
+    q.create(vt=60000, max_lease=1000)
+    q.push("x")
+    q.pop()
+    before = q.show(1)["deadline"]
+    q.settle_clock(1200)
+    assert q.extend("1-1", 50000) < before
+    assert q.extend("1-1", 90000) < before
+    assert q.counts() == (0, 1, 0, 0)

@@ -11,6 +11,7 @@ from valqd.protocol.coalescer import Coalescer, Routes
 from valqd.protocol.fastpath import (
     _HEAD,
     MAX_BODY_BYTES,
+    MAX_BYTES_AT_ONCE,
     MAX_LENGTHS,
     MAX_TEMPLATES,
     MAX_WHOLE_BYTES,
@@ -118,6 +119,30 @@ def test_a_short_prefix_and_too_many_lengths_are_not_learned():
     for pop in pops:
         templates.learn(PopTemplate(pop, route, bulk(b""), b""))
     assert [run(templates, pop)[0] > 0 for pop in pops] == [True] * MAX_LENGTHS + [False]
+
+
+def test_no_body_passes_for_a_frame_in_a_queue_whose_name_looks_like_one():
+    name = "*3"
+    prefix = request("VALQ.PUSH", name, "")[:-6] + b"$"
+    templates = Templates()
+    templates.learn(PushTemplate(prefix, Routes(b"").get("push_many", name.encode(), True, ())))
+    data = request("VALQ.PUSH", name, prefix[:-1]) * 3
+    taken, _, calls = run(templates, data)
+    assert (taken, calls) == (0, [])
+
+
+def test_one_client_takes_no_more_than_its_share_at_once(templates):
+    data = request("VALQ.PUSH", "q", "x" * 100) * 800
+    taken, _, _ = run(templates, data)
+    assert MAX_BYTES_AT_ONCE <= taken < len(data)
+    assert run(templates, data[taken:])[0] == len(data) - taken
+
+
+def test_a_body_over_the_limit_is_left():
+    templates = Templates()
+    templates.learn(PushTemplate(PUSH, Routes(b"").get("push_many", b"q", True, ()), 10))
+    assert run(templates, request("VALQ.PUSH", "q", "x" * 10))[1] == 1
+    assert run(templates, request("VALQ.PUSH", "q", "x" * 11))[1] == 0
 
 
 def test_whole_requests_are_remembered_within_bounds():

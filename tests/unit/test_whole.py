@@ -1,0 +1,46 @@
+"""Chunks that are whole RESP values are told from those that are cut, wherever they are."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.servers import request
+from valqd.protocol.private import PrivateReplies
+from valqd.protocol.whole import WholeParser
+
+requests = st.lists(
+    st.lists(st.sampled_from(["", "a", "#t", "VALQ.POP"]), min_size=1, max_size=4), min_size=1, max_size=4
+)
+
+
+@given(requests, st.data())
+def test_a_cut_chunk_is_not_whole_and_nothing_of_it_is_remembered(commands, data):
+    parser = WholeParser()
+    whole = b"".join(request(*argv) for argv in commands)
+    ends = {len(b"".join(request(*argv) for argv in commands[:count])) for count in range(len(commands) + 1)}
+    cut = data.draw(st.integers(1, len(whole)))
+    assert (parser.parse(whole[:cut]) is not None) == (cut in ends)
+    assert parser.parse(whole) == [[arg.encode() for arg in argv] for argv in commands]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"#t\r\n*3\r\n$1\r\na\r\n", b"#t\r\n$5\r\nab", b"*1\r\n", b"*2\r\n*1\r\n$1\r\na\r\n", b"+O", b"*x\r\n",
+        b"*2147483647\r\n", b"*1\r\n$1\r\na\r\n*1000000\r\n",
+    ],
+)  # fmt: skip
+def test_what_is_not_whole_or_not_sane_is_refused(data):
+    parser = WholeParser()
+    assert parser.parse(data) is None
+    assert parser.parse(b"+OK\r\n#t\r\n") == [b"OK", True]
+
+
+def test_a_reply_cut_between_two_elements_is_still_awaited():
+    private = PrivateReplies()
+    private.expect(1)
+    private.expect_special(lambda raw: b"<" + raw + b">")
+    assert private.feed(b"*2\r\n$1\r\na\r\n") == b"*2\r\n$1\r\na\r\n"
+    assert (private.outstanding, private.at_boundary) == (2, False)
+    assert private.feed(b"$1\r\nb\r\n+OK\r\n") == b"$1\r\nb\r\n<+OK\r\n>"
+    assert (private.outstanding, private.at_boundary) == (0, True)
