@@ -209,12 +209,10 @@ def test_fence_is_a_write_that_changes_nothing(q, there):
     if there:
         q.push("x")
     before = q.stored()
-    offset = q.link.ok("INFO", "stats")
     dirty = q.link.ok("INFO", "persistence")
     assert q.do("fence") == b"OK"
     assert q.stored() == before
     assert changes(q.link.ok("INFO", "persistence")) > changes(dirty)
-    assert offset
 
 
 def changes(info):
@@ -226,10 +224,7 @@ def test_echo_answers_as_told(q):
         return q.link.call("FCALL", "valq1_echo", 0, *args)
 
     assert str(echo("error", "ERR no")) == "ERR no"
-    assert echo("status", "OK") == b"OK"
-    assert echo("bulk", "a\r\n\0") == b"a\r\n\0"
-    assert echo("integer", "7") == 7
-    assert echo("array", "a", "", "b") == [b"a", b"", b"b"]
+    assert echo("array", "a", "", "b\r\n\0") == [b"a", b"", b"b\r\n\0"]
 
 
 def test_what_is_no_queue_does_not_keep_others_from_being_armed(q):

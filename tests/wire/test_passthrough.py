@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import signal
 import socket
 import threading
 import time
@@ -74,6 +75,10 @@ def converse(port: int, chunks, closes: bool, expected: int | None = None) -> by
                 if not data:
                     break
                 got += data
+        if expected is not None and len(got) >= expected:  # and no more than that
+            connection.socket.settimeout(0.02)
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                got += connection.socket.recv(1 << 20)
         return re.sub(rb"(\$2\r\nid\r\n):\d+", rb"\1:ID", got)
 
 
@@ -251,6 +256,24 @@ def test_a_pause_of_writes_does_not_hold_up_the_daemon_itself(pair):
 
 def sweeps(direct):
     return int(direct.call("INFO", "commandstats").partition(b"cmdstat_fcall_ro:calls=")[2].split(b",")[0] or 0)
+
+
+@pytest.mark.parametrize("write", [("VALQ.PUSH", "behind", "x"), ("SET", "behind", "x")], ids=["push", "relayed"])
+def test_wait_does_not_count_a_replica_that_has_not_got_the_write(pair, write):
+    _, behind, daemon = pair
+    with (
+        Valkey("--replicaof", f"127.0.0.1 {behind.port}") as replica,
+        Connection(daemon.port) as connection,
+        Connection(replica.port) as direct,
+    ):
+        until(lambda: b"master_link_status:up" in direct.call("INFO", "replication"), 10, "replica")
+        assert connection.call(*write) is not None
+        assert connection.call("WAIT", "1", "2000") == 1
+        replica.process.send_signal(signal.SIGSTOP)
+        assert connection.call(*write) is not None
+        assert connection.call("WAIT", "1", "200") == 0
+        replica.process.send_signal(signal.SIGCONT)
+        assert connection.call("WAIT", "1", "2000") == 1
 
 
 def test_wait_covers_a_push(pair):

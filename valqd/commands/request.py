@@ -6,6 +6,7 @@ keys, and nothing of options or of what a function does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 #: Functions are named ``valq<contract version>_<name>``, so that old and new daemons can share one Valkey.
@@ -40,16 +41,18 @@ def queue_key(name: bytes) -> bytes:
     return b"valq:{%b}:queue" % name
 
 
+def fcall(function: str, keys: Sequence[bytes], *args: bytes) -> list[bytes]:
+    """The FCALL of a function, named without its prefix."""
+    return [b"FCALL", FUNCTION_PREFIX + function.encode(), b"%d" % len(keys), *keys, *args]
+
+
 def function_call(request: Request, mode: bytes, auto: bytes, token: bytes = b"") -> list[bytes]:
     """The FCALL for ``request``.
 
     ``mode`` is n2, n3, e2 or e3 (native or encoded reply, protocol version); ``auto`` the defaults for creating a
     queue, or empty; ``token`` what the last step of a stepped call returned.
     """
-    queues = request.queues
-    call = [b"FCALL", FUNCTION_PREFIX + request.function.encode(), b"%d" % len(queues)]
-    call += [queue_key(name) for name in queues]
-    call.append(mode)
+    call = fcall(request.function, [queue_key(name) for name in request.queues], mode)
     if request.stepped:
         call.append(token)
     if request.takes_auto:

@@ -6,18 +6,16 @@ import asyncio
 from typing import Any
 
 from valqd.io.shared_lane import SharedLane
-from valqd.protocol.calls import Route
+from valqd.protocol.calls import NoDelivery
 from valqd.protocol.requests import encode_request
 
 
-class _Asker:
+class _Asker(NoDelivery):
     """A recipient that is a future: the reply as hiredis parsed it, or the bytes of an error of ours."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.last_seq = 0
-        self.last_call: Any = None
-        self.gone = False
 
     def shape(self, reply: Any) -> None:
         if not self.reply.done():
@@ -26,12 +24,6 @@ class _Asker:
     def answer(self, data: bytes) -> None:
         if not self.reply.done():
             self.reply.set_result(LaneError(data))
-
-    def answer_fragments(self, fragments: list[bytes]) -> None:
-        """Nothing is popped this way."""
-
-    def undelivered(self, route: Route, data: bytes) -> None:
-        """Nothing is popped this way."""
 
 
 class LaneError(Exception):

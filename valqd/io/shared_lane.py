@@ -12,14 +12,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any, Protocol
 
 from valqd.errors import BackendDown
 from valqd.io.backend import Backend, ReplyProtocol
 from valqd.io.busy_wait import BusyWait
 from valqd.io.outbox import Outbox, write_pieces
-from valqd.protocol.calls import bulk, error_line
+from valqd.protocol.calls import NoDelivery, bulk, error_line
 from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.host import Identity
 from valqd.protocol.requests import encode_request
@@ -57,10 +56,6 @@ class _Connection(ReplyProtocol):
         self._lane.connection_lost(self)
 
 
-def _same(connection: _Connection) -> _Connection:
-    return connection
-
-
 class SharedLane:
     """One identity's lane.  ``up`` is True while its connection stands, and before the first attempt has failed."""
 
@@ -85,9 +80,7 @@ class SharedLane:
     async def _stay_connected(self) -> None:
         attempt = 0
         while not self._closed:
-            connection = _Connection(self)
-            with contextlib.suppress(OSError):
-                await self._lanes.backend.connect(partial(_same, connection), _CONNECT_TIMEOUT_S)
+            connection = await self._connect()
             if connection.transport is None:
                 self._down()
                 self._answer_proofs(BackendDown().resp())
@@ -104,6 +97,13 @@ class SharedLane:
                     continue
             await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
             attempt += 1
+
+    async def _connect(self) -> _Connection:
+        """A connection, whose transport is None if there is none to be had."""
+        connection = _Connection(self)
+        with contextlib.suppress(OSError):
+            await self._lanes.backend.connect(lambda: connection, _CONNECT_TIMEOUT_S)
+        return connection
 
     def _greet(self, connection: _Connection) -> None:
         """Send the identity; calls follow when it is accepted."""
@@ -249,23 +249,15 @@ def _proof_shape(reply: Any) -> bytes:
     return error_line(reply) if isinstance(reply, Exception) else bulk(b"OK")
 
 
-class _Proof:
+class _Proof(NoDelivery):
     """The recipient of a repeated AUTH or SELECT."""
 
     def __init__(self, done: Callable[[bytes | None], None]) -> None:
+        super().__init__()
         self._done = done
-        self.last_seq = 0
-        self.last_call: Any = None
-        self.gone = False
 
     def answer(self, data: bytes) -> None:
         self._done(data if data[:1] == b"-" else None)
-
-    def answer_fragments(self, fragments: list[bytes]) -> None:
-        """Nothing is popped this way."""
-
-    def undelivered(self, route: Any, data: bytes) -> None:
-        """Nothing is popped for a proof."""
 
 
 class SharedLanes:

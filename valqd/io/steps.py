@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from valqd.commands.request import Request, function_call
+from valqd.commands.request import Request, fcall, function_call
 from valqd.errors import BackendDown
 from valqd.io.asking import LaneError, ask
 from valqd.io.shared_lane import SharedLane
@@ -65,7 +65,7 @@ async def _list(lane: SharedLane, request: Request) -> list[bytes]:
     names: set[bytes] = set()
     cursor = b"0"
     while True:
-        reply = await _call(lane, [b"FCALL", b"valq1_list", b"0", *request.args, cursor])
+        reply = await _call(lane, fcall("list", (), *request.args, cursor))
         assert isinstance(reply[1], list)
         names.update(reply[1])
         assert isinstance(reply[0], bytes)

@@ -16,7 +16,6 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from valqd.config import Settings
@@ -148,7 +147,7 @@ def _run_worker(
 
 class _Supervisor:
     def __init__(self, settings: Settings, backend: Backend, reserved: socket.socket, tick: Callable[[], None]) -> None:
-        self._settings = replace(settings, max_clients=max(1, settings.max_clients))
+        self._settings = settings
         self._backend = backend
         self._reserved = reserved
         self._tick = tick

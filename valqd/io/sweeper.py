@@ -11,8 +11,9 @@ import logging
 import re
 from collections.abc import AsyncIterator
 
-from valqd.commands.request import queue_key
+from valqd.commands.request import fcall, queue_key
 from valqd.io.control import Control, ControlLost
+from valqd.protocol.coalescer import is_missing_function
 
 _LEADER_TICK_S = 0.1
 _FOLLOWER_TICK_S = 0.25
@@ -52,12 +53,13 @@ class Sweeper:
             await asyncio.sleep(pause_s)
 
     async def _tick(self) -> float:
-        call = [b"FCALL_RO", b"valq1_due", b"0", self._daemon, b"%d" % _LEASE_MS, b"%d" % _DUE_LIMIT]
+        call = fcall("due", (), self._daemon, b"%d" % _LEASE_MS, b"%d" % _DUE_LIMIT)
+        call[0] = b"FCALL_RO"  # CLIENT PAUSE WRITE does not hold it
         reply = await self._control.call(call)
         if reply is None:
             return _FOLLOWER_TICK_S
         if isinstance(reply, Exception):
-            if str(reply) == "ERR Function not found":
+            if is_missing_function(reply):
                 await self._library_gone()
                 return _NO_QUEUES_TICK_S
             log.warning("cannot sweep: %s", reply)
@@ -116,7 +118,7 @@ class Sweeper:
         flag = b"1" if reset else b""
         while keys:
             limit = b"%d" % _SWEEP_LIMIT
-            calls = [[b"FCALL", b"valq1_sweep", b"1", key, flag, limit] for key in keys]
+            calls = [fcall("sweep", [key], flag, limit) for key in keys]
             replies = await self._control.calls(calls, db)
             for reply in replies:
                 if isinstance(reply, Exception):

@@ -16,11 +16,12 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from valqd.commands.request import Request, function_call, queue_key
+from valqd.commands.request import Request, fcall, function_call, queue_key
 from valqd.errors import StartError
 from valqd.io.control import Control, ControlLost
 from valqd.io.shared_lane import SharedLane
 from valqd.protocol.calls import Call, Route, error_line
+from valqd.protocol.coalescer import is_missing_function
 from valqd.protocol.host import Shared
 from valqd.protocol.requests import encode_request, join_merged, nothing_popped
 
@@ -161,7 +162,7 @@ class Waiters:
         self._arming = asyncio.Event()
         self._stopping = False
         self._tasks = [asyncio.ensure_future(self._keep_armed()), asyncio.ensure_future(self._arm_when_asked())]
-        control.connected.append(self._arm_all)
+        control.connected.append(self.arm_all)
 
     def block(self, client: Client, request: Request) -> Waiter:
         """Start a wait; the client's session is held until it ends."""
@@ -263,18 +264,15 @@ class Waiters:
         self._to_arm.add(queue)
         self._arming.set()
 
-    def lane_up(self) -> None:
-        """A shared lane stands (again): what became ready meanwhile is found by registering again."""
-        self._arm_all()
-
-    def _arm_all(self) -> None:
+    def arm_all(self) -> None:
+        """Register again: what became ready meanwhile is found by that."""
         for queue in self._parked:
             self._ask_to_arm(queue)
 
     async def _keep_armed(self) -> None:
         while True:
             await asyncio.sleep(REARM_S)
-            self._arm_all()
+            self.arm_all()
 
     async def _arm_when_asked(self) -> None:
         while True:
@@ -297,7 +295,7 @@ class Waiters:
     async def _arm(self, db: int, names: list[bytes]) -> None:
         keys = [queue_key(name) for name in names]
         watch = [b"MGET", *(b"valq:{%b}:wake:%b" % (name, self._daemon) for name in names)]
-        call = [b"FCALL", b"valq1_arm", b"%d" % len(keys), *keys, self._daemon, b"%d" % _REGISTRATION_MS]
+        call = fcall("arm", keys, self._daemon, b"%d" % _REGISTRATION_MS)
         now = asyncio.get_running_loop().time()
         for name in names:
             line = self._parked.get((db, name), {})
@@ -306,9 +304,9 @@ class Waiters:
         *_, reply = await self._control.calls([[b"CLIENT", b"TRACKING", b"ON"], watch, call], db)
         if not isinstance(reply, list):
             log.warning("cannot register for wake-ups: %s", reply)
-            if str(reply) == "ERR Function not found":
+            if is_missing_function(reply):
                 await self._control.load_library()
-                self._arm_all()
+                self.arm_all()
             return
         for name, (ready, next_ms) in zip(names, reply, strict=True):
             queue = (db, name)
@@ -326,9 +324,7 @@ class Waiters:
 
     async def _disarm(self, db: int, names: list[bytes]) -> None:
         keys = [queue_key(name) for name in names]
-        count = b"%d" % len(keys)
-        requests = [[b"FCALL", b"valq1_disarm", count, *keys, self._daemon]]
-        requests += [[b"FCALL", b"valq1_pass_on", b"1", key] for key in keys]
+        requests = [fcall("disarm", keys, self._daemon), *(fcall("pass_on", [key]) for key in keys)]
         if not self._parked:
             requests.append([b"CLIENT", b"TRACKING", b"OFF"])
         await self._control.calls(requests, db)

@@ -23,7 +23,7 @@ from valqd.io.process import available_cores, keep_freed_memory, raise_file_limi
 from valqd.io.shared_lane import SharedLane, SharedLanes
 from valqd.io.sweeper import Sweeper
 from valqd.io.waiters import Waiters
-from valqd.protocol.calls import Route, bulk
+from valqd.protocol.calls import NoDelivery, bulk
 from valqd.protocol.host import Identity, Shared
 from valqd.protocol.requests import parse_popped
 
@@ -137,7 +137,7 @@ class Worker:
         self.waiters.invalidated(keys)
 
     def _lane_up(self, lane: SharedLane) -> None:
-        self.waiters.lane_up()
+        self.waiters.arm_all()
 
     def _lane_refused(self, lane: SharedLane) -> None:
         """The backend no longer knows this identity: Valkey would have closed its clients."""
@@ -170,20 +170,9 @@ def _as_map(message: Any) -> dict[Any, Any]:
     return {}
 
 
-class _Releaser:
+class _Releaser(NoDelivery):
     """Gets the answers that nobody waits for."""
-
-    def __init__(self) -> None:
-        self.last_seq = 0
-        self.last_call: Any = None
-        self.gone = False
 
     def answer(self, data: bytes) -> None:
         if data[:1] == b"-":
             log.warning("a message of a client that left stays leased: %s", data.decode("utf-8", "replace").strip())
-
-    def answer_fragments(self, fragments: list[bytes]) -> None:
-        """Nothing is popped this way."""
-
-    def undelivered(self, route: Route, data: bytes) -> None:
-        """Nothing is popped for it."""

@@ -41,6 +41,21 @@ class Recipient(Protocol):
         """Popped messages came back for a recipient that is gone."""
 
 
+class NoDelivery:
+    """A recipient that asks for no messages; ``answer`` is its own."""
+
+    def __init__(self) -> None:
+        self.last_seq = 0
+        self.last_call: Call | None = None
+        self.gone = False
+
+    def answer_fragments(self, fragments: list[bytes]) -> None:
+        """Nothing is popped for it."""
+
+    def undelivered(self, route: Route, data: bytes) -> None:
+        """Nothing is popped for it."""
+
+
 #: recipient, commands (or ids), and what the call's kind needs to know; a literal has 0 commands and its bytes.
 Deal = tuple[Recipient, int, Any]
 

@@ -145,10 +145,6 @@ def _hello_effect(session: Session, argv: list[bytes]) -> None:
         session.set_resp(int(argv[1]))
 
 
-def _reset_effect(session: Session, argv: list[bytes]) -> None:
-    session.reset()
-
-
 _EFFECTS: dict[bytes, Callable[[Session, list[bytes]], None]] = {
     b"SELECT": _select_effect,
     b"AUTH": _auth_effect,

@@ -32,9 +32,7 @@ def take(session: Session, name: bytes, frame: Frame) -> bool:
 
 def _relay(session: Session, frame: Frame, kind: str, remember: bytes = b"") -> None:
     if not session.lane.up:
-        session.host.write(BackendDown().resp()) if not session.pending else session.when_shared_quiet(
-            lambda: session.host.write(BackendDown().resp())
-        )
+        session.when_shared_quiet(lambda: session.host.write(BackendDown().resp()))
         return
 
     def shape(reply: Any) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any
 
 import hiredis
 
-from valqd.commands.request import Request
+from valqd.commands.request import Request, fcall
 from valqd.errors import CommandError
 from valqd.protocol.calls import Route, bulk, bulk_pieces
 from valqd.protocol.coalescer import Coalescer
@@ -51,7 +51,7 @@ def echo_call(value: Any) -> bytes:
         kind, values = b"error", [str(value).encode()]
     else:
         kind, values = b"array", [str(line).encode() for line in value]
-    return encode_request([b"FCALL", b"valq1_echo", b"0", kind, *values])
+    return encode_request(fcall("echo", (), kind, *values))
 
 
 def parse_popped(data: bytes) -> list[Any]:

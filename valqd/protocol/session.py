@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from valqd.commands import grammar, introspection, table
-from valqd.commands.request import Merge, Request, function_call
+from valqd.commands.request import Merge, Request, fcall, function_call, queue_key
 from valqd.errors import BackendDown, CommandError
 from valqd.protocol import foreign, handshake, relay
 from valqd.protocol.calls import Call, Route, bulk, error_line
@@ -531,7 +531,7 @@ class Session:
             queue = self.last_call.route.queue
         self._last_queue = self.last_call = None
         if queue is not None and not self.in_multi:
-            call = [b"FCALL", b"valq1_fence", b"1", b"valq:{%b}:queue" % queue]
+            call = fcall("fence", [queue_key(queue)])
             private = self.open_private()
             if self.silent:
                 self.send_raw(encode_request(call))

@@ -8,8 +8,7 @@
 
 local record = {}
 
-local INDEX = {r = 'ready', i = 'inflight', d = 'delayed', q = 'dlq'}
-local STATE_NAMES = {r = 'ready', i = 'inflight', d = 'delayed', q = 'dlq'}
+local INDEX = {r = 'ready', i = 'inflight', d = 'delayed', q = 'dlq'} -- its state's name, and its key's
 local PRIORITY_STEP = 281474976710656
 local MAX_PRIORITY = 31
 

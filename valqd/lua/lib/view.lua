@@ -8,7 +8,7 @@ function view.message(q, id, where, meta, age, body)
   local state = where
   local deadline = false
   if where == 'record' then
-    state = STATE_NAMES[meta.s]
+    state = INDEX[meta.s]
     body = body or server.call('HGET', q.prefix .. 'body', id)
     if state == 'inflight' or state == 'delayed' then
       deadline = tonumber(server.call('ZSCORE', q.prefix .. INDEX[meta.s], id))
