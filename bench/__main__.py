@@ -10,6 +10,7 @@ import argparse
 import datetime
 import os
 import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -37,6 +38,15 @@ class Row:
     ours: str
     other: str
     ratio: str
+
+    def verdict(self) -> str:
+        """Whether its median reaches "at least"; empty where that is no ratio."""
+        least = re.fullmatch(r"(<= )?([\d.]+)x", self.least)
+        median = re.match(r"[\d.]+(?=x)", self.ratio)
+        if least is None or median is None:
+            return ""
+        figure, mark = float(median[0]), float(least[2])
+        return "met" if (figure <= mark if least[1] else figure >= mark) else "**missed**"
 
 
 class Bench:
@@ -328,10 +338,13 @@ def write_results(rows: list[Row], took_s: float) -> None:
         f"{platform.python_version()}, Valkey without persistence, one worker, load generator on the same cores; "
         f"{ROUNDS} rounds of {SECONDS} s for each side, in turns; {took_s:.0f} s in all.",
         "",
-        "| | at least | aim for | valqd | against | ratio: median (range) |",
-        "|---|---|---|---|---|---|",
+        "| | at least | aim for | valqd | against | ratio: median (range) | |",
+        "|---|---|---|---|---|---|---|",
     ]
-    lines += [f"| {row.name} | {row.least} | {row.aim} | {row.ours} | {row.other} | {row.ratio} |" for row in rows]
+    lines += [
+        f"| {row.name} | {row.least} | {row.aim} | {row.ours} | {row.other} | {row.ratio} | {row.verdict()} |"
+        for row in rows
+    ]
     (HERE / "results.md").write_text("\n".join(lines) + "\n")
 
 
