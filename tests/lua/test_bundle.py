@@ -29,6 +29,33 @@ def test_header_names_what_the_function_takes_and_gives(name):
     assert ("queue.missing" in source or "open_or_create" in source) <= ("NOQUEUE" in errors)
 
 
+def helpers():
+    """Each helper file's code without comments and strings, and what its header says it requires."""
+    for name, source in bundle.helper_sources().items():
+        code = "\n".join(line.partition("--")[0] for line in source.splitlines())
+        required = re.search(r"^-- requires: (.+)$", source, re.MULTILINE)[1].split(", ")
+        yield name, re.sub(r"'[^']*'", "''", code), set(required) - {"nothing"}
+
+
+def test_helpers_require_what_they_use_and_nothing_else():
+    all_helpers = list(helpers())
+    names = [name for name, _, _ in all_helpers]
+    constants = {
+        constant: name
+        for name, code, _ in all_helpers
+        for found in re.findall(r"^local ([A-Z][A-Z_]+(?:, [A-Z_]+)*) =", code, re.MULTILINE)
+        for constant in found.split(", ")
+    }
+    for name, code, required in all_helpers:
+        used = {
+            other
+            for other in names
+            if re.search(rf"(?<![\w.]){other}\.", code) and not re.search(rf"\blocal {other} =", code)
+        }
+        used |= {constants[word] for word in re.findall(r"\b[A-Z][A-Z_]+\b", code) if word in constants}
+        assert used - {name} == required - {name}, name
+
+
 def test_only_what_adds_is_refused_at_maxmemory():
     flags = {name: bundle.header(name, source)["Flags"] for name, source in bundle.function_sources().items()}
     assert {name for name, flag in flags.items() if flag == "deny-oom"} == {"create", "update", "push", "push_many"}

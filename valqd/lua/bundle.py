@@ -99,6 +99,11 @@ def header(name: str, source: str) -> dict[str, str]:
     return found
 
 
+def helper_sources() -> dict[str, str]:
+    """The source of each helper file, by its name."""
+    return _sources("lib")
+
+
 def function_sources() -> dict[str, str]:
     """The source of each function, by its name without prefix."""
     return dict(sorted(_sources("functions").items()))
@@ -113,7 +118,7 @@ def _without_comments(source: str) -> str:
 @cache
 def whole_source(test_clock: bool = False) -> str:
     """The text for FUNCTION LOAD.  ``test_clock`` adds a function that moves time, or stops it, for tests."""
-    helpers = _sources("lib")
+    helpers = helper_sources()
     parts = [f"#!lua name={LIBRARY_NAME}", f"-- revision: {REVISION}"]
     parts += [_without_comments(helpers[name]) for name in _in_order(helpers)]
     for name, source in function_sources().items():

@@ -1,5 +1,5 @@
 -- bulk: PURGE and REDRIVE, a bounded step at a time.
--- requires: number, reply, queue, log, record, life, add, receipt
+-- requires: number, queue, log, record, life, add, receipt
 
 local bulk = {}
 

@@ -1,5 +1,5 @@
 -- compact: buckets of which little is left give their memory back.
--- requires: number, volatile, queue, log, record
+-- requires: volatile, queue, record
 
 local compact = {}
 

@@ -1,5 +1,5 @@
 -- life: what happens to messages when time passes or a delivery ends.
--- requires: number, reply, volatile, queue, log, record, limits
+-- requires: number, volatile, queue, log, record, limits
 
 local life = {}
 

@@ -1,5 +1,5 @@
 -- limits: a queue's configuration as CREATE and UPDATE send it.
--- requires: reply, queue
+-- requires: reply
 
 local limits = {}
 

@@ -1,5 +1,5 @@
 -- log: the buckets in which plain messages lie, and their count of slots that are gone.
--- requires: number, queue
+-- requires: queue
 
 local log = {}
 

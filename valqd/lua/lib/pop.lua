@@ -1,5 +1,5 @@
 -- pop: taking what is ready, and how a delivery looks.
--- requires: number, reply, queue, log, record, life
+-- requires: number, queue, log, record, life
 
 local pop = {}
 

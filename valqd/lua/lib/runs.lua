@@ -1,5 +1,5 @@
 -- runs: the replies of merged pops.
--- requires: number, reply, queue, log, record, pop
+-- requires: number, reply, queue, pop
 
 local runs = {}
 

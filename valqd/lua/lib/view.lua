@@ -1,5 +1,5 @@
 -- view: one message as SHOW, PEEK and SCAN tell of it.
--- requires: number, queue, log, record
+-- requires: number, log, record
 
 local view = {}
 

@@ -1,5 +1,5 @@
 -- walk: SCAN over all messages of a queue.
--- requires: number, queue, log, record, glob
+-- requires: number, queue, log, glob
 --
 -- First the plain messages, by id (cursor 4*id: go on from id), then the records, by id where they are few (4*id+1), else
 -- as HSCAN goes (4*c+2, c being its cursor): a plain message that becomes a record meanwhile is seen once more, never missed.
