@@ -94,18 +94,21 @@ class Client(Outgoing, asyncio.Protocol):
             self._set_stop(Stop.HELD, True)
 
     def eof_received(self) -> bool:
-        """It sends no more, and most likely is gone: it takes no messages, but gets the other answers it is owed."""
+        """It sends no more, and most likely is gone: it takes no messages, but gets other answers that are on their way.
+
+        What waits in Valkey (BLPOP) would take something for nobody: its connection is closed at once.
+        """
         session = self.session
         session.gone = session.leaving = True
         if self.waiter is not None:
             self.waiter.client_gone()
-        if self.busy or self.awaits_backend:
+        if self.busy:
             self._ending = asyncio.ensure_future(self._close_when_answered())
             return True
         return False
 
     async def _close_when_answered(self) -> None:
-        while self.busy or self.awaits_backend:
+        while self.busy:
             await asyncio.sleep(_ENDING_TICK_S)
         self.close()
 

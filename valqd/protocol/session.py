@@ -111,7 +111,7 @@ class Session:
                     self._share(request)
                     return
             if private is None:
-                if self._may_relay() and (kinds := relay.reply_types(data)):
+                if self._may_relay() and not framer.unauthenticated and (kinds := relay.reply_types(data)):
                     self._relay(data, kinds)
                     return
             elif not self.pending and not self.silent and not self.skip_next:
