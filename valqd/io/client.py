@@ -94,7 +94,7 @@ class Client(Outgoing, asyncio.Protocol):
             self._set_stop(Stop.HELD, True)
 
     def eof_received(self) -> bool:
-        """It sends no more, and most likely is gone: it takes no messages, but gets other answers that are on their way.
+        """It sends no more, and most likely is gone: no messages for it, but other answers that are on their way.
 
         What waits in Valkey (BLPOP) would take something for nobody: its connection is closed at once.
         """
