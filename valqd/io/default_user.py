@@ -1,8 +1,8 @@
 """Whether clients that have not authenticated may do anything: asked of the backend, since it may change at any time.
 
 A shared lane that needed no password goes on without one when the default user gets one; so do Valkey's connections.
-But a new client is to be asked for it.  So when clients connect, and at most every _KNOWN_S, a new connection finds out
-what Valkey says to such, and if that has changed, new clients get a new lane.
+But a new client is to be asked for it.  So when clients connect, a new connection finds out what Valkey says to such,
+and if that has changed, new clients get a new lane.  That no password is needed is believed for _KNOWN_S.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class DefaultUser:
                     self._changed()
                 self.needs_password = needs_password
         probe.close()
-        self._known_until = self._loop.time() + _KNOWN_S
+        if not self.needs_password:
+            self._known_until = self._loop.time() + _KNOWN_S
         waiting, self._waiting = self._waiting, []
         for then in waiting:
             self._loop.call_soon(then)
