@@ -55,3 +55,7 @@ class SettingError(StartError):
     def __init__(self, name: str, text: str) -> None:
         """``name`` is the setting, as it was given."""
         super().__init__(f"{name}: {text}")
+
+
+class ControlLost(Exception):
+    """The daemon's own connection to the backend is down; it reconnects by itself."""

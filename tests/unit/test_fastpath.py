@@ -45,7 +45,7 @@ def templates():
 def run(templates, data):
     """How many bytes were taken, how many deals were made, and the items of the calls in order."""
     coalescer = Coalescer()
-    taken, deals = templates.run(data, Nobody(), coalescer)
+    taken, deals, _ = templates.run(data, Nobody(), coalescer)
     coalescer.take()
     return taken, deals, [(call.route.head.split(b"\r\n")[3], b"".join(call.items)) for call, _ in coalescer.sent]
 

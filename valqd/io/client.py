@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 #: While a session holds, its client is not read from once this much waits.
 _HELD_BYTES = 64 * 1024
 _ENDING_TICK_S = 0.01
+#: How long what a client sends is read and dropped after Valkey has closed its connection.
+_LINGER_S = 1.0
 #: Seen even when unread bytes come before it; systems other than Linux cannot tell.
 _PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
 #: A read of this size means that more is waiting.
@@ -64,7 +66,7 @@ class Client(Outgoing, asyncio.Protocol):
         self.session = Session(self, self._worker.shared, self._worker.next_client_id())
         if len(self._worker.clients) >= self._worker.settings.max_clients:
             transport.write(b"-ERR max number of clients reached\r\n")
-            self.session.gone = True
+            self.session.gone = self.session.closed = True
             transport.close()
             return
         self._worker.clients.add(self)
@@ -74,7 +76,7 @@ class Client(Outgoing, asyncio.Protocol):
             self.session.hold()
 
     def _default_user_known(self) -> None:
-        if not self.session.gone:
+        if not self.session.closed:
             self.session.set_identity(self.session.identity)  # its lane may be another now
             self.session.framer.unauthenticated = bool(self._worker.default_user.needs_password)
             self.session.finish(b"")
@@ -82,7 +84,7 @@ class Client(Outgoing, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of the client."""
         session = self.session
-        if session.gone or self._closing:
+        if session.closed or self._closing:
             return
         session.receive(data)
         if len(data) >= _LARGE_READ_BYTES:  # libuv would read on, up to 32 times, before it looks at anybody else
@@ -98,8 +100,8 @@ class Client(Outgoing, asyncio.Protocol):
 
         What waits in Valkey (BLPOP) would take something for nobody: its connection is closed at once.
         """
-        session = self.session
-        session.gone = session.leaving = True
+        self.session.gone = True
+        self.flush()
         if self.waiter is not None:
             self.waiter.client_gone()
         if self.busy:
@@ -128,8 +130,7 @@ class Client(Outgoing, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
-        self.session.gone = True
-        self.session.leaving = False
+        self.session.gone = self.session.closed = True
         self._worker.clients.discard(self)
         if self._ending is not None:
             self._ending.cancel()
@@ -193,7 +194,7 @@ class Client(Outgoing, asyncio.Protocol):
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Run ``callback`` in the next turn of the loop."""
-        self._worker.loop.call_soon(lambda: None if self.session.gone else callback())
+        self._worker.loop.call_soon(lambda: None if self.session.closed else callback())
 
     def load_library(self, done: Callable[[], None]) -> None:
         """Make sure that the backend has the functions."""
@@ -216,7 +217,8 @@ class Client(Outgoing, asyncio.Protocol):
     @property
     def busy(self) -> bool:
         """Whether an answer is still due that does not wait in Valkey."""
-        return bool(self.session.pending or self.waiter or (self.task and not self.task.done()))
+        session = self.session
+        return bool(session.pending or session.held_bytes or self.waiter or (self.task and not self.task.done()))
 
     @property
     def awaits_backend(self) -> bool:
@@ -251,10 +253,15 @@ class Client(Outgoing, asyncio.Protocol):
         ``sent``: it had been connected, so that what was sent may have been applied.
         """
         self.private_lane = None
-        if backend_down and not self.session.gone:
+        if backend_down and not self.session.closed:
             self.session.private_lost(sent)
-        else:
-            self.close()
+        elif not self._closing:
+            # It may still be sending: to close upon bytes that were not read would take from it what it has not read.
+            self._closing = True
+            self.flush()
+            with contextlib.suppress(OSError, RuntimeError):
+                self.transport.write_eof()
+            self._worker.loop.call_later(_LINGER_S, self.transport.close)
 
     def session_resumed(self) -> None:
         """The session takes frames again."""

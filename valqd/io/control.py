@@ -18,7 +18,7 @@ from typing import Any
 
 from hiredis import PushNotification
 
-from valqd.errors import StartError
+from valqd.errors import ControlLost, StartError
 from valqd.io.backend import Backend, ReplyProtocol
 from valqd.lua import bundle
 from valqd.protocol.requests import encode_request
@@ -29,10 +29,6 @@ _LEAST_VERSION = (7, 2)
 _REVISION = re.compile(rb"^-- revision: (\d+)$", re.MULTILINE)
 
 log = logging.getLogger(__name__)
-
-
-class ControlLost(Exception):
-    """The control connection is down."""
 
 
 class _Connection(ReplyProtocol):

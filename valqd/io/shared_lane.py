@@ -14,7 +14,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from valqd.errors import BackendDown
+from valqd.errors import BackendDown, CommandError, ControlLost, StartError
 from valqd.io.backend import Backend, ReplyProtocol
 from valqd.io.busy_wait import BusyWait
 from valqd.io.outbox import Outbox, write_pieces
@@ -187,7 +187,10 @@ class SharedLane:
             self._resume_paused()
 
     def _resend(self) -> None:
-        if self.coalescer.must_resend and self._connection is not None and self._connection.transport is not None:
+        if self.coalescer.must_resend and self._lanes.load_error is not None:
+            self.coalescer.give_up(self._lanes.load_error)
+            self._plan_flush()
+        elif self.coalescer.must_resend and self._connection is not None and self._connection.transport is not None:
             write_pieces(self._connection.transport, self.coalescer.resend())
             self._plan_flush()
 
@@ -283,6 +286,7 @@ class SharedLanes:
         self.may_busy_wait = may_busy_wait
         self._lanes: dict[Identity, SharedLane] = {}
         self._loading: asyncio.Task[None] | None = None
+        self.load_error: bytes | None = None  #: why the last load failed, as an error reply
         self._load_waiters: list[Callable[[], None]] = []
 
     def get(self, identity: Identity) -> SharedLane:
@@ -336,8 +340,13 @@ class SharedLanes:
             self._loading = asyncio.ensure_future(self._load_and_tell())
 
     async def _load_and_tell(self) -> None:
-        with contextlib.suppress(Exception):  # the calls that are repeated then get Valkey's own error
+        self.load_error = None
+        try:
             await self._load()
+        except StartError as error:
+            self.load_error = CommandError(f"the queue functions cannot be loaded: {error}").resp()
+        except ControlLost:
+            self.load_error = BackendDown().resp()
         waiters, self._load_waiters = self._load_waiters, []
         for done in waiters:
             self.loop.call_soon(done)  # it may ask for another load

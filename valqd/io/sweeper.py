@@ -12,7 +12,8 @@ import re
 from collections.abc import AsyncIterator
 
 from valqd.commands.request import fcall, queue_key
-from valqd.io.control import Control, ControlLost
+from valqd.errors import ControlLost, StartError
+from valqd.io.control import Control
 from valqd.protocol.coalescer import is_missing_function
 
 _LEADER_TICK_S = 0.1
@@ -44,6 +45,9 @@ class Sweeper:
         while True:
             try:
                 pause_s = await self._tick()
+            except StartError as error:  # the library cannot be loaded, for now
+                log.warning("cannot sweep: %s", error)
+                pause_s = _NO_QUEUES_TICK_S
             except ControlLost:
                 self._look_at_all = True
                 pause_s = _FOLLOWER_TICK_S

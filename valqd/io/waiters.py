@@ -17,8 +17,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from valqd.commands.request import Request, fcall, function_call, queue_key
-from valqd.errors import StartError
-from valqd.io.control import Control, ControlLost
+from valqd.errors import ControlLost, StartError
+from valqd.io.control import Control
 from valqd.io.shared_lane import SharedLane
 from valqd.protocol.calls import Call, Route, error_line
 from valqd.protocol.coalescer import is_missing_function

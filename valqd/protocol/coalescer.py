@@ -151,6 +151,16 @@ class Coalescer:
                 out += call.encode()
         return out
 
+    def give_up(self, error: bytes) -> None:
+        """The library cannot be loaded: the calls that found none fail."""
+        kept, self._kept = self._kept or {}, None
+        for call, reply in kept.items():
+            if is_missing_function(reply):
+                call.fail(error)
+            else:
+                call.deliver(reply)
+                call.let_go()
+
     def fail_sent(self, error: bytes) -> None:
         """The connection is gone: every call that was sent may have been applied, or not."""
         kept, self._kept, self._resent = self._kept or {}, None, False

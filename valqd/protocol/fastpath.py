@@ -56,11 +56,16 @@ class PopTemplate:
         step = len(prefix)
         pops = 1
         end = pos + step
-        while pops < MAX_ITEMS and data.startswith(prefix, end):
+        most = self._route.max_items
+        while pops < most and data.startswith(prefix, end):
             pops += 1
             end += step
         coalescer.join(who, self._route, _POPS[pops] + self._wanted, pops, pops, self._null)
         return end
+
+    def fills(self, size: int) -> bool:
+        """Whether a run of ``size`` bytes may bring as large a reply as one client should get at once."""
+        return size >= len(self.prefix) * self._route.max_items
 
 
 class PushTemplate:
@@ -106,6 +111,10 @@ class PushTemplate:
             return pos
         coalescer.join(who, self._route, bulks, count, count, None)
         return end
+
+    def fills(self, size: int) -> bool:
+        """Whether a run of ``size`` bytes is one client's share: the bytes alone count."""
+        return False
 
     def takes(self, data: bytes, start: int, end: int) -> bool:
         """Whether the argument at ``start`` to ``end`` is plain."""
@@ -159,10 +168,10 @@ class Templates:
                 self.repeated.clear()
             self.repeated[data] = request
 
-    def run(self, data: bytes, who: Recipient, coalescer: Coalescer) -> tuple[int, int]:
-        """Join the plain commands at the start of ``data``, up to the one with byte MAX_BYTES_AT_ONCE.
+    def run(self, data: bytes, who: Recipient, coalescer: Coalescer) -> tuple[int, int, bool]:
+        """Join the plain commands at the start of ``data``, as far as one client's share goes.
 
-        (bytes taken, deals made).
+        (bytes taken, deals made, whether its share is used up).
         """
         size = min(len(data), MAX_BYTES_AT_ONCE)
         pos = deals = 0
@@ -176,6 +185,8 @@ class Templates:
             end = template.take(data, pos, who, coalescer)
             if end == pos:
                 break
-            pos = end
             deals += 1
-        return pos, deals
+            if template.fills(end - pos):
+                return end, deals, True
+            pos = end
+        return pos, deals, pos >= MAX_BYTES_AT_ONCE

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from valqd.commands import introspection, table
-from valqd.errors import CommandError
+from valqd.errors import BackendDown, CommandError
 from valqd.protocol import command_reply
 from valqd.protocol.encoding import encode
 from valqd.protocol.framing import Frame, Kind
@@ -92,11 +92,11 @@ def _multi(session: Session, argv: list[bytes], raw: bytes) -> None:
 
 
 def _exec(session: Session, argv: list[bytes], raw: bytes) -> None:
-    if len(argv) != 1:
-        session.send_plain(raw, 1)
-        return
     effects = session.queued_in_multi
     session.leave_multi()
+    if len(argv) != 1:  # refused, and the transaction with it
+        session.send_plain(raw, 1)
+        return
 
     def watch(reply: bytes) -> bytes:
         if reply[:1] == b"*" and reply[:3] != b"*-1":
@@ -234,12 +234,23 @@ def _subscribe(session: Session, argv: list[bytes], raw: bytes) -> None:
     if unsubscribes and session.resp == 2 and not private.uncounted:
         session.send_plain(raw, max(1, len(argv) - 1))
         return
-    if private.outstanding:
-        session.when_private_quiet(lambda: _subscribe(session, argv, raw))
-        return
-    private.stop_counting()
-    session.may_count_again = session.resp == 3 or unsubscribes
-    session.send_raw(raw)
+    _stop_counting(session, raw, may_count_again=session.resp == 3 or unsubscribes)
+
+
+def _stop_counting(session: Session, raw: bytes, *, may_count_again: bool = False, stream: bool = False) -> None:
+    """Send a request from which on replies do not match requests, as soon as all that are due have come."""
+    private = session.open_private()
+
+    def send() -> None:
+        if session.private is not private:  # the backend went away before
+            session.host.write(BackendDown().resp())
+            return
+        private.stop_counting()
+        private.raw = stream
+        session.may_count_again = may_count_again
+        session.send_raw(raw)
+
+    session.when_private_quiet(send)
 
 
 def ask_if_counted(session: Session, then: Callable[[], None]) -> None:
@@ -256,22 +267,11 @@ def ask_if_counted(session: Session, then: Callable[[], None]) -> None:
 
 
 def _monitor(session: Session, argv: list[bytes], raw: bytes) -> None:
-    private = session.open_private()
-    if private.outstanding:
-        session.when_private_quiet(lambda: _monitor(session, argv, raw))
-        return
-    private.stop_counting()
-    session.may_count_again = False
-    session.send_raw(raw)
+    _stop_counting(session, raw)
 
 
 def _sync(session: Session, argv: list[bytes], raw: bytes) -> None:
-    private = session.open_private()
-    if private.outstanding:
-        session.when_private_quiet(lambda: _sync(session, argv, raw))
-        return
-    _monitor(session, argv, raw)
-    private.raw = True
+    _stop_counting(session, raw, stream=True)
 
 
 def _command(session: Session, argv: list[bytes], raw: bytes) -> None:

@@ -71,7 +71,7 @@ def _client(session: Session, frame: Frame) -> bool:
 def _quit(session: Session, frame: Frame) -> bool:
     def leave() -> None:
         session.host.write(b"+OK\r\n")
-        session.gone = True
+        session.gone = session.closed = True
         session.host.close()
 
     session.when_shared_quiet(leave)
@@ -80,7 +80,7 @@ def _quit(session: Session, frame: Frame) -> bool:
 
 def _prove(session: Session, identity: Identity, frame: Frame) -> bool:
     def done(error: bytes | None) -> None:
-        if error is None and not session.gone:
+        if error is None and not session.closed:
             session.set_identity(identity)
         session.finish(error or b"+OK\r\n")
 
@@ -131,7 +131,7 @@ def _hello(session: Session, frame: Frame) -> bool:
             return False
 
     def ask(error: bytes | None = None) -> None:
-        if session.gone:
+        if session.closed:
             return
         if error is not None:
             session.finish(error)

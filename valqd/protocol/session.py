@@ -25,7 +25,7 @@ from valqd.errors import BackendDown, CommandError
 from valqd.protocol import foreign, handshake, relay
 from valqd.protocol.calls import Call, Route, bulk, error_line
 from valqd.protocol.encoding import encode
-from valqd.protocol.fastpath import MAX_BYTES_AT_ONCE, AckTemplate, PopTemplate, PushTemplate
+from valqd.protocol.fastpath import AckTemplate, PopTemplate, PushTemplate
 from valqd.protocol.framing import Frame, Kind, RequestFramer
 from valqd.protocol.host import Host, Identity, Shared
 from valqd.protocol.private import PrivateReplies, Slot
@@ -59,8 +59,8 @@ class Session:
         self.last_seq = 0
         self.last_call: Call | None = None
         self.pending = 0  # deals whose answers have not come
-        self.gone = False  # no messages are handed to it any more
-        self.leaving = False  # though other answers still are: it only sends no more, as far as can be told
+        self.gone = False  # it has hung up, as far as can be told: no messages are handed to it any more
+        self.closed = False  # nor is anything else
         # Holding: bytes wait in the framer until what is awaited has come
         self._to_send: list[bytes] | None = None  # for the private lane, while frames are taken
         self._held = False
@@ -96,14 +96,14 @@ class Session:
             private = self.private
             lane = self.lane
             if lane.up and not framer.unauthenticated and (private is None or not self._must_use_private()):
-                taken, deals = self.templates.run(data, self, lane.coalescer)
+                taken, deals, enough = self.templates.run(data, self, lane.coalescer)
                 if taken:
                     self.pending += deals
                     lane.wake()
                     if taken == len(data):
                         return
                     data = data[taken:]
-                    if taken >= MAX_BYTES_AT_ONCE:
+                    if enough:
                         framer.feed(data)
                         self._wait_for_answers()
                         return
@@ -130,7 +130,7 @@ class Session:
         if self._to_send is None:
             self._to_send = []
         taken = 0
-        while not self._held and not self.gone:
+        while not self._held and not self.closed:
             if self.pending >= _MAX_PENDING:
                 self._wait_for_answers()
                 break
@@ -215,7 +215,7 @@ class Session:
 
     def finish(self, data: bytes) -> None:
         """End a hold: ``data`` answers the command that caused it."""
-        if not self.gone or self.leaving:
+        if not self.closed:
             self._go_on(lambda: self.host.write(data))
 
     def _go_on(self, first: Callable[[], None]) -> None:
@@ -233,7 +233,7 @@ class Session:
     def answer(self, data: bytes) -> None:
         """One deal's bytes from the shared lane."""
         self.pending -= 1
-        if not self.gone or self.leaving:
+        if not self.closed:
             self.host.write(data)
             if len(data) > relay.LARGE_REPLY_BYTES:
                 self.needs_private = True
@@ -398,11 +398,11 @@ class Session:
         self._send_watched(call, watch)
 
     def _rewrite_after_probe(self, request: Request) -> None:
-        if not self.gone:
+        if not self.closed:
             self._go_on(lambda: self._rewrite(request))
 
     def _repeat(self, private: PrivateReplies, call: bytes, slot: Slot) -> None:
-        if self.private is private and not self.gone:
+        if self.private is private and not self.closed:
             private.outstanding -= 1
             private.expect_again(slot)
             self.send_raw(call)

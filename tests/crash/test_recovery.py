@@ -1,0 +1,291 @@
+"""What was refused, lost or changed for a while is made good, and nobody is left without an answer."""
+
+import contextlib
+import re
+import signal
+import threading
+import time
+
+import pytest
+
+from tests.servers import Connection, Valkey, Valqd, as_map, request, until
+
+
+def refused(reply, code: str):
+    assert isinstance(reply, Exception), reply
+    assert str(reply).split()[0] == code, reply
+
+
+def count(direct, section: str, field: str) -> int:
+    """A number of Valkey's INFO; 0 if it is not there."""
+    found = re.search(rf"^{field}(\d+)", direct.call("INFO", section).decode(), re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def writes_refused(direct) -> int:
+    return count(direct, "errorstats", "errorstat_NOREPLICAS:count=")
+
+
+def blocked(connection, queue):
+    connection.call("VALQ.CREATE", queue, "NX")
+    until(lambda: as_map(connection.call("VALQ.INFO", queue))[b"blocked_clients"] == 1, 5, "blocked")
+
+
+# ---- who clients are
+
+
+def test_new_clients_are_asked_for_a_password_that_the_default_user_got():
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port) as before,
+        Connection(daemon.port) as private,
+    ):
+        assert before.call("VALQ.PUSH", "q", "x") == b"1"
+        assert private.call("LRANGE", "none", "0", "-1") == []
+        direct.call("ACL", "SETUSER", "default", "resetpass", ">pw")
+
+        def asked():
+            with Connection(daemon.port) as new:
+                return isinstance(new.call("PING"), Exception)
+
+        until(asked, 2, "a password is needed")
+        for command in (("PING",), ("GET", "k"), ("VALQ.PUSH", "q", "x"), ("LRANGE", "none", "0", "-1")):
+            with Connection(daemon.port) as new:
+                for _ in range(2):
+                    refused(new.call(*command), "NOAUTH")
+                assert new.call("AUTH", "pw") == b"OK"
+                assert not isinstance(new.call(*command), Exception)
+        for connection in (before, private):
+            assert connection.call("PING") == b"PONG"
+            assert connection.call("SET", "k", "1") == b"OK"
+            assert connection.call("GET", "k") == b"1"
+            assert isinstance(connection.call("VALQ.PUSH", "q", "x"), bytes)
+        assert private.call("LRANGE", "none", "0", "-1") == []
+        direct.call("ACL", "SETUSER", "default", "nopass")
+
+        def welcome():
+            with Connection(daemon.port) as new:
+                return new.call("PING") == b"PONG"
+
+        until(welcome, 2, "no password is needed")
+        with Connection(daemon.port) as new:
+            assert new.call("GET", "k") == b"1"
+            assert isinstance(new.call("VALQ.PUSH", "q", "x"), bytes)
+            assert new.call("LRANGE", "none", "0", "-1") == []
+
+
+@pytest.fixture(scope="module")
+def guarded():
+    """A Valkey with a password, and a daemon that knows it."""
+    with Valkey("--requirepass", "pw") as valkey, Valqd(f"valkey://:pw@127.0.0.1:{valkey.port}") as daemon:
+        yield valkey, daemon
+
+
+ELEVEN = request("MSET", *"abcdefghij")
+LARGE = request("SET", "large", b"x" * (1 << 20))
+
+
+@pytest.mark.parametrize("data", [LARGE[:40], ELEVEN[:5], LARGE[:40] + b"x" * 100, ELEVEN], ids=range(4))
+@pytest.mark.parametrize("before", [b"", b"PING\r\n", request("AUTH", "wrong"), request("GET", "k")], ids=range(4))
+def test_who_has_not_authenticated_is_closed_as_by_valkey_for_much(guarded, data, before):
+    replies = []
+    for server in guarded:
+        with Connection(server.port, timeout_s=5) as connection:
+            connection.send_raw(before + data)
+            replies.append(connection.read_until_closed())
+    assert replies[0] == replies[1]
+    assert b"-ERR Protocol error: unauthenticated" in replies[1]
+
+
+@pytest.mark.parametrize("before", [b"", request("LRANGE", "none", "0", "-1")], ids=["clean", "private lane"])
+def test_who_has_authenticated_may_send_much(guarded, before):
+    with Connection(guarded[1].port) as connection, Connection(guarded[1].port) as unauthenticated:
+        refused(unauthenticated.call("PING"), "NOAUTH")
+        refused(unauthenticated.call("AUTH", "x" * 16_384), "WRONGPASS")
+        assert connection.call("AUTH", "pw") == b"OK"
+        if before:
+            connection.send_raw(before)
+            assert connection.read() == []
+        connection.send_raw(LARGE)
+        assert connection.read() == b"OK"
+        assert connection.call("MSET", *"abcdefghij") == b"OK"
+        assert connection.call("VALQ.PUSH", "much", b"x" * (1 << 20)).isdigit()
+        connection.send_raw(request("VALQ.MPUSH", "much", "12", *"abcdefghijkl"))
+        assert len(connection.read()) == 12
+        assert unauthenticated.call("AUTH", "pw") == b"OK"
+        unauthenticated.send_raw(LARGE)
+        assert unauthenticated.read() == b"OK"
+
+
+def test_no_auth_is_left_unanswered_while_its_user_comes_and_goes():
+    answers, stop = set(), threading.Event()
+
+    def authenticate(port):
+        while not stop.is_set():
+            try:
+                with Connection(port, timeout_s=5) as connection:
+                    for _ in range(3):
+                        reply = connection.call("AUTH", "fleeting", "pw")
+                        answers.add(reply if isinstance(reply, bytes) else str(reply).split()[0])
+            except TimeoutError:
+                answers.add("no answer")
+            except ConnectionError:
+                answers.add("closed")
+
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(valkey.port) as direct:
+        threads = [threading.Thread(target=authenticate, args=(daemon.port,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            direct.call("ACL", "SETUSER", "fleeting", "on", ">pw", "allkeys", "+@all")
+            time.sleep(0.002)
+            direct.call("ACL", "DELUSER", "fleeting")
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert answers <= {b"OK", "WRONGPASS", "NOBACKEND", "closed"}
+        assert {b"OK", "WRONGPASS"} <= answers
+        with Connection(daemon.port) as connection:
+            direct.call("ACL", "SETUSER", "fleeting", "on", ">pw", "allkeys", "+@all")
+            assert connection.call("AUTH", "fleeting", "pw") == b"OK"
+            assert connection.call("VALQ.PUSH", "q", "x") == b"1"
+
+
+# ---- the backend
+
+
+def test_the_database_of_the_backend_url_is_where_clients_begin():
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url + "/5") as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port) as clean,
+        Connection(daemon.port) as private,
+        Connection(daemon.port) as waiter,
+    ):
+        assert clean.call("SET", "plain", "1") == b"OK"
+        assert private.call("RPUSH", "list", "x") == 1
+        assert private.call("MULTI") == b"OK"
+        assert private.call("VALQ.PUSH", "q", "x") == b"QUEUED"
+        assert private.call("EXEC") == [b"1"]
+        assert clean.call("VALQ.PUSH", "q", "y") == b"2"
+        assert len(clean.call("VALQ.POP", "q", "COUNT", "2", "VT", "0.2")) == 2
+        waiter.send("VALQ.POP", "other", "BLOCK", "0")
+        blocked(clean, "other")
+        clean.call("VALQ.PUSH", "other", "z", "0.2")
+        assert as_map(waiter.read())[b"body"] == b"z"
+        assert direct.call("DBSIZE") == 0
+        direct.call("SELECT", "5")
+        until(lambda: direct.call("ZCARD", "valq:{q}:ready") == 2, 3, "swept")
+        assert direct.call("EXISTS", "plain", "list", "valq:{q}:queue", "valq:{other}:queue") == 4
+        assert clean.call("SELECT", "0") == b"OK"
+        assert clean.call("VALQ.PUSH", "zero", "x") == b"1"
+        direct.call("SELECT", "0")
+        assert direct.call("EXISTS", "valq:{zero}:queue") == 1
+
+
+def test_a_login_that_is_refused_for_a_while_leaves_no_connection_behind():
+    with Valkey() as valkey, Connection(valkey.port) as direct:
+
+        def password(value):
+            direct.call("ACL", "SETUSER", "daemon", "on", "resetpass", f">{value}", "allkeys", "allchannels", "+@all")
+
+        password("secret")
+        with Valqd(f"valkey://daemon:secret@127.0.0.1:{valkey.port}") as daemon, Connection(daemon.port) as client:
+            assert client.call("VALQ.PUSH", "q", "x") == b"1"
+
+            def connections():
+                return count(direct, "clients", "connected_clients:")
+
+            def logins():
+                return direct.call("CLIENT", "LIST").count(b" user=daemon ")
+
+            time.sleep(0.2)  # what only looked whether clients need a password has gone
+            before = connections()
+            denied = count(direct, "stats", "acl_access_denied_auth:")
+            password("other")
+            assert direct.call("CLIENT", "KILL", "USER", "daemon") == 1
+            until(lambda: count(direct, "stats", "acl_access_denied_auth:") >= denied + 2, 10, "refused")
+            password("secret")
+            until(lambda: logins() == 1, 5, "logged in again")
+            until(lambda: connections() == before, 3, "as many connections as before")
+            assert client.call("VALQ.PUSH", "q", "x") == b"2"
+
+
+def test_sweeps_that_were_refused_are_made_good():
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port) as connection,
+    ):
+        for queue in ("late", "due"):
+            connection.call("VALQ.PUSH", queue, "x", *(["0.3"] if queue == "due" else []))
+        connection.call("VALQ.POP", "late", "VT", "0.3")
+        direct.call("CONFIG", "SET", "min-replicas-to-write", "1")
+        until(lambda: writes_refused(direct) >= 2, 5, "sweeps refused")
+        assert direct.call("ZCARD", "valq:{late}:inflight") == 1
+        assert direct.call("ZCARD", "valq:{due}:delayed") == 1
+        direct.call("CONFIG", "SET", "min-replicas-to-write", "0")
+        until(lambda: direct.call("ZCARD", "valq:{late}:inflight") == 0, 3, "the lease is over")
+        until(lambda: direct.call("ZCARD", "valq:{due}:delayed") == 0, 3, "the delay is over")
+        for queue in ("late", "due"):
+            assert as_map(connection.call("VALQ.PEEK", queue, "READY")[0])[b"state"] == b"ready"
+
+
+def test_waiters_are_woken_again_when_the_library_could_not_be_loaded_for_a_while():
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port) as waiting,
+        Connection(daemon.port, timeout_s=5) as pushing,
+    ):
+        waiting.socket.settimeout(4)
+        waiting.send("VALQ.POP", "q", "BLOCK", "0")
+        blocked(pushing, "q")
+        direct.send_raw(request("FUNCTION", "FLUSH") + request("CONFIG", "SET", "min-replicas-to-write", "1"))
+        assert [direct.read(), direct.read()] == [b"OK", b"OK"]
+        time.sleep(2.5)
+        assert writes_refused(direct) > 0
+        assert isinstance(pushing.call("VALQ.PUSH", "q", "x"), Exception)
+        direct.call("CONFIG", "SET", "min-replicas-to-write", "0")
+        pushing.call("VALQ.PUSH", "q", "y")
+        assert as_map(waiting.read())[b"body"] == b"y"
+
+
+def test_sigterm_ends_what_waits_in_valkey_and_pops_in_a_row():
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port) as in_valkey,
+        Connection(daemon.port, timeout_s=5) as in_a_row,
+    ):
+        in_valkey.send("BLPOP", "none", "0")
+        in_a_row.send_raw(request("VALQ.POP", "q", "BLOCK", "0") * 2)
+        until(lambda: count(direct, "clients", "blocked_clients:") == 1, 5, "BLPOP waits")
+        with Connection(daemon.port) as other:
+            blocked(other, "q")
+        daemon.signal(signal.SIGTERM)
+        assert [in_a_row.read(), in_a_row.read()] == [None, None]
+        assert daemon.process.wait(5) == 0
+
+
+@pytest.mark.parametrize("resp", [2, 3])
+def test_without_a_backend_new_clients_get_an_error_for_anything(resp):
+    stateful = [("MULTI",), ("SUBSCRIBE", "ch"), ("WATCH", "k")]
+    with contextlib.ExitStack() as stack:
+        valkey = stack.enter_context(Valkey())
+        daemon = stack.enter_context(Valqd(valkey.url))
+        old, *idle = [stack.enter_context(Connection(daemon.port, resp, timeout_s=5)) for _ in range(4)]
+        valkey.kill()
+        until(lambda: isinstance(old.call("VALQ.PUSH", "q", "x"), Exception), 2, "NOBACKEND")
+        for command in (*stateful, ("VALQ.POP", "q"), ("PING",), ("LRANGE", "l", "0", "-1")):
+            with Connection(daemon.port, timeout_s=5) as new:
+                refused(new.call(*command), "NOBACKEND")
+        for connection, command in zip(idle, stateful, strict=True):
+            refused(connection.call(*command), "NOBACKEND")

@@ -1,0 +1,414 @@
+"""No client's bytes are another client's trouble, whatever they are and wherever they are cut."""
+
+import contextlib
+import signal
+import socket
+import sys
+import time
+
+import pytest
+
+from tests.servers import Connection, Valkey, Valqd, request, until
+from tests.wire.expect import bodies, counts, drain, info, message, refused, show, until_pop
+
+SPELLINGS = [("VALQ.PUSH",), ("VALQ", "PUSH")]
+ONE_OR_TWO_WORDS = pytest.mark.parametrize("push", SPELLINGS, ids=["one word", "two words"])
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A Valkey of this module's own, and a daemon."""
+    with Valkey() as valkey, Valqd(valkey.url) as daemon:
+        yield valkey, daemon
+
+
+@contextlib.contextmanager
+def parked(port, *commands, resp=2, count=1):
+    """Clients that wait, registered as blocked on the queue named first in what they sent."""
+    queue = commands[0]
+    with contextlib.ExitStack() as stack:
+        watching = stack.enter_context(Connection(port))
+        waiters = [stack.enter_context(Connection(port, resp)) for _ in range(count)]
+        for waiter in waiters:
+            waiter.send(*commands[1:])
+        blocked(watching, queue, count)
+        yield waiters
+
+
+def blocked(watching, queue, count):
+    """Wait until so many clients are registered as blocked on the queue."""
+    watching.call("VALQ.CREATE", queue, "NX")
+    until(lambda: info(watching, queue)["blocked_clients"] == count, 5, "blocked")
+
+
+def in_db(valkey, db, queue) -> bool:
+    """Whether the queue is in that database."""
+    with Connection(valkey.port) as direct:
+        direct.call("SELECT", db)
+        return direct.call("EXISTS", f"valq:{{{queue}}}:queue") == 1
+
+
+# ---- what the fast path learns
+
+
+@ONE_OR_TWO_WORDS
+@pytest.mark.parametrize(("learned", "other"), [(("DELAY", "0"), ("DELAY", "60")), (("0",), ("60",))])
+def test_a_push_without_delay_does_not_teach_that_the_next_has_none(connect, queue, push, learned, other):
+    first, second = connect(), connect()
+    for connection in (first, second, first):
+        first.call(*push, queue, "tick", *learned)
+        shown = show(connection, queue, connection.call(*push, queue, "tick", *other))
+        assert (shown["state"], shown["body"]) == (b"delayed", b"tick")
+    assert {item["body"] for item in map(message, first.call("VALQ.PEEK", queue))} == {b"tick"}
+
+
+@ONE_OR_TWO_WORDS
+def test_a_push_of_the_default_priority_does_not_teach_that_the_next_has_it(connect, queue, push):
+    first, second = connect(), connect()
+    for connection in (first, second, first):
+        first.call(*push, queue, "tick", "PRIORITY", "0")
+        shown = show(connection, queue, connection.call(*push, queue, "tick", "PRIORITY", "9"))
+        assert (shown["priority"], shown["body"]) == (9, b"tick")
+
+
+@ONE_OR_TWO_WORDS
+@pytest.mark.parametrize(("learned", "bad"), [(("DELAY", "0"), ("DELAY", "banana")), (("0",), ("banana",))])
+def test_a_push_without_delay_does_not_teach_to_take_anything_for_a_delay(connect, queue, push, learned, bad):
+    first, second = connect(), connect()
+    for connection in (first, second, first):
+        first.call(*push, queue, "tick", *learned)
+        refused(connection.call(*push, queue, "tick", *bad), "ERR")
+    assert drain(first, queue) == [b"tick"] * 3
+
+
+# ---- a foreign request cut between two arguments
+
+
+@pytest.fixture(params=["private lane", "relayed"])
+def cut(request, pair):
+    """A client of which only the first of two arguments has come."""
+    with Connection(pair[1].port) as connection:
+        if request.param == "private lane":
+            connection.call("LRANGE", "none", "0", "-1")
+            connection.send_raw(b"*4\r\n$6\r\nLRANGE\r\n")
+        else:
+            connection.call("SET", "plain", "1")
+            connection.send_raw(b"*3\r\n$3\r\nSET\r\n")
+        connection.rest = {
+            "private lane": (b"$4\r\nnone\r\n$1\r\n0\r\n$2\r\n-1\r\n", []),
+            "relayed": (b"$3\r\nown\r\n$1\r\nv\r\n", b"OK"),
+        }[request.param]
+        yield connection
+
+
+@pytest.fixture
+def beside(pair, cut):
+    """Another client, with a private lane, that comes when the first is cut."""
+    with Connection(pair[1].port) as connection:
+        assert connection.call("LRANGE", "none", "0", "-1") == []
+        yield connection
+
+
+def test_a_cut_request_leaves_the_order_of_anothers_replies_alone(beside, queue):
+    beside.send_raw(request("STRLEN", "x") + request("BLPOP", "none", "1"))
+    beside.send("VALQ.PUSH", queue, "m")
+    assert [beside.read() for _ in range(3)] == [0, None, b"1"]
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one write", "one by one"])
+def test_a_cut_request_leaves_anothers_database_alone(pair, beside, queue, together):
+    if together:
+        beside.send_raw(request("SELECT", "5") + request("VALQ.PUSH", queue, "m"))
+        assert [beside.read(), beside.read()] == [b"OK", b"1"]
+    else:
+        assert beside.call("SELECT", "5") == b"OK"
+        assert beside.call("VALQ.PUSH", queue, "m") == b"1"
+    assert in_db(pair[0], 5, queue)
+    assert not in_db(pair[0], 0, queue)
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one write", "one by one"])
+def test_a_cut_request_leaves_anothers_transaction_alone(pair, beside, queue, together):
+    commands = [("MULTI",), ("SET", "undone", "1"), ("VALQ.PUSH", queue, "m"), ("DISCARD",)]
+    if together:
+        beside.send_raw(b"".join(request(*command) for command in commands))
+        replies = [beside.read() for _ in commands]
+    else:
+        replies = [beside.call(*command) for command in commands]
+    assert replies == [b"OK", b"QUEUED", b"QUEUED", b"OK"]
+    assert beside.call("EXISTS", "undone") == 0
+    assert not in_db(pair[0], 0, queue)
+
+
+def test_a_cut_request_is_served_when_its_rest_has_come(beside, cut, queue):
+    for number in range(1, 4):
+        beside.send_raw(request("STRLEN", "x") + request("VALQ.PUSH", queue, "m"))
+        assert [beside.read(), beside.read()] == [0, b"%d" % number]
+    rest, reply = cut.rest
+    cut.send_raw(rest)
+    assert cut.read() == reply
+    assert cut.call("VALQ.POP", queue) is not None
+
+
+# ---- bytes that are no request
+
+
+@pytest.mark.parametrize("private", [False, True], ids=["clean", "private lane"])
+@pytest.mark.parametrize(
+    "poison",
+    [
+        b"PING a\0b\r\n",
+        b"ECHO a\0b\r\n",
+        b"SELECT 0\0\r\n",
+        b"*1\r\n$4\r\nPINGxx",
+        b"*2\r\n$3\r\nGETxx$1\r\nkxx",
+        b"*2\r\n$9\r\nVALQ.HELPxx$4\r\npushxx",
+    ],
+)
+def test_strange_bytes_of_one_client_hold_up_nobody(pair, queue, poison, private):
+    with Connection(pair[1].port, timeout_s=5) as old, Connection(pair[1].port) as strange:
+        old.call("SET", "there", "1")
+        if private:
+            strange.call("LRANGE", "none", "0", "-1")
+        for number in range(1, 3):
+            strange.send_raw(poison)
+            with Connection(pair[1].port, timeout_s=5) as new:
+                for connection in (old, new):
+                    assert connection.call("PING") == b"PONG"
+                    assert connection.call("GET", "there") == b"1"
+                    assert connection.call("LRANGE", "none", "0", "-1") == []
+                    assert isinstance(connection.call("VALQ.PUSH", queue, number), bytes)
+
+
+@pytest.mark.parametrize("private", [False, True], ids=["clean", "private lane"])
+def test_an_announcement_of_2_billion_arguments_holds_up_nobody(pair, private):
+    with Connection(pair[1].port, timeout_s=2) as other, Connection(pair[1].port) as announcing:
+        if private:
+            announcing.call("LRANGE", "none", "0", "-1")
+        announcing.send_raw(b"*2147483647\r\n")
+        assert other.call("PING") == b"PONG"
+        announcing.send_raw(b"$3\r\nGET\r\n")
+        assert other.call("PING") == b"PONG"
+
+
+# ---- waiting
+
+
+def test_an_mpop_that_names_a_queue_twice_ends_and_leaves_nothing_behind(pair, queue):
+    port = pair[1].port
+    with Connection(port) as twice, Connection(port) as pushing:
+        assert twice.call("VALQ.MPOP", "2", queue, queue, "BLOCK", "200") is None
+        with parked(port, queue, "VALQ.POP", queue, "BLOCK", "0") as (waiter,):
+            pushing.call("VALQ.PUSH", queue, "x")
+            assert message(waiter.read())["body"] == b"x"
+        with parked(port, queue, "VALQ.MPOP", "2", queue, queue, "BLOCK", "0") as (waiter,):
+            pushing.call("VALQ.PUSH", queue, "y")
+            assert message(waiter.read())["body"] == b"y"
+        assert twice.call("VALQ.MPOP", "2", queue, queue, "BLOCK", "1") is None
+
+
+POPS = {"pop": ("VALQ.POP", "{q}"), "mpop": ("VALQ.MPOP", "2", "{q}", "{q}2")}
+BEFORE = {
+    "behind LRANGE": (request("LRANGE", "none", "0", "-1"), [[]]),
+    "behind a skipped PING": (request("CLIENT", "REPLY", "SKIP") + request("PING"), []),
+    "behind a skipped VALQ command": (request("CLIENT", "REPLY", "SKIP") + request("VALQ.POP", "nothing"), []),
+}
+
+
+@pytest.mark.parametrize("kind", POPS)
+@pytest.mark.parametrize("before", BEFORE)
+def test_a_pipelined_pop_really_waits(valqd, resp, queue, kind, before):
+    data, replies = BEFORE[before]
+    command = [part.format(q=queue) for part in POPS[kind]]
+    with Connection(valqd.port, resp) as waiter, Connection(valqd.port) as pushing:
+        start = time.monotonic()
+        waiter.send_raw(data + request(*command, "BLOCK", "150"))
+        assert [waiter.read() for _ in replies] == replies
+        assert waiter.read() is None
+        assert time.monotonic() - start > 0.149
+        waiter.send_raw(data + request(*command, "BLOCK", "20000"))
+        assert [waiter.read() for _ in replies] == replies
+        blocked(pushing, queue, 1)
+        pushing.call("VALQ.PUSH", queue, "x")
+        assert message(waiter.read())["body"] == b"x"
+        assert waiter.call("PING") == b"PONG"
+
+
+@pytest.mark.parametrize(("leaves", "stays"), [("0", "5"), ("5", "0")])
+def test_a_waiter_that_leaves_takes_no_waiter_of_another_database_along(pair, queue, leaves, stays):
+    port = pair[1].port
+    with contextlib.ExitStack() as stack:
+        leaving, first, second, pushing = [stack.enter_context(Connection(port)) for _ in range(4)]
+        leaving.call("SELECT", leaves)
+        pushing.call("SELECT", leaves)
+        leaving.send("VALQ.POP", queue, "BLOCK", "0")
+        blocked(pushing, queue, 1)
+        pushing.call("SELECT", stays)
+        for waiter in (first, second):
+            waiter.call("SELECT", stays)
+            waiter.send("VALQ.POP", queue, "BLOCK", "0")
+        blocked(pushing, queue, 2)
+        leaving.close()
+        for _ in range(20):
+            pushing.call("PING")
+        start = time.monotonic()
+        pushing.call("VALQ.MPUSH", queue, "2", "x", "y")
+        assert {message(waiter.read())["body"] for waiter in (first, second)} == {b"x", b"y"}
+        assert time.monotonic() - start < 0.5
+
+
+def test_a_broken_queue_does_not_keep_waiters_of_others_asleep(queue):
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(daemon.port) as evil,
+        Connection(daemon.port) as pushing,
+        Connection(valkey.port) as direct,
+        parked(daemon.port, queue, "VALQ.POP", queue, "BLOCK", "0") as (waiter,),
+    ):
+        evil.send("VALQ.MPOP", "2", "evil", "beside", "BLOCK", "0")
+        blocked(pushing, "beside", 1)
+        direct.call("HSET", "valq:{evil}:queue", "created_at", "1")
+        direct.call("FUNCTION", "FLUSH")
+        blocked(pushing, queue, 1)
+        pushing.call("VALQ.PUSH", queue, "x")
+        assert message(waiter.read())["body"] == b"x"
+
+
+# ---- clients that leave, or do not read
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["after a reply", "at once"])
+def test_a_half_closed_client_gets_its_replies_and_then_the_end(pair, queue, known):
+    port = pair[1].port
+    for number in range(1, 101 if known else 4):
+        if not known:
+            time.sleep(0.15)  # what was found out for earlier clients is not known any more
+        with Connection(port, timeout_s=5) as connection:
+            if known:
+                assert connection.call("PING") == b"PONG"
+            connection.send_raw(request("PING") + request("VALQ.PUSH", queue, "x") + request("GET", "none"))
+            connection.socket.shutdown(socket.SHUT_WR)
+            pushed = b"$%d\r\n%d\r\n" % (len(str(number)), number)
+            assert connection.read_until_closed() == b"+PONG\r\n" + pushed + b"$-1\r\n"
+
+
+def test_a_half_closed_client_that_waits_in_valkey_takes_nothing(pair, queue):
+    valkey, daemon = pair
+    with Connection(daemon.port, timeout_s=5) as half, Connection(valkey.port) as direct:
+        half.send("BLPOP", queue, "0")
+        until(lambda: b"blocked_clients:1\r\n" in direct.call("INFO", "clients"), 5, "it waits")
+        half.socket.shutdown(socket.SHUT_WR)
+        assert half.read_until_closed() == b""
+        until(lambda: b"blocked_clients:0\r\n" in direct.call("INFO", "clients"), 5, "it does not wait any more")
+        assert direct.call("RPUSH", queue, "x") == 1
+        assert direct.call("LPOP", queue) == b"x"
+
+
+@pytest.mark.parametrize("command", ["VALQ.POP {q}", "VALQ.POP {q} COUNT 5", "VALQ.MPOP 2 {q} other"])
+def test_a_half_closed_client_takes_no_message(queue, command):
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port) as other:
+        other.call("VALQ.PUSH", queue, "x")
+        with Connection(daemon.port, timeout_s=5) as half:
+            half.call("PING")
+            other.call("PING")
+            with valkey_stopped(valkey):
+                half.send(*command.format(q=queue).split())
+                half.socket.shutdown(socket.SHUT_WR)
+                time.sleep(0.1)  # the daemon sees the end before the message
+            assert b"\r\nx\r\n" not in half.read_until_closed()
+            popped = until_pop(other, queue, 3)
+            assert (popped["body"], popped["attempts"]) == (b"x", 1)
+
+
+@contextlib.contextmanager
+def valkey_stopped(valkey):
+    """The server takes requests, but answers none."""
+    valkey.signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        valkey.signal(signal.SIGCONT)
+
+
+def test_a_half_closed_client_that_waits_takes_no_message(pair, queue):
+    port = pair[1].port
+    with Connection(port) as pushing, parked(port, queue, "VALQ.POP", queue, "BLOCK", "0", "NOACK") as (half,):
+        half.socket.shutdown(socket.SHUT_WR)
+        half.read_until_closed()
+        pushing.call("VALQ.PUSH", queue, "x")
+        assert until_pop(pushing, queue)["attempts"] == 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems cannot tell while unread bytes wait")
+def test_a_waiting_client_that_closes_with_much_unread_takes_nothing(pair, queue):
+    port = pair[1].port
+    waiting = request("VALQ.POP", queue, "BLOCK", "0", "NOACK")
+    with Connection(port) as other:
+        for number in range(3):
+            with Connection(port) as leaving:
+                leaving.send_raw(waiting + request("SET", "unread", "x" * 1000) * 200)
+                blocked(other, queue, 1)
+            other.call("VALQ.PUSH", queue, number)
+            assert until_pop(other, queue)["body"] == b"%d" % number
+
+
+def test_a_client_that_never_reads_takes_only_a_share_of_the_messages(pair, queue):
+    port, body = pair[1].port, b"b" * 20_000
+    with Connection(port, timeout_s=30) as other:
+        for _ in range(30):
+            other.call("VALQ.MPUSH", queue, "100", *[body] * 100)
+        with Connection(port, timeout_s=1) as deaf:
+            deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)  # or the system reads for it
+            with contextlib.suppress(TimeoutError):
+                deaf.send_raw(request("VALQ.POP", queue) * 30_000)
+            seen = []
+
+            def settled():
+                seen.append(counts(other, queue))
+                time.sleep(0.01)
+                return len(seen) > 50 and seen[-50:] == seen[-1:] * 50
+
+            until(settled, 10, "it gets no more")
+        ready = seen[-1].get("ready", 0)
+        assert ready >= 1500, seen[-1]
+        popped = 0
+        while got := bodies(other.call("VALQ.POP", queue, "COUNT", "500")):
+            assert set(got) == {body}
+            popped += len(got)
+        assert popped >= ready
+        other.call("VALQ.DELETE", queue)
+
+
+# ---- limits and waits
+
+
+def test_the_largest_body_is_a_limit_also_for_plain_pushes_in_a_row(valkey, queue):
+    with Valqd(valkey.url, max_body_bytes=1024) as daemon, Connection(daemon.port) as connection:
+        pushed = 0
+        for _ in range(3):
+            connection.send_raw(request("VALQ.PUSH", queue, "small") * 200)
+            assert all(isinstance(connection.read(), bytes) for _ in range(200))
+            for push in SPELLINGS:
+                assert isinstance(connection.call(*push, queue, "small"), bytes)
+                refused(connection.call(*push, queue, "x" * 60_000), "ERR", "max_body_bytes")
+                refused(connection.call(*push, queue, "x" * 1025), "ERR", "max_body_bytes")
+                assert isinstance(connection.call(*push, queue, "x" * 1024), bytes)
+            connection.send_raw(request("VALQ.PUSH", queue, "small") + request("VALQ.PUSH", queue, "x" * 60_000))
+            assert isinstance(connection.read(), bytes)
+            refused(connection.read(), "ERR", "max_body_bytes")
+            pushed += 205
+            assert info(connection, queue)["pushed_total"] == pushed
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one write", "one by one"])
+def test_wait_keeps_its_place_on_a_connection_that_is_subscribed(valqd, queue, together):
+    commands = [("SUBSCRIBE", "ch"), ("VALQ.PUSH", queue, "m"), ("WAIT", "0", "0"), ("ECHO", "z")]
+    with Connection(valqd.port, 3) as connection:
+        if together:
+            connection.send_raw(b"".join(request(*command) for command in commands))
+            replies = [connection.read() for _ in commands]
+        else:
+            replies = [connection.call(*command) for command in commands]
+        assert replies == [[b"subscribe", b"ch", 1], b"1", 0, b"z"]
+        assert connection.call("PING", "nothing else came") == b"nothing else came"
