@@ -173,7 +173,9 @@ class Templates:
 
         (bytes taken, deals made, whether its share is used up).
         """
-        size = min(len(data), MAX_BYTES_AT_ONCE)
+        size = len(data)
+        if size > MAX_BYTES_AT_ONCE:
+            size = MAX_BYTES_AT_ONCE
         pos = deals = 0
         while pos < size:
             for length in self._lengths.get(data[pos : pos + _HEAD], ()):
@@ -186,7 +188,7 @@ class Templates:
             if end == pos:
                 break
             deals += 1
-            if template.fills(end - pos):
+            if end < size and template.fills(end - pos):
                 return end, deals, True
             pos = end
         return pos, deals, pos >= MAX_BYTES_AT_ONCE
