@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.servers import request
+from valqd.protocol import foreign, relay
 from valqd.protocol.private import PrivateReplies
-from valqd.protocol.whole import WholeParser
+from valqd.protocol.whole import WholeParser, may_be_huge
 
 requests = st.lists(
     st.lists(st.sampled_from(["", "a", "#t", "VALQ.POP"]), min_size=1, max_size=4), min_size=1, max_size=4
@@ -27,13 +28,19 @@ def test_a_cut_chunk_is_not_whole_and_nothing_of_it_is_remembered(commands, data
     "data",
     [
         b"#t\r\n*3\r\n$1\r\na\r\n", b"#t\r\n$5\r\nab", b"*1\r\n", b"*2\r\n*1\r\n$1\r\na\r\n", b"+O", b"*x\r\n",
-        b"*2147483647\r\n", b"*1\r\n$1\r\na\r\n*1000000\r\n",
     ],
 )  # fmt: skip
 def test_what_is_not_whole_or_not_sane_is_refused(data):
     parser = WholeParser()
     assert parser.parse(data) is None
     assert parser.parse(b"+OK\r\n#t\r\n") == [b"OK", True]
+
+
+@pytest.mark.parametrize("data", [b"*2147483647\r\n", b"*1\r\n$1\r\na\r\n*1000000\r\n"])
+def test_no_room_is_made_for_what_is_only_announced(data):
+    assert may_be_huge(data)
+    assert foreign.count_plain(data) == 0
+    assert relay.reply_types(data) is None
 
 
 def test_a_reply_cut_between_two_elements_is_still_awaited():

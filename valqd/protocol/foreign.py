@@ -16,7 +16,7 @@ from valqd.protocol.encoding import encode
 from valqd.protocol.framing import Frame, Kind
 from valqd.protocol.host import Identity
 from valqd.protocol.replies import split_elements
-from valqd.protocol.whole import WholeParser
+from valqd.protocol.whole import WholeParser, may_be_huge
 
 if TYPE_CHECKING:
     from valqd.protocol.session import Session
@@ -34,14 +34,17 @@ def count_plain(data: bytes) -> int:
     hiredis reads some bytes as a request that Valkey refuses as a protocol error; they pass to Valkey all the same,
     which answers and closes.
     """
-    if data[0] != 0x2A or len(data) > 64 * 1024:
+    if data[0] != 0x2A or len(data) > 64 * 1024 or may_be_huge(data):
         return 0
     requests = _parser.parse(data)
     if requests is None:
         return 0
-    for argv in requests:
-        if type(argv) is not list or not argv or type(argv[0]) is not bytes or argv[0] not in _PLAIN_NAMES:
-            return 0
+    try:
+        for argv in requests:
+            if type(argv) is not list or argv[0] not in _PLAIN_NAMES:
+                return 0
+    except (IndexError, TypeError):  # no name, or one that is an array
+        return 0
     return len(requests)
 
 

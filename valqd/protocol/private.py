@@ -155,7 +155,8 @@ class PrivateReplies:
         replies = self._parser.parse(data)
         if replies is None:
             return -1
-        return len(replies) - sum([type(reply) is PushNotification for reply in replies])
+        pushes = sum([type(reply) is PushNotification for reply in replies]) if b">" in data else 0
+        return len(replies) - pushes
 
     def _cut(self, data: bytes) -> list[bytes]:
         """Take ``data`` apart at the replies that are not plain; parts after a slot go to ``_output``."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import hiredis
 
-from valqd.protocol.whole import WholeParser
+from valqd.protocol.whole import WholeParser, may_be_huge
 
 #: Larger requests, or chunks of them, take the private lane.
 MAX_REQUEST_BYTES = 16 * 1024
@@ -89,7 +89,7 @@ def reply_type(argv: list[bytes]) -> ReplyType | None:
 
 def reply_types(data: bytes) -> list[ReplyType] | None:
     """The reply types of the requests in ``data``, if it is nothing but whole simple requests in canonical form."""
-    if len(data) > MAX_REQUEST_BYTES:
+    if len(data) > MAX_REQUEST_BYTES or may_be_huge(data):
         return None
     requests = _parser.parse(data)
     if requests is None or len(requests) > MAX_REQUESTS:

@@ -13,8 +13,12 @@ import hiredis
 
 _NOT_YET = object()
 _END = b"#t\r\n"
-#: hiredis makes room for all elements that are announced.
 _HUGE_ARRAY = re.compile(rb"\*\d{6}")
+
+
+def may_be_huge(data: bytes) -> bool:
+    """Whether a client's bytes may announce so large an array that hiredis should not make room for it."""
+    return _HUGE_ARRAY.search(data) is not None
 
 
 class WholeParser:
@@ -25,16 +29,15 @@ class WholeParser:
 
     def parse(self, data: bytes) -> list[Any] | None:
         """All values in ``data``; None when it does not end with a whole one, or holds what hiredis cannot parse."""
-        if _HUGE_ARRAY.search(data):
-            return None
         reader = self._reader
+        gets = reader.gets
         values: list[Any] = []
         try:
             reader.feed(data)
-            while (value := reader.gets()) is not _NOT_YET:
+            while (value := gets()) is not _NOT_YET:
                 values.append(value)
             reader.feed(_END)
-            if reader.gets() is True:
+            if gets() is True:
                 return values
         except (hiredis.HiredisError, TypeError):  # TypeError: a map with keys that Python cannot hash
             pass
