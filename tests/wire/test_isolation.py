@@ -305,6 +305,17 @@ def test_a_half_closed_client_that_waits_in_valkey_takes_nothing(pair, queue):
         assert direct.call("LPOP", queue) == b"x"
 
 
+@pytest.mark.parametrize("wait", [("VALQ.POP", "BLOCK", "0"), ("BLPOP", "0")], ids=["here", "in Valkey"])
+def test_a_half_closed_client_that_waits_is_closed_at_once_whatever_is_behind(pair, queue, wait):
+    command, *options = wait
+    with Connection(pair[1].port, timeout_s=3) as half:
+        assert half.call("LRANGE", queue, "0", "-1") == []
+        half.send_raw(request(command, queue, *options) + request("PING") * 3)
+        time.sleep(0.1)  # so that it waits
+        half.socket.shutdown(socket.SHUT_WR)
+        assert half.read_until_closed() == b""
+
+
 @pytest.mark.parametrize("command", ["VALQ.POP {q}", "VALQ.POP {q} COUNT 5", "VALQ.MPOP 2 {q} other"])
 def test_a_half_closed_client_takes_no_message(queue, command):
     with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port) as other:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: While a session holds, its client is not read from once this much waits.
 _HELD_BYTES = 64 * 1024
+#: How long, at most, a client that has hung up is owed answers.
+_ENDING_S = 5.0
 _ENDING_TICK_S = 0.01
 #: How long what a client sends is read and dropped after Valkey has closed its connection.
 _LINGER_S = 1.0
@@ -98,21 +100,25 @@ class Client(Outgoing, asyncio.Protocol):
     def eof_received(self) -> bool:
         """It sends no more, and most likely is gone: no messages for it, but other answers that are on their way.
 
-        What waits in Valkey (BLPOP) would take something for nobody: its connection is closed at once.
+        What waits (POP … BLOCK, or BLPOP in Valkey) would take something for nobody: then it is closed at once.
         """
         self.session.gone = True
         self.flush()
-        if self.waiter is not None:
-            self.waiter.client_gone()
-        if self.busy:
-            self._ending = asyncio.ensure_future(self._close_when_answered())
-            return True
-        return False
+        if self.waiter is not None or self.awaits_backend or not self._is_owed:
+            return False
+        self._ending = asyncio.ensure_future(self._close_when_answered())
+        return True
 
     async def _close_when_answered(self) -> None:
-        while self.busy:
-            await asyncio.sleep(_ENDING_TICK_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ENDING_S):
+                while self._is_owed:
+                    await asyncio.sleep(_ENDING_TICK_S)
         self.close()
+
+    @property
+    def _is_owed(self) -> bool:
+        return self.busy or self.session.held_bytes > 0
 
     def pause_writing(self) -> None:
         """The client does not read: stop reading from it, and from the backend for it."""
@@ -217,8 +223,7 @@ class Client(Outgoing, asyncio.Protocol):
     @property
     def busy(self) -> bool:
         """Whether an answer is still due that does not wait in Valkey."""
-        session = self.session
-        return bool(session.pending or session.held_bytes or self.waiter or (self.task and not self.task.done()))
+        return bool(self.session.pending or self.waiter or (self.task and not self.task.done()))
 
     @property
     def awaits_backend(self) -> bool:
