@@ -5,7 +5,7 @@ from __future__ import annotations
 from valqd.commands.queue_options import QUEUE_ARGUMENT
 from valqd.commands.request import Request
 from valqd.commands.spec import Arguments, Command, OneOf, Option, OptionValue
-from valqd.commands.values import BATCH, LUA_INTEGER_MAX, integer
+from valqd.commands.values import LUA_INTEGER_MAX, PAGE, integer
 
 _DEFAULT_COUNT = b"10"
 
@@ -30,7 +30,7 @@ SPEC = Command(
                 Option("DLQ", doc="by the time they died"),
             ),
         ),
-        Option("COUNT", (OptionValue("n", BATCH),), "at most n messages; default 10"),
+        Option("COUNT", (OptionValue("n", PAGE),), "at most n messages; default 10"),
         OneOf(
             "from",
             (
