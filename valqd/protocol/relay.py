@@ -96,14 +96,15 @@ def reply_types(data: bytes) -> list[ReplyType] | None:
         return None
     kinds: list[ReplyType] = []
     canonical: list[bytes] = []
-    for argv in requests:
-        if type(argv) is not list or not all(type(arg) is bytes for arg in argv):
-            return None
-        kind = reply_type(argv) if argv else None
-        if kind is None:
-            return None
-        kinds.append(kind)
-        canonical.append(hiredis.pack_command(tuple(argv)))
+    try:
+        for argv in requests:
+            kind = reply_type(argv) if type(argv) is list and argv else None
+            if kind is None:
+                return None
+            kinds.append(kind)
+            canonical.append(hiredis.pack_command(tuple(argv)))
+    except TypeError:  # an array, or null, among the arguments
+        return None
     return kinds if b"".join(canonical) == data else None
 
 
