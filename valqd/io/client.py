@@ -264,6 +264,9 @@ class Client(Outgoing, asyncio.Protocol):
             # It may still be sending: to close upon bytes that were not read would take from it what it has not read.
             self._closing = True
             self.flush()
+            self.session.gone = self.session.closed = True
+            if self.waiter is not None:
+                self.waiter.client_gone()
             with contextlib.suppress(OSError, RuntimeError):
                 self.transport.write_eof()
             self._worker.loop.call_later(_LINGER_S, self.transport.close)
