@@ -423,3 +423,15 @@ def test_wait_keeps_its_place_on_a_connection_that_is_subscribed(valqd, queue, t
             replies = [connection.call(*command) for command in commands]
         assert replies == [[b"subscribe", b"ch", 1], b"1", 0, b"z"]
         assert connection.call("PING", "nothing else came") == b"nothing else came"
+
+
+def test_a_client_that_valkey_hangs_up_on_gets_nothing_more_and_others_are_served(pair, queue):
+    valkey, daemon = pair
+    with Connection(valkey.port) as direct, Connection(daemon.port) as other:
+        for _ in range(10):
+            with Connection(daemon.port, timeout_s=5) as client:
+                own_lane = client.call("CLIENT", "ID")
+                client.send_raw(request("VALQ.PUSH", queue, "x") * 2000)
+                assert direct.call("CLIENT", "KILL", "ID", str(own_lane)) == 1
+                client.read_until_closed()
+            assert isinstance(other.call("VALQ.PUSH", queue, "y"), bytes)

@@ -258,8 +258,9 @@ def sweeps(direct):
     return int(direct.call("INFO", "commandstats").partition(b"cmdstat_fcall_ro:calls=")[2].split(b",")[0] or 0)
 
 
-@pytest.mark.parametrize("write", [("VALQ.PUSH", "behind", "x"), ("SET", "behind", "x")], ids=["push", "relayed"])
-def test_wait_does_not_count_a_replica_that_has_not_got_the_write(pair, write):
+@contextlib.contextmanager
+def replicated(pair):
+    """A client of the daemon, a replica of its Valkey, and a client of the replica."""
     _, behind, daemon = pair
     with (
         Valkey("--replicaof", f"127.0.0.1 {behind.port}") as replica,
@@ -267,6 +268,12 @@ def test_wait_does_not_count_a_replica_that_has_not_got_the_write(pair, write):
         Connection(replica.port) as direct,
     ):
         until(lambda: b"master_link_status:up" in direct.call("INFO", "replication"), 10, "replica")
+        yield connection, replica, direct
+
+
+@pytest.mark.parametrize("write", [("VALQ.PUSH", "behind", "x"), ("SET", "behind", "x")], ids=["push", "relayed"])
+def test_wait_does_not_count_a_replica_that_has_not_got_the_write(pair, write):
+    with replicated(pair) as (connection, replica, _):
         assert connection.call(*write) is not None
         assert connection.call("WAIT", "1", "2000") == 1
         replica.process.send_signal(signal.SIGSTOP)
@@ -277,13 +284,7 @@ def test_wait_does_not_count_a_replica_that_has_not_got_the_write(pair, write):
 
 
 def test_wait_covers_a_push(pair):
-    _, behind, daemon = pair
-    with (
-        Valkey("--replicaof", f"127.0.0.1 {behind.port}") as replica,
-        Connection(daemon.port) as connection,
-        Connection(replica.port) as direct,
-    ):
-        until(lambda: b"master_link_status:up" in direct.call("INFO", "replication"), 10, "replica")
+    with replicated(pair) as (connection, _, direct):
         for number in range(1, 20):
             connection.send_raw(request("VALQ.PUSH", "covered", "x") + request("WAIT", "1", "2000"))
             assert connection.read() == b"%d" % number
