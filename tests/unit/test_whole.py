@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests.servers import request
 from valqd.protocol import foreign, relay
-from valqd.protocol.private import PrivateReplies
+from valqd.protocol.private_replies import PrivateReplies
 from valqd.protocol.whole import WholeParser, may_be_huge
 
 requests = st.lists(

@@ -228,8 +228,7 @@ class Client(Outgoing, asyncio.Protocol):
     @property
     def awaits_backend(self) -> bool:
         """Whether an answer is due from its private lane."""
-        private = self.session.private
-        return private is not None and private.outstanding > 0
+        return self.session.private.outstanding > 0
 
     def has_left(self) -> bool:
         """Whether it has closed its connection; who is read from tells by itself."""
@@ -259,7 +258,7 @@ class Client(Outgoing, asyncio.Protocol):
         """
         self.private_lane = None
         if backend_down and not self.session.closed:
-            self.session.private_lost(sent)
+            self.session.private.lost(sent)
         elif not self._closing:
             # It may still be sending: to close upon bytes that were not read would take from it what it has not read.
             self._closing = True

@@ -59,7 +59,7 @@ class PrivateLane(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of the backend."""
         if self._client is not None:
-            self._client.session.private_bytes(data)
+            self._client.session.private.received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Valkey closed this connection, or is gone: a fresh connection tells which."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def take(session: Session, name: bytes, frame: Frame) -> bool:
     """Handle a clean client's request if it is a handshake; whether it was."""
     handler = _HANDLERS.get(name)
-    if handler is None or frame.kind is not Kind.COMMAND or session.silent or session.skip_next:
+    if handler is None or frame.kind is not Kind.COMMAND or session.private.mute:
         return False
     return handler(session, frame)
 

@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from valqd.commands import grammar, introspection, table
-from valqd.commands.request import Merge, Request, fcall, function_call, queue_key
+from valqd.commands.request import Merge, Request, function_call
 from valqd.errors import BackendDown, CommandError
 from valqd.protocol import foreign, handshake, relay
 from valqd.protocol.calls import Call, Route, bulk, error_line
@@ -28,7 +28,7 @@ from valqd.protocol.encoding import encode
 from valqd.protocol.fastpath import AckTemplate, PopTemplate, PushTemplate
 from valqd.protocol.framing import Frame, Kind, RequestFramer
 from valqd.protocol.host import Host, Identity, Shared
-from valqd.protocol.private import PrivateReplies, Slot
+from valqd.protocol.private_side import PrivateSide
 from valqd.protocol.relay import ReplyType
 from valqd.protocol.requests import NULL, echo_call, encode_request, join_merged, nothing_popped
 
@@ -38,7 +38,6 @@ _ANY_QUEUE = b"valqd"
 _MAX_PENDING = 1024
 #: Frames taken from one client before others have their turn.
 _MAX_FRAMES = 512
-_MISSING_FUNCTION = b"-ERR Function not found\r\n"
 
 
 class Session:
@@ -54,7 +53,7 @@ class Session:
         self.identity = shared.first_identity
         self.lane = host.lane(self.identity)
         self.client_info: dict[bytes, bytes] = {}  # CLIENT SETNAME and SETINFO, by their request's name part
-        self.private: PrivateReplies | None = None
+        self.private = PrivateSide(self)
         # Order on the shared lane (see Recipient)
         self.last_seq = 0
         self.last_call: Call | None = None
@@ -62,25 +61,11 @@ class Session:
         self.gone = False  # it has hung up, as far as can be told: no messages are handed to it any more
         self.closed = False  # nor is anything else
         # Holding: bytes wait in the framer until what is awaited has come
-        self._to_send: list[bytes] | None = None  # for the private lane, while frames are taken
         self._held = False
         self._unread = False
         self._resume: Callable[[], None] | None = None  # runs first when the lane awaited is quiet
-        # State that the backend's connection holds
-        self.in_multi = False
-        self.needs_private = False  # it gets large replies, which would hold up others on the shared lane
-        self.has_state = False  # WATCH, CLIENT TRACKING and the like: cannot be made again on another connection
-        self.silent = False  # CLIENT REPLY OFF
-        self.skip_next = False  # CLIENT REPLY SKIP
-        self.multi_began = 0  # replies expected before the first of its commands
-        #: what EXEC will change in this session, if the element at that place of its reply is no error
-        self.queued_in_multi: list[tuple[int, Callable[[], None]]] = []
-        self._library_probed = False  # in this MULTI
-        self.may_count_again = False  # Pub/Sub may be over, or never was in the way (RESP3)
-        self.marks = 0  # how often that was asked
-        self._after_mark: Callable[[], None] | None = None  # runs when the answer has come
-        self._cut_push = bytearray()  # a push whose end is still to come
         self._last_queue: bytes | None = None  # pushed to or popped from since the last fence
+        self._needs_private = False  # it gets large replies, which would hold up others on the shared lane
 
     # ---- bytes in
 
@@ -95,7 +80,7 @@ class Session:
         if not self._held and framer.empty:
             private = self.private
             lane = self.lane
-            if lane.up and not framer.unauthenticated and (private is None or not self._must_use_private()):
+            if lane.up and not framer.unauthenticated and (private.replies is None or not private.must_be_used):
                 taken, deals, enough = self.templates.run(data, self, lane.coalescer)
                 if taken:
                     self.pending += deals
@@ -110,25 +95,19 @@ class Session:
                 if (request := self.templates.repeated.get(data)) is not None:
                     self._share(request)
                     return
-            if private is None:
+            if private.replies is None:
                 if self._may_relay() and not framer.unauthenticated and (kinds := relay.reply_types(data)):
                     self._relay(data, kinds)
                     return
-            elif not self.pending and not self.silent and not self.skip_next:
-                count = foreign.count_plain(data)
-                if count:
-                    if not private.uncounted:
-                        private.expect(count)
-                    self.send_raw(data)
-                    return
+            elif not (self.pending or private.mute) and (count := foreign.count_plain(data)):
+                private.send_plain(data, count)
+                return
         framer.feed(data)
         if not self._held:
             self._advance()
 
     def _advance(self) -> None:
-        outermost = self._to_send is None
-        if self._to_send is None:
-            self._to_send = []
+        outermost = self.private.begin_batch()
         taken = 0
         while not self._held and not self.closed:
             if self.pending >= _MAX_PENDING:
@@ -136,7 +115,7 @@ class Session:
                 break
             if taken == _MAX_FRAMES:
                 self._held = True
-                self.host.call_soon(lambda: self._go_on(lambda: None))
+                self.host.call_soon(lambda: self.go_on(lambda: None))
                 break
             frame = self.framer.next()
             if frame is None:
@@ -144,16 +123,7 @@ class Session:
             self._take(frame)
             taken += 1
         if outermost:
-            to_send, self._to_send = self._to_send, None
-            if to_send:
-                self.host.send_private(to_send[0] if len(to_send) == 1 else b"".join(to_send))
-
-    def send_raw(self, data: bytes) -> None:
-        """Send bytes on the private lane; those of the frames that came together are sent together."""
-        if self._to_send is None:
-            self.host.send_private(data)
-        else:
-            self._to_send.append(data)
+            self.private.end_batch()
 
     def _take(self, frame: Frame) -> None:
         kind = frame.kind
@@ -168,8 +138,8 @@ class Session:
             self.when_shared_quiet(lambda: self._pass_on(frame.raw))
 
     def _pass_on(self, raw: bytes) -> None:
-        self.open_private()
-        self.send_raw(raw)
+        self.private.open()
+        self.private.send(raw)
 
     # ---- holding
 
@@ -191,34 +161,32 @@ class Session:
 
     def when_private_quiet(self, then: Callable[[], None]) -> None:
         """Run ``then`` as soon as no answer is due from the private lane."""
-        if self.private is not None and self.private.outstanding:
+        if self.private.outstanding:
             self._held = True
             self._resume = then
         else:
             then()
 
-    def hold_for_mark(self, then: Callable[[], None]) -> None:
-        """Hold until the private lane's marker has come, then run ``then``."""
-        self._held = True
-        self._after_mark = then
-
-    def _resume_if_quiet(self) -> None:
+    def resume_if_quiet(self) -> None:
+        """The lane that was awaited is quiet: go on, unless the client does not read."""
         if self._resume is not None and not self._unread:
             then, self._resume = self._resume, None
-            self._go_on(then)
+            self.go_on(then)
 
     def set_unread(self, unread: bool) -> None:
         """The client does not read its replies: it gets no more of them; or it reads again."""
         self._unread = unread
-        if not (unread or self.pending or (self.private and self.private.outstanding)):
-            self._resume_if_quiet()
+        if not (unread or self.pending or self.private.outstanding):
+            self.resume_if_quiet()
 
     def finish(self, data: bytes) -> None:
         """End a hold: ``data`` answers the command that caused it."""
-        if not self.closed:
-            self._go_on(lambda: self.host.write(data))
+        self.go_on(lambda: self.host.write(data))
 
-    def _go_on(self, first: Callable[[], None]) -> None:
+    def go_on(self, first: Callable[[], None]) -> None:
+        """End a hold: run ``first``, then take frames again."""
+        if self.closed:
+            return
         self._held = False
         first()
         if not self._held and (waiting := self.framer.take_back()):
@@ -236,9 +204,9 @@ class Session:
         if not self.closed:
             self.host.write(data)
             if len(data) > relay.LARGE_REPLY_BYTES:
-                self.needs_private = True
+                self._needs_private = True
             if not self.pending:
-                self._resume_if_quiet()
+                self.resume_if_quiet()
 
     def answer_fragments(self, fragments: list[bytes]) -> None:
         """One deal's bytes in pieces."""
@@ -253,12 +221,13 @@ class Session:
     def _answer_here(self, value: Any) -> None:
         """Answer a VALQ command without the backend, in its turn."""
         data = value.resp() if isinstance(value, CommandError) else encode(value, self.resp)
-        if self.in_multi and isinstance(value, CommandError):
+        private = self.private
+        if private.in_multi and isinstance(value, CommandError):
             # As with any command that cannot be queued, EXEC must refuse: a call that Valkey refuses, with our words.
-            self._send_watched(b"*1\r\n$5\r\nFCALL\r\n", lambda raw: data if raw[:1] == b"-" else raw)
-        elif self.in_multi or self.silent or self.skip_next or (self.private and self.private.uncounted):
-            self._send_watched(echo_call(value), lambda raw: raw)
-        elif self.private is not None and self.private.outstanding:
+            private.send_watched(b"*1\r\n$5\r\nFCALL\r\n", lambda raw: data if raw[:1] == b"-" else raw)
+        elif private.alters_replies:
+            private.send_watched(echo_call(value), lambda raw: raw)
+        elif private.outstanding:
             self.when_private_quiet(lambda: self.host.write(data))
         elif self.pending and self.last_call is not None:
             self.last_call.deals.append((self, 0, data))
@@ -268,18 +237,6 @@ class Session:
 
     # ---- VALQ commands
 
-    def _must_use_private(self) -> bool:
-        """Whether a VALQ command has to take the private lane to keep its place (and MULTI its meaning)."""
-        private = self.private
-        return private is not None and (
-            private.outstanding > 0
-            or private.uncounted
-            or self.in_multi
-            or self.silent
-            or self.skip_next
-            or not private.at_boundary  # the rest of a push is still to come
-        )
-
     def _ours(self, argv: list[bytes]) -> None:
         try:
             request = grammar.parse(argv, self.resp, self.shared.limits)
@@ -288,33 +245,20 @@ class Session:
             return
         if request.fair:
             request = request._replace(queues=self.shared.rotated(request.queues))
-        if self.must_ask_if_counted():
-            foreign.ask_if_counted(self, lambda: self._ours(argv))
+        private = self.private
+        if private.must_ask_if_counted:
+            private.ask_if_counted(lambda: self._ours(argv))
         elif not request.function:
             self._help(request)
-        elif request.block_ms is not None and self._private_will_be_quiet():
+        elif request.block_ms is not None and private.will_be_quiet:
             self.when_private_quiet(lambda: self._ours(argv))
-        elif self._must_use_private():
-            self._rewrite(request)
+        elif private.must_be_used:
+            private.rewrite(request)
         elif not self.lane.up:
             self._answer_here(BackendDown())
         else:
             self._share(request)
             self._learn(argv, request)
-
-    def _private_will_be_quiet(self) -> bool:
-        """Whether all that keeps a command from the shared lane are replies that are still to come."""
-        private = self.private
-        return (
-            private is not None
-            and private.outstanding > 0
-            and not (private.uncounted or self.in_multi or self.silent or self.skip_next)
-        )
-
-    def must_ask_if_counted(self) -> bool:
-        """Whether a command whose reply must be found has to ask first if replies match requests again."""
-        private = self.private
-        return private is not None and private.uncounted and self.may_count_again and not self.silent
 
     def _help(self, request: Request) -> None:
         try:
@@ -374,44 +318,11 @@ class Session:
             most_bytes = self.shared.limits.max_body_bytes
             self.templates.learn(template(prefix, self._route(request, merge), most_bytes))
 
-    def _rewrite(self, request: Request) -> None:
-        """Send over the private lane, as the FCALL that it is."""
-        if self.in_multi and not self._library_probed:
-            # Inside MULTI a missing library could not be made good any more.
-            self._library_probed = True
-            self.hold()
-            self.host.load_library(lambda: self._rewrite_after_probe(request))
-            return
-        call = encode_request(function_call(request, b"n%d" % self.resp, self.shared.auto_create))
-
-        def watch(raw: bytes) -> bytes | Slot:
-            if raw[:1] != b"-":
-                return raw
-            private = self.private
-            if raw == _MISSING_FUNCTION and private is not None:
-                slot = Slot()
-                self.host.load_library(lambda: self._repeat(private, call, slot))
-                private.outstanding += 1  # not quiet before the repeated call is answered
-                return slot
-            return raw.partition(b" script: valq")[0].rstrip(b"\r\n") + b"\r\n"
-
-        self._send_watched(call, watch)
-
-    def _rewrite_after_probe(self, request: Request) -> None:
-        if not self.closed:
-            self._go_on(lambda: self._rewrite(request))
-
-    def _repeat(self, private: PrivateReplies, call: bytes, slot: Slot) -> None:
-        if self.private is private and not self.closed:
-            private.outstanding -= 1
-            private.expect_again(slot)
-            self.send_raw(call)
-
     # ---- foreign commands
 
     def _may_relay(self) -> bool:
         """Whether simple commands of this (clean) client may ride on the shared lane."""
-        allowed = self.shared.relaying and not (self.needs_private or self.silent or self.skip_next)
+        allowed = self.shared.relaying and not (self._needs_private or self.private.mute)
         return allowed and self.resp == 2 and self.lane.up
 
     def _relay(self, request: bytes, kinds: list[ReplyType]) -> None:
@@ -423,7 +334,7 @@ class Session:
 
     def _foreign(self, frame: Frame) -> None:
         name = frame.argv[0].upper()
-        if self.private is None:
+        if self.private.replies is None:
             if handshake.take(self, name, frame):
                 return
             if frame.kind is Kind.COMMAND and self._may_relay() and len(frame.raw) <= relay.MAX_REQUEST_BYTES:
@@ -431,113 +342,16 @@ class Session:
                 if kind is not None and self.pending < relay.MAX_REQUESTS:
                     self._relay(encode_request(frame.argv), [kind])
                     return
-        self.when_shared_quiet(lambda: foreign.forward(self, name, frame))
-
-    def open_private(self) -> PrivateReplies:
-        """The private lane's expectations; opens the lane if there is none."""
-        if self.private is None:
-            self.private = PrivateReplies()
-            self._replay(self.private)
-        return self.private
-
-    def _replay(self, private: PrivateReplies) -> None:
-        """Bring a new backend connection into this client's state; the replies are swallowed."""
-        requests = self.identity.greeting()
-        if self.resp != 2:
-            requests.append([b"HELLO", b"%d" % self.resp])
-        requests += [[*name.split(b" "), value] for name, value in self.client_info.items()]
-        for _ in requests:
-            private.expect_own(self._swallow_or_close)
-        if requests:
-            self.send_raw(b"".join([encode_request(request) for request in requests]))
-
-    def _swallow_or_close(self, raw: bytes) -> bytes:
-        if raw[:1] == b"-":  # this identity has lost its rights since it was proved
-            self.host.close()
-            return raw
-        return b""
-
-    def send_plain(self, raw: bytes, replies: int) -> None:
-        """Send client bytes on the private lane that will be answered by ``replies`` replies."""
-        private = self.open_private()
-        skip, self.skip_next = self.skip_next, False
-        if not (private.uncounted or self.silent or skip):
-            private.expect(replies)
-        self.send_raw(raw)
-        if skip:
-            self._fence_skip()
-
-    def _send_watched(self, raw: bytes, watch: Callable[[bytes], bytes | Slot]) -> None:
-        private = self.open_private()
-        skip, self.skip_next = self.skip_next, False
-        if not (private.uncounted or self.silent or skip):
-            private.expect_special(watch)
-        self.send_raw(raw)
-        if skip:
-            self._fence_skip()
-
-    def send_watched(self, raw: bytes, watch: Callable[[bytes], bytes]) -> None:
-        """Send client bytes whose one reply goes through ``watch``."""
-        self._send_watched(raw, watch)
-
-    def _fence_skip(self) -> None:
-        """A silent command is under way: a reply of our own asking tells when it is done."""
-        if not (self.in_multi or self.silent) and self.private is not None and not self.private.uncounted:
-            self.private.expect_own(lambda raw: b"")
-            self.send_raw(b"*1\r\n$4\r\nPING\r\n")
-
-    def private_bytes(self, data: bytes) -> None:
-        """Bytes from the private lane.  What is held of a push is bounded by what Valkey buffers for a subscriber."""
-        private = self.private
-        if private is None:
-            return
-        out = private.feed(data)
-        if self.pending or self._cut_push:  # answers of the shared lane must not get into the middle of a push
-            self._cut_push += out
-            out = b""
-            if private.at_boundary:
-                out = bytes(self._cut_push)
-                self._cut_push.clear()
-        if out:
-            self.host.write_first(out)
-        if self._after_mark is not None and not private.awaits_marker:
-            then, self._after_mark = self._after_mark, None
-            self._go_on(then)
-        elif self._resume is not None and not private.outstanding and not self.pending:
-            self._resume_if_quiet()
-
-    def private_lost(self, sent: bool) -> None:
-        """The backend is down and with it the private lane: its open replies become errors.
-
-        A client whose connection held state that cannot be made again is closed.  ``sent``: it was connected.
-        """
-        private, self.private = self.private, None
-        if private is None:
-            return
-        if private.at_boundary and not self.silent:
-            self.host.write(BackendDown(under_way=sent).resp() * (1 if private.uncounted else private.owed))
-        has_state = sent and (self.in_multi or self.has_state)
-        if has_state or private.uncounted or self.silent or not private.at_boundary:
-            self.host.close()
-            return
-        self.has_state = False
-        self.leave_multi()
-        self._resume_if_quiet()
+        self.when_shared_quiet(lambda: foreign.forward(self.private, name, frame))
 
     def fence(self) -> None:
-        """Before WAIT: a write on the private lane, so that WAIT covers what the shared lane wrote before."""
+        """Before WAIT: have it cover what this client wrote over the shared lane."""
         queue = self._last_queue
         if self.last_call is not None and self.last_call.route.queue:
             queue = self.last_call.route.queue
         self._last_queue = self.last_call = None
-        if queue is not None and not self.in_multi:
-            call = fcall("fence", [queue_key(queue)])
-            private = self.open_private()
-            if self.silent:
-                self.send_raw(encode_request(call))
-            elif not private.uncounted:
-                private.expect_own(lambda raw: b"")
-                self.send_raw(encode_request(call))
+        if queue is not None:
+            self.private.fence(queue)
 
     # ---- state
 
@@ -558,13 +372,7 @@ class Session:
 
     def reset(self) -> None:
         """The backend has accepted RESET."""
-        self.leave_multi()
-        self.silent = self.skip_next = self.has_state = False
+        self.private.reset()
         self.client_info.clear()
         self.set_resp(2)
         self.set_identity(Identity())
-
-    def leave_multi(self) -> None:
-        """EXEC, DISCARD or RESET."""
-        self.in_multi = self._library_probed = False
-        self.queued_in_multi = []

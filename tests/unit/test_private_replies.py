@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from valqd.protocol.private import PrivateReplies, Slot
+from valqd.protocol.private_replies import PrivateReplies, Slot
 from valqd.protocol.replies import ReplyScanner, split_elements
 
 

@@ -1,0 +1,291 @@
+"""One client's side of its private lane: opening it, what goes over it, and the state that its connection holds.
+
+    foreign commands ──▶ send_plain, send_watched ─┐
+    VALQ commands as FCALL ─────────▶ rewrite ─────┤──▶ private lane ──▶ received ──▶ client
+    WAIT, Pub/Sub ─▶ fence, stop_counting, ask ────┘        (what is expected: private_replies)
+
+Which lane a command takes, and when, is the session's to decide.  Inside MULTI, after CLIENT REPLY OFF or SKIP, and
+while replies do not match requests (Pub/Sub, MONITOR), it can only be this one.
+
+Bounds: what is held of a push is bounded by what Valkey buffers for a subscriber; the rest is ``PrivateReplies``'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from valqd.commands.request import Request, fcall, function_call, queue_key
+from valqd.errors import BackendDown
+from valqd.protocol.private_replies import PrivateReplies, Slot
+from valqd.protocol.requests import encode_request
+
+if TYPE_CHECKING:
+    from valqd.protocol.session import Session
+
+_MISSING_FUNCTION = b"-ERR Function not found\r\n"
+
+
+class PrivateSide:
+    """Of one session.  ``replies`` is None while the lane is not open."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.replies: PrivateReplies | None = None
+        # State that the backend's connection holds
+        self.in_multi = False
+        self.has_state = False  # WATCH, CLIENT TRACKING and the like: cannot be made again on another connection
+        self.silent = False  # CLIENT REPLY OFF
+        self.skip_next = False  # CLIENT REPLY SKIP
+        self.multi_began = 0  # replies expected before the first of its commands
+        #: what EXEC will change in this session, if the element at that place of its reply is no error
+        self.queued_in_multi: list[tuple[int, Callable[[], None]]] = []
+        self.may_count_again = False  # Pub/Sub may be over, or never was in the way (RESP3)
+        self._library_probed = False  # in this MULTI
+        self._marks = 0  # how often the end of Pub/Sub was asked for
+        self._after_mark: Callable[[], None] | None = None  # runs when the answer has come
+        self._batch: list[bytes] | None = None  # to be sent together
+        self._cut_push = bytearray()  # a push whose end is still to come
+
+    # ---- what the session asks
+
+    @property
+    def outstanding(self) -> int:
+        """Replies that are still to come."""
+        return self.replies.outstanding if self.replies is not None else 0
+
+    @property
+    def uncounted(self) -> bool:
+        """Whether replies do not match requests."""
+        return self.replies is not None and self.replies.uncounted
+
+    @property
+    def mute(self) -> bool:
+        """Whether the next command gets no reply."""
+        return self.silent or self.skip_next
+
+    @property
+    def alters_replies(self) -> bool:
+        """Whether even what the daemon answers itself has to take its place here."""
+        return self.in_multi or self.mute or self.uncounted
+
+    @property
+    def must_be_used(self) -> bool:
+        """Whether a VALQ command has to come this way to keep its place (and MULTI its meaning)."""
+        replies = self.replies
+        return replies is not None and (
+            replies.outstanding > 0
+            or self.alters_replies
+            or not replies.at_boundary  # the rest of a push is still to come
+        )
+
+    @property
+    def will_be_quiet(self) -> bool:
+        """Whether all that keeps a command from the shared lane are replies that are still to come."""
+        return self.outstanding > 0 and not self.alters_replies
+
+    @property
+    def must_ask_if_counted(self) -> bool:
+        """Whether a command whose reply must be found has to ask first if replies match requests again."""
+        return self.uncounted and self.may_count_again and not self.silent
+
+    # ---- opening
+
+    def open(self) -> PrivateReplies:
+        """What is expected; opens the lane if it is not."""
+        if self.replies is None:
+            self.replies = PrivateReplies()
+            self._replay(self.replies)
+        return self.replies
+
+    def _replay(self, replies: PrivateReplies) -> None:
+        """Bring a new backend connection into this client's state; the replies are swallowed."""
+        session = self.session
+        requests = session.identity.greeting()
+        if session.resp != 2:
+            requests.append([b"HELLO", b"%d" % session.resp])
+        requests += [[*name.split(b" "), value] for name, value in session.client_info.items()]
+        for _ in requests:
+            replies.expect_own(self._swallow_or_close)
+        if requests:
+            self.send(b"".join([encode_request(request) for request in requests]))
+
+    def _swallow_or_close(self, raw: bytes) -> bytes:
+        if raw[:1] == b"-":  # this identity has lost its rights since it was proved
+            self.session.host.close()
+            return raw
+        return b""
+
+    # ---- sending
+
+    def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        if self._batch is None:
+            self.session.host.send_private(data)
+        else:
+            self._batch.append(data)
+
+    def begin_batch(self) -> bool:
+        """What follows is sent together, by ``end_batch``; False: it is already part of a batch."""
+        if self._batch is not None:
+            return False
+        self._batch = []
+        return True
+
+    def end_batch(self) -> None:
+        """Send what came since ``begin_batch``."""
+        batch, self._batch = self._batch, None
+        if batch:
+            self.session.host.send_private(batch[0] if len(batch) == 1 else b"".join(batch))
+
+    def send_plain(self, raw: bytes, count: int) -> None:
+        """Send requests of the client that will be answered by ``count`` replies."""
+        replies = self.open()
+        skip, self.skip_next = self.skip_next, False
+        if not (replies.uncounted or self.silent or skip):
+            replies.expect(count)
+        self.send(raw)
+        if skip:
+            self._fence_skip()
+
+    def send_watched(self, raw: bytes, watch: Callable[[bytes], bytes | Slot]) -> None:
+        """Send a request whose one reply goes through ``watch``."""
+        replies = self.open()
+        skip, self.skip_next = self.skip_next, False
+        if not (replies.uncounted or self.silent or skip):
+            replies.expect_special(watch)
+        self.send(raw)
+        if skip:
+            self._fence_skip()
+
+    def _fence_skip(self) -> None:
+        """A silent command is under way: a reply of our own asking tells when it is done."""
+        if not self.alters_replies and self.replies is not None:
+            self.replies.expect_own(lambda raw: b"")
+            self.send(b"*1\r\n$4\r\nPING\r\n")
+
+    def rewrite(self, request: Request) -> None:
+        """Send a VALQ command as the FCALL that it is."""
+        session = self.session
+        if self.in_multi and not self._library_probed:
+            # Inside MULTI a missing library could not be made good any more.
+            self._library_probed = True
+            session.hold()
+            session.host.load_library(lambda: session.go_on(lambda: self.rewrite(request)))
+            return
+        call = encode_request(function_call(request, b"n%d" % session.resp, session.shared.auto_create))
+
+        def watch(raw: bytes) -> bytes | Slot:
+            if raw[:1] != b"-":
+                return raw
+            replies = self.replies
+            if raw == _MISSING_FUNCTION and replies is not None:
+                slot = Slot()
+                session.host.load_library(lambda: self._repeat(replies, call, slot))
+                replies.outstanding += 1  # not quiet before the repeated call is answered
+                return slot
+            return raw.partition(b" script: valq")[0].rstrip(b"\r\n") + b"\r\n"
+
+        self.send_watched(call, watch)
+
+    def _repeat(self, replies: PrivateReplies, call: bytes, slot: Slot) -> None:
+        if self.replies is replies and not self.session.closed:
+            replies.outstanding -= 1
+            replies.expect_again(slot)
+            self.send(call)
+
+    def fence(self, queue: bytes) -> None:
+        """Before WAIT: a write to ``queue``, so that WAIT covers what the shared lane wrote before."""
+        if self.in_multi:
+            return
+        call = encode_request(fcall("fence", [queue_key(queue)]))
+        replies = self.open()
+        if self.silent:
+            self.send(call)
+        elif not replies.uncounted:
+            replies.expect_own(lambda raw: b"")
+            self.send(call)
+
+    # ---- Pub/Sub and the like
+
+    def stop_counting(self, raw: bytes, *, may_count_again: bool = False, stream: bool = False) -> None:
+        """Send a request from which on replies do not match requests, as soon as all that are due have come."""
+        replies = self.open()
+
+        def send() -> None:
+            if self.replies is not replies:  # the backend went away before
+                self.session.host.write(BackendDown().resp())
+                return
+            replies.stop_counting()
+            replies.raw = stream
+            self.may_count_again = may_count_again
+            self.send(raw)
+
+        self.session.when_private_quiet(send)
+
+    def ask_if_counted(self, then: Callable[[], None]) -> None:
+        """Does an uncounted connection answer one to one again?  Its own reply to a PING tells; then run ``then``."""
+        replies = self.open()
+        self._marks += 1
+        mark = b"valqd-mark-%d-%d" % (self.session.client_id, self._marks)
+        replies.add_marker(b"$%d\r\n%b\r\n" % (len(mark), mark), ends=True, swallowed=True)
+        if self.session.resp == 2:  # still subscribed
+            replies.add_marker(b"*2\r\n$4\r\npong\r\n$%d\r\n%b\r\n" % (len(mark), mark), ends=False, swallowed=True)
+        self.may_count_again = False
+        self._after_mark = then
+        self.session.hold()
+        self.send(b"*2\r\n$4\r\nPING\r\n$%d\r\n%b\r\n" % (len(mark), mark))
+
+    # ---- from the backend
+
+    def received(self, data: bytes) -> None:
+        """Bytes from the backend."""
+        replies = self.replies
+        if replies is None:
+            return
+        session = self.session
+        out = replies.feed(data)
+        if session.pending or self._cut_push:  # answers of the shared lane must not get into the middle of a push
+            self._cut_push += out
+            out = b""
+            if replies.at_boundary:
+                out = bytes(self._cut_push)
+                self._cut_push.clear()
+        if out:
+            session.host.write_first(out)
+        if self._after_mark is not None and not replies.awaits_marker:
+            then, self._after_mark = self._after_mark, None
+            session.go_on(then)
+        elif not replies.outstanding and not session.pending:
+            session.resume_if_quiet()
+
+    def lost(self, sent: bool) -> None:
+        """The backend is down and with it the lane: its open replies become errors.
+
+        A client whose connection held state that cannot be made again is closed.  ``sent``: it was connected.
+        """
+        replies, self.replies = self.replies, None
+        if replies is None:
+            return
+        host = self.session.host
+        if replies.at_boundary and not self.silent:
+            host.write(BackendDown(under_way=sent).resp() * (1 if replies.uncounted else replies.owed))
+        has_state = sent and (self.in_multi or self.has_state)
+        if has_state or replies.uncounted or self.silent or not replies.at_boundary:
+            host.close()
+            return
+        self.has_state = False
+        self.leave_multi()
+        self.session.resume_if_quiet()
+
+    # ---- state
+
+    def leave_multi(self) -> None:
+        """EXEC, DISCARD or RESET."""
+        self.in_multi = self._library_probed = False
+        self.queued_in_multi = []
+
+    def reset(self) -> None:
+        """RESET: nothing is left of what its connection held."""
+        self.leave_multi()
+        self.silent = self.skip_next = self.has_state = False
