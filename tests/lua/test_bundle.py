@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from valqd.errors import QUEUE_CODES
 from valqd.lua import bundle
 
 CONTRACT = {
@@ -66,7 +67,7 @@ def test_error_codes_are_those_in_the_source():
     raised = set(re.findall(r"reply\.error\('([A-Z]+)'", source)) | set(
         re.findall(r"nil, (?:\w+, )?'([A-Z]+)'", source)
     )
-    assert raised | {"FULL"} == bundle.ERROR_CODES
+    assert raised | {"FULL"} == QUEUE_CODES | {"ERR"}
 
 
 def test_called_commands_are_those_in_the_source():

@@ -12,12 +12,12 @@ from typing import TypeAlias
 
 from valqd.commands.request import Request
 from valqd.commands.values import ValueType
+from valqd.errors import QUEUE_CODES
 
 _TOKEN = re.compile(r"[A-Z]+\Z")
 _NAME = re.compile(r"[a-z][a-z0-9_-]*\Z")
 FLAGS = frozenset({"write", "readonly", "denyoom", "noscript", "loading", "stale", "fast", "blocking"})
 KEY_FLAGS = frozenset({"RW", "RO", "OW", "RM", "access", "update", "insert", "delete", "variable_flags"})
-CODES = frozenset({"NOQUEUE", "QUEUEEXISTS", "NOMSG", "STALE", "NOTINFLIGHT", "FULL", "PAUSED", "CANCELLED"})
 
 
 class SpecError(ValueError):
@@ -185,7 +185,7 @@ class Command:
         for text in (self.summary, self.reply, self.complexity):
             _check(text.endswith("."), f"{where}: {text!r} is not a sentence")
         _check(set(self.flags) <= FLAGS and set(self.key_flags) <= KEY_FLAGS, f"{where}: unknown flag")
-        _check({code for code, _ in self.errors} <= CODES, f"{where}: unknown error code")
+        _check({code for code, _ in self.errors} <= QUEUE_CODES, f"{where}: unknown error code")
         _check(bool(self.example), f"{where} has no example")
         seen_optional = seen_last = False
         names: list[str] = []

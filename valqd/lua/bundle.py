@@ -15,16 +15,13 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
+from valqd.errors import QUEUE_CODES
+
 #: Library and functions carry the contract's version, so that old and new daemons share one Valkey during an upgrade.
 LIBRARY_NAME = "valq1"
 FUNCTION_PREFIX = "valq1_"
 #: Which of two builds of the same contract is newer: a daemon never replaces a library of a higher revision.
 REVISION = 1
-
-#: Error codes that functions raise; ``errors`` owns those of the daemon.
-ERROR_CODES = frozenset(
-    {"ERR", "NOQUEUE", "QUEUEEXISTS", "NOMSG", "STALE", "NOTINFLIGHT", "FULL", "PAUSED", "CANCELLED"}
-)
 
 #: Commands that the library calls; all of them are in Valkey 7.2, as it calls them.
 CALLED_COMMANDS = (
@@ -93,7 +90,7 @@ def header(name: str, source: str) -> dict[str, str]:
         if not match:
             raise BundleError(f"functions/{name}.lua says nothing of {line}")
         found[line] = match[1]
-    unknown = set(found["Errors"].split()) - ERROR_CODES - {"none", "any"}
+    unknown = set(found["Errors"].split()) - QUEUE_CODES - {"ERR", "none", "any"}
     if unknown:
         raise BundleError(f"functions/{name}.lua names unknown errors {unknown}")
     return found

@@ -121,12 +121,11 @@ end
 
 -- Add one message with the options of `o` (see functions/push); its id.
 function add.with_options(q, body, o)
-  log.append(q, {'', ''})
-  local id = q.seq
   local meta = {t = q.now, n = 0, a = 0, p = o.priority, v = o.vt, m = o.max_attempts, h = o.headers}
   if o.ttl then
     meta.x = q.now + o.ttl
   end
+  local id = record.add(q, body, meta)
   if o.dedup then
     meta.k = o.dedup
     server.call('HSET', q.prefix .. 'dedup', o.dedup, number.text(id))
@@ -139,7 +138,6 @@ function add.with_options(q, body, o)
       queue.note_due(q, over_at)
     end
   end
-  record.create(q, id, body, meta)
   local due = o.at or (o.delay and q.now + o.delay)
   if due and due > q.now then
     life.delay(q, id, meta, due)

@@ -116,10 +116,8 @@ local function redrive_one(q, target, id, meta)
     if full then
       return full
     end
-    log.append(target, {'', ''})
     local copy = {t = meta.t, n = 0, a = 0, p = meta.p, v = meta.v, m = meta.m, h = meta.h, e = meta.e, f = meta.f, D = meta.D}
-    record.create(target, target.seq, body, copy)
-    record.enter(target, target.seq, copy, 'r')
+    record.enter(target, record.add(target, body, copy), copy, 'r')
     record.drop(q, id, meta)
     return nil
   end

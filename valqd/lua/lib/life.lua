@@ -1,5 +1,5 @@
 -- life: what happens to messages when time passes or a delivery ends.
--- requires: number, volatile, queue, log, record, limits
+-- requires: number, volatile, queue, record, limits
 
 local life = {}
 
@@ -71,10 +71,8 @@ local function push_elsewhere(q, id, meta, why)
       headers[#headers + 1] = theirs[i + 1]
     end
   end
-  log.append(target, {'', ''})
   local copy = {t = target.now, n = 0, a = 0, p = meta.p, h = headers, e = meta.e, f = meta.f, D = q.now}
-  record.create(target, target.seq, body, copy)
-  record.enter(target, target.seq, copy, 'r')
+  record.enter(target, record.add(target, body, copy), copy, 'r')
   queue.save(target, 'seq', number.text(target.seq))
   if not queue.paused(target, 'out') then
     volatile.wake(target.name, 1)

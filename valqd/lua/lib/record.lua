@@ -53,6 +53,13 @@ function record.create(q, id, body, meta)
   end
 end
 
+-- A new message that is a record from the start, in no index yet; its id.
+function record.add(q, body, meta)
+  log.append(q, {'', ''})
+  record.create(q, q.seq, body, meta)
+  return q.seq
+end
+
 -- A dedup key held UNTILDONE is free again when its message is done; one held for a window outlives its message.
 function record.free_dedup(q, id, meta)
   if meta.k and meta.u and server.call('HGET', q.prefix .. 'dedup', meta.k) == number.text(tonumber(id)) then
