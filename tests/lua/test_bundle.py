@@ -22,7 +22,7 @@ def test_contract_is_complete():
 def test_header_names_what_the_function_takes_and_gives(name):
     source = bundle.function_sources()[name]
     header = bundle.header(name, source)
-    assert header["Flags"] in ("allow-oom", "deny-oom", "no-writes")
+    assert header["Flags"] in ("allow-oom", "deny-oom", "no-writes", "no-writes allow-cross-slot-keys")
     assert ("keys" in source.split("local function call")[1].split("\n", 1)[1]) == (header["KEYS"] != "none")
     errors = set(header["Errors"].split())
     raised = set(re.findall(r"reply\.error\('([A-Z]+)'", source))

@@ -202,6 +202,8 @@ def test_blocked_clients_are_what_daemons_report(q):
     assert q.info()["blocked_clients"] == 6
     q.do("disarm", "a")
     assert q.info()["blocked_clients"] == 1
+    q.settle_clock(3001)
+    assert q.info()["blocked_clients"] == 0
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -74,6 +74,7 @@ class Control:
         self._db = backend.db
         self._task: asyncio.Task[None] | None = None
         self._ready = False  # greeted, and its library is there
+        self.clustered = False  #: keys of different queues must not stand in one command
         self.connected: list[Callable[[], None]] = []
 
     async def start(self) -> None:
@@ -152,6 +153,7 @@ class Control:
         if (int(version[1]), int(version[2])) < _LEAST_VERSION:
             found = f"{version[1]}.{version[2]}{version[3]}"
             raise StartError(f"backend {backend}: valqd needs Valkey 7.2 or higher, this is Valkey {found}")
+        self.clustered = re.search(r"^(?:server|redis)_mode:cluster", info, re.MULTILINE) is not None
         if backend.db:
             await self._checked([b"SELECT", b"%d" % backend.db])
         self._db = backend.db

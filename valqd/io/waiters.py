@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from valqd.commands.request import Request, fcall, function_call, queue_key
@@ -282,10 +283,11 @@ class Waiters:
             arm, self._to_arm = self._to_arm, set()
             disarm, self._to_disarm = self._to_disarm, set()
             try:
-                for db, names in _by_db(queue for queue in arm if queue in self._parked):
+                batch = 1 if self._control.clustered else _ARM_BATCH
+                for db, names in _by_db(batch, (queue for queue in arm if queue in self._parked)):
                     await self._arm(db, names)
                 names_parked = {name for _, name in self._parked} if disarm else set()
-                for db, names in _by_db(queue for queue in disarm if queue[1] not in names_parked):
+                for db, names in _by_db(batch, (queue for queue in disarm if queue[1] not in names_parked)):
                     await self._disarm(db, names)
             except ControlLost:
                 continue  # all is armed again when the connection is back
@@ -355,13 +357,9 @@ class _Wake:
         self.again = False
 
 
-def _by_db(queues: Any) -> list[tuple[int, list[bytes]]]:
-    """Batches of names, by database."""
+def _by_db(most: int, queues: Iterable[QueueId]) -> list[tuple[int, list[bytes]]]:
+    """Batches of at ``most`` so many names, by database."""
     by_db: dict[int, list[bytes]] = {}
     for db, name in queues:
         by_db.setdefault(db, []).append(name)
-    return [
-        (db, names[start : start + _ARM_BATCH])
-        for db, names in by_db.items()
-        for start in range(0, len(names), _ARM_BATCH)
-    ]
+    return [(db, names[start : start + most]) for db, names in by_db.items() for start in range(0, len(names), most)]

@@ -1,5 +1,5 @@
 -- list: one step through the names of the queues that the caller may read.
--- Flags: no-writes
+-- Flags: no-writes allow-cross-slot-keys
 -- KEYS: none
 -- ARGV: pattern ('' all), cursor ('0' at first)
 -- Returns: [next cursor ('0': done), [name ...]]

@@ -1,5 +1,5 @@
 -- list_all: the names of all queues that the caller may read, at once (inside a transaction).
--- Flags: no-writes
+-- Flags: no-writes allow-cross-slot-keys
 -- KEYS: none
 -- ARGV: mode, pattern ('' all)
 -- Returns: sorted array of names

@@ -68,11 +68,13 @@ function volatile.leave(name, daemon)
   end
 end
 
--- Clients blocked on `name`, as their daemons reported them.
-function volatile.blocked(name)
+-- Clients blocked on `name`, as their daemons reported them; those of a daemon that is gone count no more.
+function volatile.blocked(name, now)
   local total = 0
   for _, daemon in ipairs(volatile.waiting[name] or {}) do
-    total = total + daemon.count
+    if daemon.expires_ms > now then
+      total = total + daemon.count
+    end
   end
   return total
 end
