@@ -1,5 +1,6 @@
 """Nothing that was answered is lost, whichever side is killed under load."""
 
+import contextlib
 import os
 import re
 import signal
@@ -202,22 +203,45 @@ def test_flushed_functions_are_loaded_again_unseen(valkey, valqd, queue):
         assert as_map(connection.call("VALQ.INFO", queue))[b"pushed_total"] == 100
 
 
-def test_a_client_that_leaves_before_its_reply_uses_up_no_attempt(queue):
-    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port) as connection:
-        connection.call("VALQ.PUSH", queue, "x")
+@pytest.mark.parametrize(
+    ("before", "last"),
+    [
+        ([], [("VALQ.POP", "q")]),
+        ([("LRANGE", "k", 0, -1)], [("LRANGE", "k", 0, -1), ("VALQ.POP", "q")]),
+        ([("LRANGE", "k", 0, -1)], [("LRANGE", "k", 0, -1), ("VALQ.MPOP", 2, "other", "q")]),
+        ([("MULTI",), ("SELECT", 0), ("VALQ.POP", "q", "COUNT", 2)], [("EXEC",)]),
+    ],
+    ids=["shared lane", "private lane", "several queues", "transaction"],
+)
+def test_a_client_that_leaves_before_its_reply_uses_up_no_attempt(before, last, resp):
+    with contextlib.ExitStack() as stack:
+        valkey = stack.enter_context(Valkey())
+        daemon = stack.enter_context(Valqd(valkey.url))
+        connection = stack.enter_context(Connection(daemon.port))
+        direct = stack.enter_context(Connection(valkey.port))
+
+        def lanes():
+            return direct.call("CLIENT", "LIST").count(b"\n")
+
+        connection.call("VALQ.PUSH", "q", "x")
+        connection.call("VALQ.CREATE", "other")
+        lanes_before = lanes()
+        leaving = Connection(daemon.port, resp)
+        for command in before:
+            leaving.call(*command)
         os.kill(valkey.pid, signal.SIGSTOP)
         try:
-            leaving = Connection(daemon.port)
-            leaving.send("VALQ.POP", queue)
+            leaving.send_raw(b"".join(request(*command) for command in last))
             time.sleep(0.1)
             leaving.close()
             time.sleep(0.1)
         finally:
             os.kill(valkey.pid, signal.SIGCONT)
-        until(lambda: as_map(connection.call("VALQ.INFO", queue))[b"delivered_total"] == 1, 5, "delivered")
-        popped = until(lambda: connection.call("VALQ.POP", queue), 1, "given back")
+        until(lambda: as_map(connection.call("VALQ.INFO", "q"))[b"delivered_total"] == 1, 5, "delivered")
+        popped = until(lambda: connection.call("VALQ.POP", "q"), 1, "given back")
         assert as_map(popped)[b"attempts"] == 1
         assert as_map(popped)[b"receipt"] == b"1-2"
+        until(lambda: lanes() <= lanes_before, what="its lane closed")
 
 
 def rss_mb(pid: int) -> float:

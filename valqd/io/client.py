@@ -146,7 +146,7 @@ class Client(Outgoing, asyncio.Protocol):
             self._worker.lanes.leave(self._lane)
             self._lane = None
         if self.private_lane is not None:
-            self.private_lane.close()
+            self.private_lane.client_left()
         if self.waiter is not None:
             self.waiter.client_gone()
         if self.task is not None:

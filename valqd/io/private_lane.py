@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 _CONNECT_TIMEOUT_S = 5.0
 #: While it connects, its client is not read from beyond this.
 _MAX_UNSENT_BYTES = 64 * 1024
+#: How long the lane of a client that has left waits for what it popped, to give it back.
+_POPPED_S = 5.0
 
 
 class PrivateLane(asyncio.Protocol):
@@ -25,6 +27,7 @@ class PrivateLane(asyncio.Protocol):
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
         self._paused = False
+        self._ending: asyncio.TimerHandle | None = None
         self._task = asyncio.ensure_future(self._connect())
 
     async def _connect(self) -> None:
@@ -59,11 +62,16 @@ class PrivateLane(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of the backend."""
         if self._client is not None:
-            self._client.session.private.received(data)
+            private = self._client.session.private
+            private.received(data)
+            if self._ending is not None and not private.pops_due:
+                self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Valkey closed this connection, or is gone: a fresh connection tells which."""
-        if self._client is not None:
+        if self._ending is not None:
+            self.close()
+        elif self._client is not None:
             self._task = asyncio.ensure_future(self._find_out())
 
     async def _find_out(self) -> None:
@@ -102,9 +110,19 @@ class PrivateLane(asyncio.Protocol):
         if self._client is not None:
             self._client.private_full(False)
 
+    def client_left(self) -> None:
+        """The client is gone: close, as soon as no message is on its way to it."""
+        if self._client is None or self._transport is None or not self._client.session.private.pops_due:
+            self.close()
+        elif self._ending is None:
+            self._ending = self._worker.loop.call_later(_POPPED_S, self.close)
+            self.resume_reading()
+
     def close(self) -> None:
-        """The client is gone."""
+        """Close for good."""
         self._client = None
+        if self._ending is not None:
+            self._ending.cancel()
         self._task.cancel()
         if self._transport is not None:
             self._transport.abort()

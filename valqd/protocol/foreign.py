@@ -65,8 +65,7 @@ def _queue_in_multi(side: PrivateSide, name: bytes, frame: Frame) -> None:
     """Inside MULTI a command only takes effect with EXEC."""
     effect = _EFFECTS.get(name)
     if effect is not None:
-        place = side.open().asked - side.multi_began
-        side.queued_in_multi.append((place, lambda: effect(side, frame.argv)))
+        side.queue_in_multi(lambda reply: effect(side, frame.argv))
     side.send_plain(frame.raw, 1)
 
 
@@ -84,7 +83,7 @@ def _multi(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     def watch(reply: bytes) -> bytes:
         if not _ok(reply):
             for _, effect in effects:
-                effect()
+                effect(b"")
             if side.queued_in_multi is effects:
                 side.leave_multi()
         return reply
@@ -106,11 +105,11 @@ def _exec(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
             results = split_elements(reply)
             for place, effect in effects:
                 if _ok(results[place]):
-                    effect()
+                    effect(results[place])
         return reply
 
     if effects and not side.silent:
-        side.send_watched(raw, watch)
+        side.send_watched(raw, watch, pops=True)
     else:
         side.send_plain(raw, 1)
 

@@ -38,8 +38,9 @@ class PrivateSide:
         self.silent = False  # CLIENT REPLY OFF
         self.skip_next = False  # CLIENT REPLY SKIP
         self.multi_began = 0  # replies expected before the first of its commands
-        #: what EXEC will change in this session, if the element at that place of its reply is no error
-        self.queued_in_multi: list[tuple[int, Callable[[], None]]] = []
+        #: what EXEC will change in this session, if the element at that place of its reply (given to it) is no error
+        self.queued_in_multi: list[tuple[int, Callable[[bytes], None]]] = []
+        self.pops_due = 0  # replies still to come that may hold popped messages
         self.may_count_again = False  # Pub/Sub may be over, or never was in the way (RESP3)
         self._library_probed = False  # in this MULTI
         self._marks = 0  # how often the end of Pub/Sub was asked for
@@ -148,15 +149,24 @@ class PrivateSide:
         if skip:
             self._fence_skip()
 
-    def send_watched(self, raw: bytes, watch: Callable[[bytes], bytes | Slot]) -> None:
-        """Send a request whose one reply goes through ``watch``."""
+    def send_watched(self, raw: bytes, watch: Callable[[bytes], bytes | Slot], pops: bool = False) -> None:
+        """Send a request whose one reply goes through ``watch``; it may hold popped messages (``pops``)."""
         replies = self.open()
         skip, self.skip_next = self.skip_next, False
         if not (replies.uncounted or self.silent or skip):
-            replies.expect_special(watch)
+            replies.expect_special(self._counted_pop(watch) if pops else watch)
         self.send(raw)
         if skip:
             self._fence_skip()
+
+    def _counted_pop(self, watch: Callable[[bytes], bytes | Slot]) -> Callable[[bytes], bytes | Slot]:
+        self.pops_due += 1
+
+        def counted(raw: bytes) -> bytes | Slot:
+            self.pops_due -= 1
+            return watch(raw)
+
+        return counted
 
     def _fence_skip(self) -> None:
         """A silent command is under way: a reply of our own asking tells when it is done."""
@@ -174,9 +184,14 @@ class PrivateSide:
             session.host.load_library(lambda: session.go_on(lambda: self.rewrite(request)))
             return
         call = encode_request(function_call(request, b"n%d" % session.resp, session.shared.auto_create))
+        pops = request.command in ("pop", "mpop")
+        if pops and self.in_multi:
+            self.queue_in_multi(lambda raw: self._give_back(request, raw))
 
         def watch(raw: bytes) -> bytes | Slot:
             if raw[:1] != b"-":
+                if pops:
+                    self._give_back(request, raw)
                 return raw
             replies = self.replies
             if raw == _MISSING_FUNCTION and replies is not None:
@@ -186,7 +201,16 @@ class PrivateSide:
                 return slot
             return raw.partition(b" script: valq")[0].rstrip(b"\r\n") + b"\r\n"
 
-        self.send_watched(call, watch)
+        self.send_watched(call, watch, pops)
+
+    def _give_back(self, request: Request, raw: bytes) -> None:
+        """If the client has left, what it popped goes back to its queue."""
+        if self.session.gone:
+            self.session.host.release(request.queues[0] if request.command == "pop" else b"", raw)
+
+    def queue_in_multi(self, effect: Callable[[bytes], None]) -> None:
+        """What the next command will change in this session, by its part of EXEC's reply."""
+        self.queued_in_multi.append((self.open().asked - self.multi_began, effect))
 
     def _repeat(self, replies: PrivateReplies, call: bytes, slot: Slot) -> None:
         if self.replies is replies and not self.session.closed:
@@ -265,6 +289,7 @@ class PrivateSide:
         A client whose connection held state that cannot be made again is closed.  ``sent``: it was connected.
         """
         replies, self.replies = self.replies, None
+        self.pops_due = 0
         if replies is None:
             return
         host = self.session.host
