@@ -20,12 +20,14 @@ from hiredis import PushNotification
 
 from valqd.errors import ControlLost, StartError
 from valqd.io.backend import Backend, ReplyProtocol
+from valqd.io.complaints import Complaints
 from valqd.lua import bundle
 from valqd.protocol.requests import encode_request
 
 _CONNECT_TIMEOUT_S = 5.0
 _RETRY_S = 0.1
 _LEAST_VERSION = (7, 2)
+_REFUSED = "the daemon's own connection is refused; nothing is swept, and blocked POPs only look once a second"
 _REVISION = re.compile(rb"^-- revision: (\d+)$", re.MULTILINE)
 
 log = logging.getLogger(__name__)
@@ -76,6 +78,7 @@ class Control:
         self._ready = False  # greeted, and its library is there
         self.clustered = False  #: keys of different queues must not stand in one command
         self.connected: list[Callable[[], None]] = []
+        self.complaints = Complaints()
 
     async def start(self) -> None:
         """Connect for the first time.  Raises StartError with the reason when the backend cannot be used."""
@@ -117,8 +120,9 @@ class Control:
                 except (OSError, ControlLost):
                     continue
                 except StartError as error:
-                    log.error("%s", error)
+                    self.complaints.say(_REFUSED, error)
                     await asyncio.sleep(1)
+            self.complaints.over(_REFUSED)
             log.warning("backend %s: connected again", self._backend)
             for callback in self.connected:
                 callback()

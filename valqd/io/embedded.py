@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
 import signal
@@ -19,12 +20,15 @@ from types import TracebackType
 
 from valqd.errors import StartError
 
-_START_TIMEOUT_S = 60.0
+#: A server that has not answered for so long, and each time again: the log says that it is being waited for.
+_SILENT_S = 10.0
 _PR_SET_PDEATHSIG = 1
 #: Longest path of a unix socket that every system takes.
 _MAX_SOCKET_PATH = 100
 #: For a server that uses the C library's allocator (see process.keep_freed_memory).
 _ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
+
+log = logging.getLogger(__name__)
 
 
 def server_binary() -> str:
@@ -83,7 +87,8 @@ class EmbeddedServer:
                 return
             except OSError:
                 if time.monotonic() > deadline:
-                    raise StartError(f"data_dir {self._dir}: in use by another valqd") from None
+                    holders = os.pread(self._lock, 100, 0).decode(errors="replace")
+                    raise StartError(f"data_dir {self._dir}: in use by another valqd ({holders})") from None
                 time.sleep(0.05)
 
     def _spawn(self) -> None:
@@ -114,17 +119,22 @@ class EmbeddedServer:
             env={**os.environ, **_ENVIRONMENT},
             start_new_session=True,
             pass_fds=(self._lock,),
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=_in_child,
         )
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, b"valqd pid %d, its Valkey pid %d" % (os.getpid(), self._process.pid), 0)
 
     def _wait_until_it_answers(self) -> None:
+        """However long it takes to load its data."""
         assert self._process is not None
-        deadline = time.monotonic() + _START_TIMEOUT_S
+        log_file = self._dir / "valkey.log"
+        tell_at = time.monotonic() + _SILENT_S
         while not self._answers():
             if self._process.poll() is not None:
-                raise StartError(f"the embedded Valkey did not start; see {self._dir / 'valkey.log'}")
-            if time.monotonic() > deadline:
-                raise StartError(f"the embedded Valkey did not answer within {_START_TIMEOUT_S:g} s")
+                raise StartError(f"the embedded Valkey did not start: {_last_line(log_file)} (see {log_file})")
+            if time.monotonic() > tell_at:
+                tell_at += _SILENT_S
+                log.warning("the embedded Valkey does not answer yet: %s (see %s)", _last_line(log_file), log_file)
             time.sleep(0.01)
 
     def _answers(self) -> bool:
@@ -133,7 +143,7 @@ class EmbeddedServer:
             try:
                 probe.connect(self.socket_path)
                 probe.sendall(b"PING\r\n")
-                return probe.recv(64).startswith(b"+PONG")
+                return probe.recv(64).startswith((b"+PONG", b"-LOADING"))
             except OSError:
                 return False
 
@@ -169,6 +179,19 @@ class EmbeddedServer:
             self._lock = -1
 
 
-def _end_with_parent() -> None:
-    """In the child: be stopped (cleanly) when the daemon is killed."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _in_child() -> None:
+    """Before the server is run: it takes signals (a supervisor blocks its own), and stops when the daemon is killed."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _last_line(path: Path) -> str:
+    """What a log says last."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+            lines = file.read().decode(errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return lines[-1] if lines else "its log is empty"

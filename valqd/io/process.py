@@ -6,6 +6,7 @@ import ctypes
 import logging
 import os
 import resource
+import signal
 
 #: File descriptors beyond the clients' own: listening, lanes, control, logs.
 _SPARE_FILES = 128
@@ -15,6 +16,12 @@ _KEPT_BYTES = 64 << 20
 _MAPPED_FROM_BYTES = 32 << 20
 
 log = logging.getLogger(__name__)
+
+
+def stop_signals() -> set[signal.Signals]:
+    """What ends the daemon: SIGHUP too, unless it was started to outlive its terminal (nohup)."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return {signal.SIGTERM, signal.SIGINT} | (set() if ignored else {signal.SIGHUP})
 
 
 def available_cores() -> int:
@@ -49,6 +56,12 @@ def raise_file_limit(max_clients: int) -> int:
                 continue
         if soft < wanted:
             granted = max(1, (soft - _SPARE_FILES) // 2)
-            log.warning("max_clients is %d: the system allows only %d open files", granted, soft)
+            log.warning(
+                "max_clients is %d: the system allows only %d open files, and two a client are wanted: %d "
+                "(ulimit -n, LimitNOFILE=)",
+                granted,
+                soft,
+                wanted,
+            )
             return granted
     return max_clients

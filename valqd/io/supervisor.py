@@ -1,32 +1,39 @@
 """The daemon's parent process: the port, the embedded Valkey, and the workers.
 
 One worker runs in this very process.  Several are children that share the port (SO_REUSEPORT) and are restarted
-when they die; SIGTERM and SIGINT reach all of them, and the embedded Valkey stops last.
+when they die; SIGTERM, SIGINT and SIGHUP reach all of them, and the embedded Valkey stops last.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
+import select
 import signal
 import socket
 import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from valqd.config import Settings
 from valqd.errors import StartError
 from valqd.io.backend import Backend
 from valqd.io.embedded import EmbeddedServer
+from valqd.io.process import raise_file_limit, stop_signals
 from valqd.io.worker import Worker
 
 _BACKLOG = 1024
-#: A worker that dies is restarted after this long, so that one that cannot live does not spin.
+#: A worker that dies is restarted after this long, and twice as long each time that it dies soon again.
 _RESTART_S = 0.3
+_LONGEST_RESTART_S = 10.0
+#: The port of a daemon that was killed is free when its workers have seen it.
+_BIND_FOR_S = 1.5
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +43,7 @@ def serve(settings: Settings) -> None:
     with contextlib.ExitStack() as stack:
         server: EmbeddedServer | None = None
         listening = stack.enter_context(_listening(settings))
+        settings = replace(settings, max_clients=raise_file_limit(settings.max_clients))
         if settings.backend:
             backend = Backend.from_settings(settings)
         else:
@@ -84,7 +92,7 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
         target = (host, int(port))
     with contextlib.closing(listening):
         try:
-            listening.bind(target)
+            _bind(listening, target)
             if settings.workers > 1 and listening.family != socket.AF_UNIX:
                 # The port is free: now reserve it in a way that workers can share.
                 target = listening.getsockname()[:2]
@@ -103,6 +111,19 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
             if isinstance(target, str):
                 with contextlib.suppress(OSError):
                     os.unlink(target)
+
+
+def _bind(listening: socket.socket, target: str | tuple[str, int]) -> None:
+    """Bind, waiting a moment for a port that is in use.  Raises OSError."""
+    deadline = time.monotonic() + _BIND_FOR_S
+    while True:
+        try:
+            listening.bind(target)
+            return
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or isinstance(target, str) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def _reuse_port(family: int) -> socket.socket:
@@ -152,28 +173,40 @@ class _Supervisor:
         self._reserved = reserved
         self._tick = tick
         self._numbers: dict[int, int] = {}  # worker pid -> its number
+        self._started_at: dict[int, float] = {}  # by number
+        self._pauses: dict[int, float] = {}  # before its last restart, seconds
         self._restart_at: dict[int, float] = {}
+        self._stop_signals = stop_signals()
+        self._signals = {*self._stop_signals, signal.SIGCHLD}
 
     def run(self, announce: Callable[[], None]) -> None:
-        wanted = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
-        signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         try:
             for number in range(self._settings.workers):
-                with os.fdopen(self._start(number), "rb") as reader:
-                    if not reader.read(1):  # it ended before it was ready, and has said why
-                        raise _WorkerFailed
+                if not self._is_ready(self._start(number)):
+                    return
             announce()
             while True:
                 self._tick()
-                received = signal.sigtimedwait(wanted, 0.2)
+                received = signal.sigtimedwait(self._signals, 0.2)
                 self._reap()
-                if received is not None and received.si_signo != signal.SIGCHLD:
+                if received is not None and received.si_signo in self._stop_signals:
                     return
         except _WorkerFailed:
             raise SystemExit(1) from None
         finally:
             self._stop()
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, wanted)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
+
+    def _is_ready(self, reader: int) -> bool:
+        """Wait for a worker's byte; False: the daemon is to stop.  Raises _WorkerFailed."""
+        with os.fdopen(reader, "rb") as pipe:
+            while not select.select([pipe], [], [], 0.1)[0]:
+                if signal.sigtimedwait(self._stop_signals, 0) is not None:
+                    return False
+            if not pipe.read(1):  # it ended before it was ready, and has said why
+                raise _WorkerFailed
+        return True
 
     def _start(self, number: int) -> int:
         """Fork one worker; a pipe that gets a byte when it is ready."""
@@ -183,11 +216,12 @@ class _Supervisor:
         if pid:
             os.close(writer)
             self._numbers[pid] = number
+            self._started_at[number] = time.monotonic()
             return reader
         status = 1
         try:
             os.close(reader)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
 
             def orphaned() -> None:
                 if os.getppid() != parent:
@@ -217,8 +251,12 @@ class _Supervisor:
             if pid == 0:
                 break
             if (number := self._numbers.pop(pid, None)) is not None:
-                log.error("worker %d (pid %d) ended with status %d; it is started again", number, pid, status)
-                self._restart_at[number] = time.monotonic() + _RESTART_S
+                now = time.monotonic()
+                lasted = now - self._started_at[number] > _LONGEST_RESTART_S
+                pause = _RESTART_S if lasted else min(_LONGEST_RESTART_S, 2 * self._pauses.get(number, _RESTART_S / 2))
+                self._pauses[number] = pause
+                self._restart_at[number] = now + pause
+                log.error("worker %d (pid %d) %s; it is started again in %.1f s", number, pid, _end(status), pause)
         for number, when in list(self._restart_at.items()):
             if time.monotonic() >= when:
                 del self._restart_at[number]
@@ -235,6 +273,12 @@ class _Supervisor:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                 time.sleep(0.02)
+
+
+def _end(status: int) -> str:
+    """How a process ended, from its wait status."""
+    code = os.waitstatus_to_exitcode(status)
+    return f"was ended by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"ended with exit status {code}"
 
 
 class _WorkerFailed(Exception):

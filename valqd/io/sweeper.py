@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from collections.abc import AsyncIterator
 
 from valqd.commands.request import fcall, queue_key
@@ -22,6 +23,9 @@ _FOLLOWER_TICK_S = 0.25
 _IDLE_TICK_S = 0.25
 #: The library is gone and no queue is there.
 _NO_QUEUES_TICK_S = 0.5
+#: Until all queues are looked at again, when a sweep was refused.
+_LOOK_AGAIN_S = 1.0
+_CANNOT_SWEEP = "leases, delays and dead letters wait, since a sweep is refused"
 _LEASE_MS = 600
 _DUE_LIMIT = 1000
 _SWEEP_LIMIT = 1000
@@ -38,6 +42,7 @@ class Sweeper:
         self._daemon = daemon
         self._dbs: list[int] = [0]
         self._look_at_all = False  # a sweep failed: what it was asked to do is not remembered anywhere
+        self._look_not_before = 0.0
         self._no_queues = False  # looked for, after the library was gone
         self._task = asyncio.ensure_future(self._run())
 
@@ -46,7 +51,7 @@ class Sweeper:
             try:
                 pause_s = await self._tick()
             except StartError as error:  # the library cannot be loaded, for now
-                log.warning("cannot sweep: %s", error)
+                self._refused(error)
                 pause_s = _NO_QUEUES_TICK_S
             except ControlLost:
                 self._look_at_all = True
@@ -66,13 +71,15 @@ class Sweeper:
             if is_missing_function(reply):
                 await self._library_gone()
                 return _NO_QUEUES_TICK_S
-            log.warning("cannot sweep: %s", reply)
+            self._refused(reply)
             return _FOLLOWER_TICK_S
         self._no_queues = False
         fresh, next_ms, *names = reply
-        if fresh or self._look_at_all:
+        if fresh or (self._look_at_all and time.monotonic() >= self._look_not_before):
             self._look_at_all = False
             await self._sweep_all()
+            if not self._look_at_all:
+                self._control.complaints.over(_CANNOT_SWEEP)
         elif names:
             await self._find_dbs()
         for db in self._dbs:
@@ -124,12 +131,18 @@ class Sweeper:
             limit = b"%d" % _SWEEP_LIMIT
             calls = [fcall("sweep", [key], flag, limit) for key in keys]
             replies = await self._control.calls(calls, db)
-            for reply in replies:
+            for key, reply in zip(keys, replies, strict=True):
                 if isinstance(reply, Exception):
-                    log.warning("cannot sweep a queue: %s", reply)
-                    self._look_at_all = True
+                    self._refused(f"{key.decode(errors='backslashreplace')}: {reply}")
+                    if str(reply).startswith("READONLY"):  # and so will all others be
+                        return
             keys = [key for key, more in zip(keys, replies, strict=True) if more == 1]
             flag = b""
+
+    def _refused(self, why: object) -> None:
+        self._control.complaints.say(_CANNOT_SWEEP, why)
+        self._look_at_all = True
+        self._look_not_before = time.monotonic() + _LOOK_AGAIN_S
 
     def close(self) -> None:
         """Stop."""

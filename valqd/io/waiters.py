@@ -13,7 +13,6 @@ REARM_S, which also makes good a wake-up that was lost with a connection.  Bound
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +35,9 @@ _REGISTRATION_MS = 3000
 _FIRST_BATCH = 4
 _LARGEST_BATCH = 256
 _ARM_BATCH = 500
-
-log = logging.getLogger(__name__)
+#: Errors of a backend that will be well again: who waits goes on waiting.
+_PASSING_ERRORS = (b"-NOBACKEND", b"-LOADING", b"-BUSY ", b"-NOREPLICAS", b"-MASTERDOWN")
+_CANNOT_ARM = "blocked POPs only look once a second, since their registration is refused"
 
 #: A queue as waiters know it: database and name.
 QueueId = tuple[int, bytes]
@@ -102,7 +102,7 @@ class Waiter:
         self.in_flight = False
         if self.gone:
             self._waiters.popped(self, served=False)
-        elif data == self._nothing or data.startswith(b"-NOBACKEND"):
+        elif data == self._nothing or data.startswith(_PASSING_ERRORS):
             if self.over:
                 self._end(self._nothing)
             else:
@@ -162,6 +162,7 @@ class Waiters:
         self._to_disarm: set[QueueId] = set()
         self._arming = asyncio.Event()
         self._stopping = False
+        self._unarmed = False  # registration fails: nobody else wakes who waits
         self._tasks = [asyncio.ensure_future(self._keep_armed()), asyncio.ensure_future(self._arm_when_asked())]
         control.connected.append(self.arm_all)
 
@@ -273,6 +274,9 @@ class Waiters:
     async def _keep_armed(self) -> None:
         while True:
             await asyncio.sleep(REARM_S)
+            if self._unarmed:
+                for queue in list(self._parked):
+                    self.wake(queue)
             self.arm_all()
 
     async def _arm_when_asked(self) -> None:
@@ -290,9 +294,9 @@ class Waiters:
                 for db, names in _by_db(batch, (queue for queue in disarm if queue[1] not in names_parked)):
                     await self._disarm(db, names)
             except ControlLost:
-                continue  # all is armed again when the connection is back
+                self._unarmed = True  # until all is armed again when the connection is back
             except StartError as error:  # the library cannot be loaded, for now
-                log.warning("cannot register for wake-ups: %s", error)
+                self._cannot_arm(error)
 
     async def _arm(self, db: int, names: list[bytes]) -> None:
         keys = [queue_key(name) for name in names]
@@ -305,11 +309,14 @@ class Waiters:
             call += [b"%d" % len(line), b"%d" % ((now - first.since) * 1000 if first else 0)]
         *_, reply = await self._control.calls([[b"CLIENT", b"TRACKING", b"ON"], watch, call], db)
         if not isinstance(reply, list):
-            log.warning("cannot register for wake-ups: %s", reply)
             if is_missing_function(reply):
                 await self._control.load_library()
                 self.arm_all()
+            else:
+                self._cannot_arm(reply)
             return
+        self._unarmed = False
+        self._control.complaints.over(_CANNOT_ARM)
         for name, (ready, next_ms) in zip(names, reply, strict=True):
             queue = (db, name)
             if timer := self._timers.pop(queue, None):
@@ -319,6 +326,10 @@ class Waiters:
             elif next_ms >= 0 and queue in self._parked:
                 loop = asyncio.get_running_loop()
                 self._timers[queue] = loop.call_later((next_ms + 1) / 1000, self._timer, queue)
+
+    def _cannot_arm(self, why: object) -> None:
+        self._unarmed = True
+        self._control.complaints.say(_CANNOT_ARM, why)
 
     def _timer(self, queue: QueueId) -> None:
         del self._timers[queue]

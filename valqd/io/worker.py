@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +18,7 @@ from valqd.io.client import Client
 from valqd.io.control import Control
 from valqd.io.default_user import DefaultUser
 from valqd.io.outbox import Outbox
-from valqd.io.process import available_cores, keep_freed_memory, raise_file_limit
+from valqd.io.process import available_cores, keep_freed_memory, stop_signals
 from valqd.io.shared_lane import SharedLane, SharedLanes
 from valqd.io.sweeper import Sweeper
 from valqd.io.waiters import Waiters
@@ -70,14 +69,14 @@ class Worker:
         return next(self._ids)
 
     async def run(self, listening: socket.socket, ready: Callable[[], None], tick: Callable[[], None]) -> None:
-        """Serve until SIGTERM or SIGINT; ``tick`` runs about every half second.  Raises StartError."""
+        """Serve until a signal says to stop; ``tick`` runs about every half second.  Raises StartError."""
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in stop_signals():
             loop.add_signal_handler(number, stop.set)
-        await self.control.start()
+        if not await self._start_unless(stop):
+            return
         keep_freed_memory()
-        self.settings = replace(self.settings, max_clients=raise_file_limit(self.settings.max_clients))
         self._sweeper = Sweeper(self.control, self._daemon)
         self.lanes.get(self.shared.first_identity)
         self.default_user.known(lambda: None)
@@ -92,6 +91,18 @@ class Worker:
                 continue
         server.close()
         await self._finish()
+
+    async def _start_unless(self, stop: asyncio.Event) -> bool:
+        """Connect, however long the backend loads its data; False: told to stop meanwhile.  Raises StartError."""
+        starting = asyncio.ensure_future(self.control.start())
+        stopped = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not starting.done():
+            starting.cancel()
+            return False
+        await starting
+        return True
 
     async def _serve(self, listening: socket.socket) -> asyncio.AbstractServer:
         loop = asyncio.get_running_loop()
