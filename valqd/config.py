@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -16,6 +17,9 @@ from typing import Any, NoReturn
 
 from valqd import __version__
 from valqd.errors import SettingError
+
+#: What Kubernetes puts into the environment of every pod beside a service that is named valqd.
+_OF_A_SERVICE = re.compile(r"VALQD_(SERVICE_(HOST|PORT)|PORT)(_|\Z)")
 
 
 def _text(value: str) -> str:
@@ -220,7 +224,7 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
     given = vars(_command_line().parse_args(arguments))
     known = {setting.variable for setting in SETTINGS} | {"VALQD_CONFIG"}
     for variable in environment:
-        if variable.startswith("VALQD_") and variable not in known:
+        if variable.startswith("VALQD_") and variable not in known and not _OF_A_SERVICE.match(variable):
             raise SettingError(variable, "unknown setting in the environment")
     path = given["config"] or environment.get("VALQD_CONFIG")
     file = _from_file(path) if path else {}

@@ -16,8 +16,15 @@ import hiredis
 
 from valqd.config import Settings
 from valqd.errors import SettingError
+from valqd.io.keepalive import keep_alive
 
 _DEFAULT_PORT = 6379
+#: A backend's host that has gone silent is given up after a minute.
+_KEEPALIVE_S = 30
+_UNANSWERED_S = 60
+
+
+_ESCAPES = "in a user or password, write @ as %40, : as %3A, / as %2F, # as %23, ? as %3F, % as %25"
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,9 @@ class Backend:
         )
         if backend.tls:
             backend.check_files()
+        for name in ("backend_ca_file", "backend_cert_file", "backend_key_file"):
+            if getattr(settings, name) and not backend.tls:
+                raise SettingError(name, "is only of use with valkeys:// in backend")
         return backend
 
     @classmethod
@@ -59,18 +69,20 @@ class Backend:
             if not path:
                 raise SettingError("backend", f"{url!r} names no socket")
             return cls(path=path)
-        parts = urlsplit(url)
-        if parts.scheme not in ("valkey", "valkeys", "redis", "rediss"):
-            raise SettingError(
-                "backend", f"{url!r} must begin with valkey://, valkeys://, redis://, rediss:// or unix://"
-            )
+        # No error repeats the URL: it may hold a password.
+        if not url.startswith(("valkey://", "valkeys://", "redis://", "rediss://")):
+            raise SettingError("backend", "must begin with valkey://, valkeys://, redis://, rediss:// or unix://")
         try:
+            parts = urlsplit(url)
             port = parts.port or _DEFAULT_PORT
         except ValueError:
-            raise SettingError("backend", f"{url!r} has no valid port") from None
+            raise SettingError(
+                "backend",
+                f"no valid URL: the port must be 1 to 65535, an IPv6 address stand in brackets ({_ESCAPES})",
+            ) from None
         db = parts.path.strip("/")
-        if db and not db.isdigit():
-            raise SettingError("backend", f"{url!r} has a database that is no number")
+        if (db and not db.isdigit()) or parts.query or parts.fragment:
+            raise SettingError("backend", f"after host and port only /db may follow, a number ({_ESCAPES})")
         return cls(
             host=parts.hostname or "127.0.0.1",
             port=port,
@@ -111,7 +123,8 @@ class Backend:
             if self.path:
                 await loop.create_unix_connection(factory, self.path)
             else:
-                await loop.create_connection(factory, self.host, self.port, ssl=self._tls_context)
+                transport, _ = await loop.create_connection(factory, self.host, self.port, ssl=self._tls_context)
+                keep_alive(transport.get_extra_info("socket"), _KEEPALIVE_S, _UNANSWERED_S)
 
 
 class ReplyProtocol(asyncio.Protocol, ABC):

@@ -85,7 +85,8 @@ class Control:
         try:
             await self._open()
         except TimeoutError:
-            raise StartError(f"backend {self._backend}: no answer within {_CONNECT_TIMEOUT_S:g} s") from None
+            hint = " (does it speak TLS? else valkey://)" if self._backend.tls else ""
+            raise StartError(f"backend {self._backend}: no answer within {_CONNECT_TIMEOUT_S:g} s{hint}") from None
         except ControlLost:
             hint = "" if self._backend.tls else " (does it want TLS? then valkeys://)"
             raise StartError(f"backend {self._backend}: it closed the connection{hint}") from None
@@ -178,6 +179,8 @@ class Control:
     async def _checked(self, request: list[bytes]) -> Any:
         (reply,) = await self._calls([request], self._db)
         if isinstance(reply, Exception):
+            if str(reply).startswith("NOAUTH"):
+                raise StartError(f"backend {self._backend}: it wants a password: valkey://[user]:password@host:port")
             raise StartError(f"backend {self._backend}: {request[0].decode()} was refused: {reply}")
         return reply
 

@@ -1,4 +1,7 @@
-"""A Valkey server of the daemon's own: started on a unix socket in the data folder, stopped last and cleanly."""
+"""A Valkey server of the daemon's own: started on a unix socket in the data folder, stopped last and cleanly.
+
+The daemon is a user of its own there, so that the default user may get a password; users are kept by ``ACL SAVE``.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -19,10 +23,13 @@ from pathlib import Path
 from types import TracebackType
 
 from valqd.errors import StartError
+from valqd.io.backend import Backend
 
 #: A server that has not answered for so long, and each time again: the log says that it is being waited for.
 _SILENT_S = 10.0
 _PR_SET_PDEATHSIG = 1
+#: The daemon itself, with a new password each time.
+_USER = "valqd"
 #: Longest path of a unix socket that every system takes.
 _MAX_SOCKET_PATH = 100
 #: For a server that uses the C library's allocator (see process.keep_freed_memory).
@@ -54,7 +61,8 @@ class EmbeddedServer:
         self._appendfsync = appendfsync
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = -1
-        self.socket_path = self._choose_socket_path()
+        self._password = secrets.token_hex(32)
+        self.backend = Backend(path=self._choose_socket_path(), user=_USER.encode(), password=self._password.encode())
 
     def _choose_socket_path(self) -> str:
         path = str(self._dir / "valkey.sock")
@@ -71,6 +79,7 @@ class EmbeddedServer:
             raise StartError(f"data_dir {self._dir}: {error.strerror}") from None
         try:
             self._wait_for_lock()
+            self._write_users()
             self._spawn()
             self._wait_until_it_answers()
         except BaseException:
@@ -91,12 +100,23 @@ class EmbeddedServer:
                     raise StartError(f"data_dir {self._dir}: in use by another valqd ({holders})") from None
                 time.sleep(0.05)
 
+    def _write_users(self) -> None:
+        """Add the daemon to the users that were saved."""
+        digest = hashlib.sha256(self._password.encode()).hexdigest()
+        path = self._dir / "users.acl"
+        saved = path.read_text().splitlines() if path.exists() else []
+        others = [line for line in saved if not line.startswith(f"user {_USER} ")]
+        fresh = path.with_suffix(".new")
+        fresh.touch(mode=0o600)
+        fresh.write_text("\n".join([*others, f"user {_USER} on #{digest} ~* &* +@all", ""]))
+        fresh.replace(path)
+
     def _spawn(self) -> None:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.socket_path)
+            os.unlink(self.backend.path)
         options = {
             "port": "0",
-            "unixsocket": self.socket_path,
+            "unixsocket": self.backend.path,
             "unixsocketperm": "700",
             "dir": str(self._dir),
             "appendonly": "yes",
@@ -104,6 +124,7 @@ class EmbeddedServer:
             "save": "",
             "daemonize": "no",
             "logfile": "valkey.log",
+            "aclfile": "users.acl",
             "maxclients": "100000",
         }
         command = [server_binary()]
@@ -141,9 +162,9 @@ class EmbeddedServer:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(1)
             try:
-                probe.connect(self.socket_path)
+                probe.connect(self.backend.path)
                 probe.sendall(b"PING\r\n")
-                return probe.recv(64).startswith((b"+PONG", b"-LOADING"))
+                return probe.recv(64).startswith((b"+PONG", b"-LOADING", b"-NOAUTH"))
             except OSError:
                 return False
 

@@ -25,6 +25,7 @@ from valqd.config import Settings
 from valqd.errors import StartError
 from valqd.io.backend import Backend
 from valqd.io.embedded import EmbeddedServer
+from valqd.io.keepalive import keep_alive
 from valqd.io.process import raise_file_limit, stop_signals
 from valqd.io.worker import Worker
 
@@ -34,6 +35,8 @@ _RESTART_S = 0.3
 _LONGEST_RESTART_S = 10.0
 #: The port of a daemon that was killed is free when its workers have seen it.
 _BIND_FOR_S = 1.5
+#: Of clients, as Valkey has it.
+_KEEPALIVE_S = 300
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +51,7 @@ def serve(settings: Settings) -> None:
             backend = Backend.from_settings(settings)
         else:
             server = stack.enter_context(EmbeddedServer(settings.data_dir, settings.appendfsync))
-            backend = Backend(path=server.socket_path)
+            backend = server.backend
 
         def tick() -> None:
             if server is not None and server.respawn_if_dead():
@@ -88,6 +91,7 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
         host = host.strip("[]")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.socket(family, socket.SOCK_STREAM)
+        keep_alive(listening, _KEEPALIVE_S)  # its connections inherit it
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         target = (host, int(port))
     with contextlib.closing(listening):
@@ -128,6 +132,7 @@ def _bind(listening: socket.socket, target: str | tuple[str, int]) -> None:
 
 def _reuse_port(family: int) -> socket.socket:
     shared = socket.socket(family, socket.SOCK_STREAM)
+    keep_alive(shared, _KEEPALIVE_S)
     shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     return shared

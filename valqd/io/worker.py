@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import ip_address
 from itertools import count
 from typing import Any
 
@@ -44,6 +45,7 @@ class Worker:
         self.shared = Shared(
             settings.auto_create_argument, Limits(max_body_bytes=settings.max_body_bytes), Identity(db=backend.db)
         )
+        self._number = number
         self._ids = count(number * 1_000_000_000 + 1)
         self._releaser = _Releaser()
         daemon = b"%b-%d" % (os.urandom(6).hex().encode(), number)
@@ -79,7 +81,7 @@ class Worker:
         keep_freed_memory()
         self._sweeper = Sweeper(self.control, self._daemon)
         self.lanes.get(self.shared.first_identity)
-        self.default_user.known(lambda: None)
+        self.default_user.known(lambda: self._warn_if_open(listening))
         server = await self._serve(listening)
         ready()
         while not stop.is_set():
@@ -103,6 +105,13 @@ class Worker:
             return False
         await starting
         return True
+
+    def _warn_if_open(self, listening: socket.socket) -> None:
+        """Valkey's protected mode does not see who comes through valqd."""
+        address = listening.getsockname()
+        exposed = listening.family != socket.AF_UNIX and not ip_address(address[0]).is_loopback
+        if exposed and self._number == 0 and self.default_user.needs_password is False:
+            log.warning("%s: whoever reaches it may do anything: the default user has no password", address[0])
 
     async def _serve(self, listening: socket.socket) -> asyncio.AbstractServer:
         loop = asyncio.get_running_loop()

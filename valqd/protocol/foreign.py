@@ -216,14 +216,21 @@ def _client(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
             side.send_watched(raw, watch)
             return
     elif len(argv) > 1 and argv[1].upper() not in _STATELESS_CLIENT:
+        _sets_state(side, argv, raw)
+        return
+    side.send_plain(raw, 1)
+
+
+def _sets_state(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
+    """What this leaves behind, if it is accepted, cannot be made again on another connection."""
+    if side.silent or side.open().uncounted:  # nothing will tell
         side.has_state = True
-    side.send_plain(raw, 1)
 
+    def watch(reply: bytes) -> bytes:
+        side.has_state = side.has_state or _ok(reply)
+        return reply
 
-def _watch(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    side.open()
-    side.has_state = True
-    side.send_plain(raw, 1)
+    side.send_watched(raw, watch)
 
 
 def _subscribe(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
@@ -298,7 +305,7 @@ SPECIAL: dict[bytes, Callable[[PrivateSide, list[bytes], bytes], None]] = {
     b"UNSUBSCRIBE": _subscribe,
     b"PUNSUBSCRIBE": _subscribe,
     b"SUNSUBSCRIBE": _subscribe,
-    b"WATCH": _watch,
+    b"WATCH": _sets_state,
     b"MONITOR": _monitor,
     b"SYNC": _sync,
     b"PSYNC": _sync,

@@ -1,9 +1,9 @@
 """What clients send before they work, answered without a backend connection of their own.
 
 A client that has no private lane is clean: all that Valkey would know of it is its identity, protocol version and name.
-Its PING, ECHO, CLIENT SETNAME and SETINFO are relayed over the shared lane of its identity, whose answer is the same
-for every client of that identity; AUTH and SELECT are proved by the backend on such a lane; HELLO is put together from
-the backend's own.  What is not exactly one of these forms is left to the private lane (False).
+Its PING, ECHO, CLIENT SETNAME, SETINFO and MAINT_NOTIFICATIONS are relayed over the shared lane of its identity, whose
+answer is the same for every client of that identity; AUTH and SELECT are proved by the backend on such a lane; HELLO is
+put together from the backend's own.  What is not exactly one of these forms is left to the private lane (False).
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ def _client(session: Session, frame: Frame) -> bool:
         _relay(session, frame, "status", b"CLIENT SETNAME")
     elif len(argv) == 4 and argv[1].upper() == b"SETINFO":
         _relay(session, frame, "status", b"CLIENT SETINFO " + argv[2].upper())
+    elif argv[1:2] and argv[1].upper() == b"MAINT_NOTIFICATIONS":
+        _relay(session, frame, "status")  # clients of Redis ask for it when they connect; Valkey knows no such thing
     else:
         return False
     return True

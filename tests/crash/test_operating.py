@@ -1,0 +1,233 @@
+"""What an operator does to the daemon, and what he is told: starts that cannot work, signals, kills, users, outages."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.servers import ROOT, Connection, Valkey, Valqd, as_map, free_port, until
+from tests.wire.expect import refused
+
+
+def start_refused(*arguments, **environment) -> str:
+    """What a start that fails says: one line, without the password that the tests use."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("VALQD_")} | environment
+    command = [sys.executable, "-m", "valqd", "--listen", f"127.0.0.1:{free_port()}", "--max-clients", "100"]
+    command += map(str, arguments)
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("valqd: ")
+    assert ended.stderr.count("\n") == 1
+    assert "sesame" not in ended.stderr
+    return ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--backend", "127.0.0.1:6379"], "backend: must begin with valkey://"),
+        (["--backend", "valkey://:sesame@[::1"], "backend: no valid URL"),
+        (["--backend", "valkey://u:p#sesame@h:1"], "write @ as %40"),
+        (["--backend", "valkey://:sesame@h:x"], "backend: no valid URL"),
+        (["--backend", "valkey://h:1/?db=1"], "only /db may follow"),
+        (["--backend", "valkey://h:1", "--backend-ca-file", "/ca"], "backend_ca_file: is only of use with valkeys://"),
+        (["--backend", "valkey://127.0.0.1:1"], "backend valkey://127.0.0.1:1: "),
+        (["--config", "/no/such/file"], "config: cannot read /no/such/file"),
+        (["--data-dir", "/dev/null/x"], "data_dir /dev/null/x: "),
+        (["--workers", "2", "--backend", "valkey://127.0.0.1:1"], "backend valkey://127.0.0.1:1: "),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_start_that_cannot_work_is_refused_in_one_line(arguments, said):
+    assert said in start_refused(*arguments)
+
+
+def test_an_unknown_setting_is_refused_and_what_kubernetes_sets_is_not(valkey):
+    assert "VALQD_NO_SUCH: unknown setting" in start_refused(VALQD_NO_SUCH="1")
+    of_a_service = {
+        "VALQD_SERVICE_HOST": "10.0.0.1",
+        "VALQD_SERVICE_PORT_RESP": "6390",
+        "VALQD_PORT": "tcp://10.0.0.1:6390",
+        "VALQD_PORT_6390_TCP_ADDR": "10.0.0.1",
+    }
+    with Valqd(valkey.url, environment=of_a_service) as daemon, Connection(daemon.port) as connection:
+        assert connection.call("PING") == b"PONG"
+
+
+def test_a_port_in_use_and_a_folder_in_use_are_refused():
+    with Valqd() as daemon:
+        assert "Address already in use" in start_refused("--listen", f"127.0.0.1:{daemon.port}")
+        said = start_refused("--data-dir", daemon.folder + "/data")
+        assert f"in use by another valqd (valqd pid {daemon.pid}, its Valkey pid " in said
+
+
+def test_a_password_that_is_missing_or_wrong_is_said():
+    with Valkey("--requirepass", "sesame") as valkey:
+        assert "it wants a password: valkey://[user]:password@" in start_refused("--backend", valkey.url)
+        wrong = valkey.url.replace("//", "//:mustard@")
+        assert "WRONGPASS" in start_refused("--backend", wrong)
+
+
+def alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    return False
+
+
+def server_of(connection) -> int:
+    """The process id of the backend."""
+    return int(connection.call("INFO", "server").partition(b"process_id:")[2].split()[0])
+
+
+WORKERS = pytest.mark.parametrize("workers", [1, 2])
+
+
+@WORKERS
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_ends_waits_and_all_processes(workers, number):
+    with Valqd(workers=workers) as daemon, Connection(daemon.port) as connection, Connection(daemon.port) as waiting:
+        server = server_of(connection)
+        waiting.send("VALQ.POP", "q", "BLOCK", 0)
+        connection.call("VALQ.CREATE", "q")
+        until(lambda: as_map(connection.call("VALQ.INFO", "q"))[b"blocked_clients"] == 1, what="blocked")
+        daemon.signal(number)
+        assert waiting.read() is None
+        assert daemon.process.wait(8) == 0
+        assert not alive(server)
+        assert "ERROR" not in daemon.output()
+
+
+@WORKERS
+def test_an_embedded_valkey_that_was_started_again_stops_with_its_daemon(workers):
+    for ended_by in (signal.SIGTERM, signal.SIGKILL):
+        with Valqd(workers=workers) as daemon:
+            until(lambda output=daemon.output: " on 127.0.0.1:" in output(), what="all workers ready")
+            with Connection(daemon.port) as connection:
+                os.kill(server_of(connection), signal.SIGKILL)
+
+            def server(port=daemon.port):
+                with contextlib.suppress(ConnectionError), Connection(port) as fresh:
+                    info = fresh.call("INFO", "server")
+                    return isinstance(info, bytes) and int(info.partition(b"process_id:")[2].split()[0])
+                return None
+
+            again = until(server, what="started again")
+            daemon.signal(ended_by)
+            assert daemon.process.wait(5) == (0 if ended_by == signal.SIGTERM else -signal.SIGKILL)
+            until(lambda pid=again: not alive(pid), 5, "its Valkey ended")
+
+
+def test_a_worker_that_dies_is_replaced_and_a_killed_daemons_port_is_free_at_once(valkey):
+    port = free_port()
+    with Valqd(valkey.url, port=port, workers=2) as daemon:
+        children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
+        os.kill(int(children[0]), signal.SIGKILL)
+        until(lambda: "was ended by signal 9" in daemon.output(), what="seen")
+
+        def two():
+            return len(Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()) == 2
+
+        until(two, what="replaced")
+        daemon.kill()
+        with Valqd(valkey.url, port=port, workers=2) as again, Connection(again.port) as connection:
+            assert connection.call("PING") == b"PONG"
+
+
+def test_users_and_passwords_that_were_saved_outlive_the_embedded_valkey(tmp_path):
+    def check(port):
+        with Connection(port) as stranger, Connection(port) as worker, Connection(port) as owner:
+            refused(stranger.call("VALQ.PUSH", "q", "x"), "NOAUTH")
+            assert worker.call("AUTH", "worker", "pw") == b"OK"
+            refused(worker.call("VALQ.PUSH", "other", "x"), "NOPERM")
+            assert owner.call("AUTH", "sesame") == b"OK"
+            worker.send("VALQ.POP", "q", "BLOCK", 5000)
+            assert owner.call("VALQ.PUSH", "q", "x", "DELAY", "0.2")
+            assert as_map(worker.read())[b"body"] == b"x"  # the daemon, too, may still do its part
+
+    with Valqd(data_dir=tmp_path) as daemon:
+        with Connection(daemon.port) as connection:
+            data = ("+@hash", "+@list", "+@sortedset", "+@keyspace", "+set", "+time", "-@dangerous")
+            assert connection.call("ACL", "SETUSER", "worker", "on", ">pw", "~valq:{q}:*", "+fcall", *data) == b"OK"
+            assert connection.call("CONFIG", "SET", "requirepass", "sesame") == b"OK"
+            assert connection.call("ACL", "SAVE") == b"OK"
+            os.kill(server_of(connection), signal.SIGKILL)
+        until(lambda: "connected again" in daemon.output(), what="connected again")
+        check(daemon.port)
+    with Valqd(data_dir=tmp_path) as daemon:
+        check(daemon.port)
+
+
+def test_while_the_daemons_own_user_is_refused_blocked_pops_look_for_themselves():
+    with Valkey() as valkey, Connection(valkey.port) as direct:
+        assert direct.call("ACL", "SETUSER", "daemon", "on", ">pw", "~*", "&*", "+@all") == b"OK"
+        url = valkey.url.replace("//", "//daemon:pw@")
+        with Valqd(url) as daemon, Connection(daemon.port) as waiting, Connection(daemon.port) as pushing:
+            waiting.send("VALQ.POP", "q", "BLOCK", 10_000)
+            pushing.call("VALQ.CREATE", "q")
+            until(lambda: as_map(pushing.call("VALQ.INFO", "q"))[b"blocked_clients"] == 1, what="blocked")
+            assert direct.call("ACL", "DELUSER", "daemon") == 1
+            until(lambda: "daemon's own connection is refused" in daemon.output(), what="said")
+            assert pushing.call("VALQ.PUSH", "q", "x") == b"1"
+            waiting.socket.settimeout(4)
+            assert as_map(waiting.read())[b"body"] == b"x"
+            time.sleep(1.5)
+            assert daemon.output().count("daemon's own connection is refused") == 1
+
+
+def test_a_read_only_backend_is_said_once_and_waiting_clients_are_told():
+    with Valkey() as valkey, Connection(valkey.port) as direct:
+        with Valqd(valkey.url) as daemon, Connection(daemon.port) as waiting, Connection(daemon.port) as connection:
+            for number in range(200):
+                connection.call("VALQ.PUSH", f"q{number}", "x")
+            connection.call("VALQ.CREATE", "empty")
+            waiting.send("VALQ.POP", "empty", "BLOCK", 0)
+            until(lambda: as_map(connection.call("VALQ.INFO", "empty"))[b"blocked_clients"] == 1, what="blocked")
+            direct.call("REPLICAOF", "127.0.0.1", "1")
+            refused(connection.call("VALQ.PUSH", "q", "x"), "READONLY")
+            waiting.socket.settimeout(4)
+            refused(waiting.read(), "READONLY")
+        with Valqd(valkey.url) as daemon:
+            until(lambda: "READONLY" in daemon.output(), what="said")
+            time.sleep(1.5)
+            assert daemon.output().count("READONLY") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_connections_are_kept_alive_on_both_sides():
+    def timers(port, remote):
+        """The timers of established connections of this host to or from a port; 2 is keepalive's."""
+        found = []
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, local, peer, state, _, timer, *_ = line.split()
+            if state == "01" and int((peer if remote else local).partition(":")[2], 16) == port:
+                found.append(timer.partition(":")[0])
+        return found
+
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port) as connection:
+        connection.call("CLIENT", "ID")  # opens a lane of its own
+        connection.call("VALQ.PUSH", "q", "x")
+        until(lambda: timers(daemon.port, remote=False) == ["02"], what="the client's is kept alive")
+        until(lambda: timers(valkey.port, remote=True).count("02") >= 3, what="control's and the lanes' are, too")
+
+
+def test_a_unix_socket_that_a_killed_daemon_left_is_taken_over(valkey, tmp_path):
+    path = str(tmp_path / "s")
+
+    def answers():
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.connect(path)
+            client.sendall(b"PING\r\n")
+            return client.recv(10) == b"+PONG\r\n"
+        return False
+
+    for _ in range(2):
+        with Valqd(valkey.url, wait=False, listen=f"unix:{path}") as daemon:
+            until(answers, 10, "it answers")
+            daemon.kill()
