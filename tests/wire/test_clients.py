@@ -1,6 +1,7 @@
 """The clients people have: each does the life of a message through valqd."""
 
 import asyncio
+import contextlib
 import json
 import shutil
 import subprocess
@@ -31,10 +32,28 @@ def life(run, queue):
     assert as_dict(run("VALQ.INFO", queue))[b"acked_total"] == 1
 
 
+def valkey_client(port, resp):
+    return valkey.Valkey(port=port, protocol=resp)
+
+
+def redis_client(port, resp):
+    return redis.Redis(port=port, protocol=resp)
+
+
 @pytest.mark.parametrize("library", [valkey.Valkey, redis.Redis], ids=["valkey-py", "redis-py"])
 def test_synchronous_clients(library, valqd, queue, resp):
     with library(port=valqd.port, protocol=resp) as client:
         life(client.execute_command, queue)
+
+
+def test_clients_that_only_use_queues_hold_no_connection_of_their_own(valkey, valqd, queue, resp):
+    with contextlib.ExitStack() as stack:
+        direct = stack.enter_context(valkey_client(valkey.port, resp))
+        before = direct.info("clients")["connected_clients"]
+        for library in [valkey_client, redis_client] * 10:
+            client = stack.enter_context(library(valqd.port, resp))
+            client.execute_command("VALQ.PUSH", queue, "x")
+        assert direct.info("clients")["connected_clients"] <= before + 1  # one may ask for the default user's password
 
 
 def test_pipelines_and_transactions(valqd, queue):

@@ -191,7 +191,8 @@ class SharedLane:
             self.coalescer.give_up(self._lanes.load_error)
             self._plan_flush()
         elif self.coalescer.must_resend and self._connection is not None and self._connection.transport is not None:
-            write_pieces(self._connection.transport, self.coalescer.resend())
+            if pieces := self.coalescer.resend():
+                write_pieces(self._connection.transport, pieces)
             self._plan_flush()
 
     # ---- requests

@@ -108,6 +108,11 @@ class Call(ABC):
         """The request as it goes to the backend, in pieces."""
         return [b"*%d\r\n%b" % (self.route.head_args + self.arg_count(), self.route.head), *self.items]
 
+    @property
+    def is_function(self) -> bool:
+        """Whether it calls one of our functions."""
+        return True
+
     def arg_count(self) -> int:
         """Arguments in ``items``."""
         return self.units
@@ -262,6 +267,10 @@ class LoneCall(Call):
         self.size = len(request)
         self.shape = shape
 
+    @property
+    def is_function(self) -> bool:  # noqa: D102 - see Call
+        return b"\r\nFCALL" in self.request[:20]
+
     def let_go(self) -> None:  # noqa: D102 - see Call
         super().let_go()
         self.request = b""
@@ -289,6 +298,10 @@ class RelayCall(Call):
         self.size = len(request)
         self._kinds = kinds
         self._got: list[bytes] = []
+
+    @property
+    def is_function(self) -> bool:  # noqa: D102 - see Call
+        return False
 
     def let_go(self) -> None:  # noqa: D102 - see Call
         super().let_go()

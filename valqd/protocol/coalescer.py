@@ -26,6 +26,10 @@ from valqd.commands.request import FUNCTION_PREFIX
 from valqd.protocol.calls import CALL_TYPES, LONE_ROUTE, MAX_CALL_BYTES, Call, LoneCall, Recipient, RelayCall, Route
 from valqd.protocol.relay import ReplyType
 
+#: How often a library that is gone again and again is loaded for one call.
+_MAX_RESENDS = 3
+_OVERTAKEN = "NOBACKEND the queue functions were being replaced: the command was not applied, try again"
+
 
 class Coalescer:
     """The open and the sent calls of one shared lane."""
@@ -37,7 +41,8 @@ class Coalescer:
         self.sent: deque[tuple[Call, int]] = deque()  # with the bytes that each was sent as
         self.backlog_bytes = 0  # requests unsent or unanswered
         self._kept: dict[Call, Any] | None = None  # replies kept back, in order, while recovering
-        self._resent = False
+        self._resent = False  # the replies to what was repeated are under way
+        self._resends = 0
 
     @property
     def idle(self) -> bool:
@@ -119,15 +124,11 @@ class Coalescer:
                 call.let_go()
                 return
             self._kept = {}
-        elif self._resent:
-            self._kept[call] = reply
-            if not self.sent:
-                kept, self._kept, self._resent = self._kept, None, False
-                for each, its_reply in kept.items():
-                    each.deliver(its_reply)
-                    each.let_go()
-            return
         self._kept[call] = reply
+        if self._resent and not self.sent:
+            self._resent = False
+            if self._resends == _MAX_RESENDS or not any(map(is_missing_function, self._kept.values())):
+                self._deal_kept()
 
     @property
     def recovering(self) -> bool:
@@ -140,20 +141,41 @@ class Coalescer:
         return self._kept is not None and not self._resent and not self.sent
 
     def resend(self) -> list[bytes]:
-        """The requests of the calls that found no library, in order.  All kept replies are dealt out after theirs."""
+        """The requests of the calls that found no library, in order.  All kept replies are dealt out after theirs.
+
+        A call cannot be repeated when one of its clients already has a result of a later call, which found the library
+        that another daemon had loaded: it fails, not applied.
+        """
         assert self._kept is not None
+        self._resends += 1
+        overtaken: set[Recipient] = set()
+        repeated: list[Call] = []
+        for call, reply in reversed(self._kept.items()):
+            who = {recipient for recipient, _, _ in call.deals}
+            if not is_missing_function(reply):
+                if call.is_function:
+                    overtaken |= who
+            elif who & overtaken:
+                self._kept[call] = HiredisError(_OVERTAKEN)
+            else:
+                repeated.insert(0, call)
+        if not repeated:
+            self._deal_kept()
+            return []
         self._resent = True
-        out: list[bytes] = []
-        for call, reply in self._kept.items():
-            if is_missing_function(reply):
-                self.sent.append((call, call.size))
-                self.backlog_bytes += call.size
-                out += call.encode()
-        return out
+        self.sent.extend((call, call.size) for call in repeated)
+        self.backlog_bytes += sum(call.size for call in repeated)
+        return [piece for call in repeated for piece in call.encode()]
+
+    def _deal_kept(self) -> None:
+        kept, self._kept, self._resends = self._kept or {}, None, 0
+        for call, reply in kept.items():
+            call.deliver(reply)
+            call.let_go()
 
     def give_up(self, error: bytes) -> None:
         """The library cannot be loaded: the calls that found none fail."""
-        kept, self._kept = self._kept or {}, None
+        kept, self._kept, self._resends = self._kept or {}, None, 0
         for call, reply in kept.items():
             if is_missing_function(reply):
                 call.fail(error)
@@ -163,7 +185,7 @@ class Coalescer:
 
     def fail_sent(self, error: bytes) -> None:
         """The connection is gone: every call that was sent may have been applied, or not."""
-        kept, self._kept, self._resent = self._kept or {}, None, False
+        kept, self._kept, self._resent, self._resends = self._kept or {}, None, False, 0
         sent = [call for call, _ in self.sent if call not in kept]
         self.sent = deque()
         self.backlog_bytes = sum(call.size for call in self._unsent)
