@@ -32,7 +32,7 @@ SPEC = Command(
         ("VALQ.UPDATE orders MAXLEN 5000 OVERFLOW DROPHEAD", "OK"),
         ("VALQ.UPDATE orders MAXLEN 0", "OK"),
     ),
-    flags=("write", "denyoom", "noscript", "fast"),
+    flags=("write", "noscript", "fast"),
     key_flags=("RW", "update"),
     needs_more=True,
     optional_together=True,

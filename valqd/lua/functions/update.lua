@@ -1,5 +1,5 @@
 -- update: changes what is named of a queue's configuration; an empty value removes an option.
--- Flags: deny-oom
+-- Flags: allow-oom
 -- KEYS: 1 queue
 -- ARGV: mode, then field, value ... as create
 -- Returns: OK
