@@ -66,6 +66,42 @@ def test_redrive_is_stepped_and_moves_what_was_there(q):
     assert q.counts() == (2100, 0, 0, 400)
 
 
+def test_redrive_into_a_queue_that_is_full_after_a_step_tells_how_many_were_moved(q):
+    q.create(vt=1000, attempts=1)
+    q.fill(1500)
+    q.ids(1500)
+    q.settle_clock(1000)
+    q.sweep()
+    other = q.other("other").create(max_length=1000)
+    keys = [q.key, other.key]
+    moved, token = q.do("redrive", "e2", "", "ALL", "other", "", keys=keys)
+    assert (moved, token != b"") == (1000, True)
+    assert q.do("redrive", "e2", token, "ALL", "other", "", keys=keys) == [0, b""]
+    assert str(q.fcall("redrive", "e2", "", "ALL", "other", "", keys=keys)).startswith("FULL")
+    other.do("pause", "n2", "IN", "")
+    assert q.do("redrive", "e2", token, "ALL", "other", "", keys=keys) == [0, b""]
+    assert str(q.fcall("redrive", "e2", "", "ALL", "other", "", keys=keys)).startswith("PAUSED")
+
+
+def test_redrive_takes_ids_and_no_receipts_whose_lease_is_over(q):
+    q.push("x")
+    q.nack(q.pop()["receipt"], kind="FATAL")
+    assert q.do("redrive", "n2", "", "ID", "", "", "1-1", "1-77") == 0
+    assert q.do("redrive", "n2", "", "ID", "", "", "1") == 1
+
+
+def test_the_dead_go_to_their_dead_letter_queue_though_it_was_deleted_before(q):
+    graves = q.other("graves").create()
+    q.create(vt=1000, attempts=1, dead_letter_queue="graves")
+    graves.do("delete", "n2")
+    q.push("x")
+    q.pop()
+    q.settle_clock(1000)
+    q.sweep()
+    assert q.counts() == (0, 0, 0, 0)
+    assert graves.info()["ready_msgs"] == 1
+
+
 def test_redrive_to_another_queue_keeps_headers_and_history(q):
     q.create(attempts=1)
     q.push("x", headers={"a": "b"}, priority=3)

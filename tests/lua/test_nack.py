@@ -78,8 +78,27 @@ def test_jitter_only_shortens_and_differs_by_message(q):
     assert len(set(waits)) > 25
 
 
-def test_silent_ignores_the_backoff(q):
-    q.create(backoff="FIXED:5000:5000:0")
+def test_silent_waits_as_a_failure_would_unless_a_delay_is_given(q):
+    q.create(attempts=9, backoff="LINEAR:1000:9000:0")
     q.push("x")
     q.nack(q.pop()["receipt"], kind="SILENT")
-    assert q.ids() == [1]
+    q.settle_clock(900)
+    assert q.pop() is None
+    q.settle_clock(100)
+    q.nack(q.pop()["receipt"], kind="SILENT", delay=0)
+    assert q.pop()["attempts"] == 1
+
+
+def test_the_last_reason_is_kept_whatever_the_kind_and_no_older_one(q):
+    q.create(attempts=9)
+    q.push("x")
+    for kind, reason, kept in (
+        ("SILENT", "busy", b"busy"),
+        ("SILENT", "", b"busy"),
+        ("FAIL", "broken", b"broken"),
+        ("FAIL", "", None),
+        ("FATAL", "", None),
+    ):
+        q.nack(q.pop()["receipt"], kind=kind, reason=reason)
+        assert q.show(1)["last_error"] == kept
+    assert q.show(1)["failed_at"] is not None

@@ -126,7 +126,7 @@ class Queue:
             )
             self.drop(message)
 
-    def give_back(self, message, delay, why):
+    def give_back(self, message, delay, why, failures=None):
         message.plain = False
         if message.cancelled:
             self.drop(message)
@@ -137,7 +137,7 @@ class Queue:
         else:
             jitter = 0
             if delay is None:
-                delay, jitter = self.backoff(message.attempts)
+                delay, jitter = self.backoff(failures or message.attempts)
             message.state, message.at = ("delayed", self.now + delay) if delay else ("ready", 0)
             message.earliest = message.at - delay * jitter // 100 - 1 if jitter and delay else 0
 
@@ -265,10 +265,12 @@ class Queue:
             count += 1
             message.plain = False
             if kind == "SILENT":
+                if reason:
+                    message.failed_at, message.last_error = self.now, reason
                 message.attempts -= 1
-                self.give_back(message, delay or 0, b"")
+                self.give_back(message, delay, b"", failures=message.attempts + 1)
                 continue
-            message.failed_at, message.last_error = self.now, reason or message.last_error
+            message.failed_at, message.last_error = self.now, reason or None
             if kind == "FATAL" and not message.cancelled:
                 self.die(message, reason or b"nack")
             else:

@@ -100,7 +100,7 @@ class Releases:
     def join(self, who, route, items, units, count, extra):
         receipts = parse_popped(items)
         self._lane.given_back += [(route.queue, receipt) for receipt in receipts]
-        who = Noted(self._lane.log, ("VALQ.NACK", route.queue, *receipts, "SILENT"))
+        who = Noted(self._lane.log, ("VALQ.NACK", route.queue, *receipts, "SILENT", "DELAY", "0"))
         self._lane.coalescer.join(who, route, items, units, count, extra)
 
     def wake(self):

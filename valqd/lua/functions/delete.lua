@@ -21,7 +21,7 @@ local function call(keys, args)
   limits.note_target(q.name, q.limits, nil)
   local p = q.prefix
   server.call('UNLINK', q.key, p .. 'gone', p .. 'inflight', p .. 'ready', p .. 'delayed', p .. 'dlq', p .. 'body',
-    p .. 'meta', p .. 'expiry', p .. 'dedup', p .. 'windows', p .. 'forward', p .. 'sources')
+    p .. 'meta', p .. 'expiry', p .. 'dedup', p .. 'windows', p .. 'forward') -- 'sources' stays: what they die to is made again
   volatile.wake(q.name, FOREVER)
   return reply.finish({ok = 'OK'}, args[1])
 end

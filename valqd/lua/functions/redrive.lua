@@ -12,6 +12,7 @@ local function call(keys, args)
   end
   life.settle(q, 200) -- before the target is read: it may be where messages die to
   local target = q
+  local is_first = args[2] == '' -- what stops a later step is no error: messages were moved
   if args[4] ~= '' then
     target = queue.open(keys[2])
     if not target then
@@ -22,7 +23,7 @@ local function call(keys, args)
     if queue.paused(target, 'in') then
       life.finish(target)
       life.finish(q)
-      return add.paused_error(target)
+      return is_first and add.paused_error(target) or {0, ''}
     end
   end
   local moved, token = 0, args[2]
@@ -36,7 +37,7 @@ local function call(keys, args)
   if target ~= q then
     add.finish(target)
   end
-  if problem and moved == 0 then
+  if problem and moved == 0 and is_first then
     return reply.error('FULL', problem)
   end
   if args[1]:byte(1) == 101 then

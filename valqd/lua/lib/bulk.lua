@@ -141,7 +141,8 @@ function bulk.redrive(q, target, args, token)
   local more
   if args[3] == 'ID' then
     for i = 6 + at, math.min(#args, 5 + at + REDRIVE_STEP) do
-      ids[#ids + 1] = (receipt.parse(args[i]))
+      local id, n = receipt.parse(args[i])
+      ids[#ids + 1] = n and '0' or id -- the lease of a receipt is over: it names nothing here
     end
     at = at + #ids
     more = 6 + at <= #args

@@ -12,7 +12,7 @@
 --   expiry     ZSET  id -> ms at which its TTL is over
 --   dedup      HASH  key -> id                        windows  ZSET  dedup key -> ms at which its window is over
 --   forward    ZSET  dead letters (id -> died_at ms) that the caller had no right to put into the dead letter queue
---   sources    HASH  queues whose dead come here: set by who made them so, and could write here
+--   sources    HASH  queues whose dead come here: set by who made them so, and could write here; outlives the queue
 --   fence      set and removed at once, when the queue is not there: a write for WAIT
 --   wake:<d>   set and removed at once: tells daemon d that something is ready
 --

@@ -166,11 +166,15 @@ function receipt.nack(q, kind, delay_ms, reason, args, from)
         meta = record.of_inflight(q, id)
       end
       if kind == 'SILENT' then
+        if reason ~= '' then
+          meta.f, meta.e = q.now, reason
+        end
+        local wait_ms = delay_ms or life.backoff_ms(q, id, meta.a)
         meta.a = meta.a - 1
-        life.give_back(q, id, meta, delay_ms or 0, '')
+        life.give_back(q, id, meta, wait_ms, '')
       else
         meta.f = q.now
-        meta.e = reason ~= '' and reason or meta.e
+        meta.e = reason ~= '' and reason or nil
         if kind == 'FATAL' and not meta.c then
           record.leave(q, id, meta)
           life.die(q, id, meta, reason ~= '' and reason or 'nack')
