@@ -249,7 +249,7 @@ def test_waiters_are_woken_again_when_the_library_could_not_be_loaded_for_a_whil
         blocked(pushing, "q")
         direct.send_raw(request("FUNCTION", "FLUSH") + request("CONFIG", "SET", "min-replicas-to-write", "1"))
         assert [direct.read(), direct.read()] == [b"OK", b"OK"]
-        until(lambda: "their registration is refused: backend" in daemon.output(), 5, "registration refused")
+        until(lambda: "a sweep is refused: backend" in daemon.output(), 5, "loading refused")
         assert isinstance(pushing.call("VALQ.PUSH", "q", "x"), Exception)
         direct.call("CONFIG", "SET", "min-replicas-to-write", "0")
         pushing.call("VALQ.PUSH", "q", "y")

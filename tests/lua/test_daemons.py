@@ -5,14 +5,16 @@ import time
 import pytest
 
 from tests.lua.conftest import AUTO, Link
+from valqd.lua.bundle import whole_source
 
 
 def due(q, daemon="me", lease_ms=1000, limit=100):
-    return q.do("due", daemon, lease_ms, limit, keys=[])
+    _, *sweep = q.do("due", daemon, lease_ms, limit, keys=[])
+    return sweep or None
 
 
 def arm(q, daemon="me", count=1, waited_ms=0):
-    return q.do("arm", daemon, 3000, count, waited_ms)[0]
+    return q.do("arm", daemon, count, waited_ms)[0]
 
 
 @pytest.fixture
@@ -202,8 +204,34 @@ def test_blocked_clients_are_what_daemons_report(q):
     assert q.info()["blocked_clients"] == 6
     q.do("disarm", "a")
     assert q.info()["blocked_clients"] == 1
-    q.settle_clock(3001)
-    assert q.info()["blocked_clients"] == 0
+    arm(q, "b")
+    q.push("x")
+    q.pop()
+    assert q.info()["blocked_clients"] == 1  # woken, but not served
+
+
+def test_a_daemon_that_gives_no_sign_of_life_is_forgotten(q, woken):
+    q.create()
+    for name in ("silent", "sweeping", "asking"):
+        woken.watch(name)
+        arm(q, name, 1, 1000)
+    for _ in range(2):
+        q.settle_clock(2000)
+        q.do("arm", "sweeping", keys=[])
+        due(q, "asking")
+    assert q.info()["blocked_clients"] == 2
+    for name in ("sweeping", "asking"):
+        q.push("x")
+        assert woken(name)
+
+
+def test_a_memory_that_has_begun_anew_is_told_by_its_epoch(q):
+    first, *_ = q.do("due", "me", 1000, 10, keys=[])
+    q.settle_clock(5)
+    assert q.do("due", "me", 1000, 10, keys=[])[0] == first
+    q.link.ok("FUNCTION", "LOAD", "REPLACE", whole_source(test_clock=True))
+    q.settle_clock(5)
+    assert q.do("due", "other", 1000, 10, keys=[])[0] > first
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -40,8 +40,8 @@ SPEC = Command(
     complexity="O(N log M) with N the messages moved; in bounded steps, outside MULTI.",
     errors=(("NOQUEUE", "there is no such queue, or no such target"),),
     notes=(
-        "Oldest first, attempts at zero, their history kept; a TTL was over with the first life. With TO the user needs rights on both queues; on a "
-        "cluster both must be in one hash slot.",
+        "Oldest first, attempts at zero, their history kept; a TTL was over with the first life. With TO the user "
+        "needs rights on both queues; on a cluster both must be in one hash slot.",
     ),
     example=(
         ("VALQ.REDRIVE orders LIMIT 100", "(integer) 12"),

@@ -124,7 +124,8 @@ class Backend:
                 await loop.create_unix_connection(factory, self.path)
             else:
                 transport, _ = await loop.create_connection(factory, self.host, self.port, ssl=self._tls_context)
-                keep_alive(transport.get_extra_info("socket"), _KEEPALIVE_S, _UNANSWERED_S)
+                if not transport.is_closing():
+                    keep_alive(transport.get_extra_info("socket"), _KEEPALIVE_S, _UNANSWERED_S)
 
 
 class ReplyProtocol(asyncio.Protocol, ABC):

@@ -80,6 +80,11 @@ class Control:
         self.connected: list[Callable[[], None]] = []
         self.complaints = Complaints()
 
+    @property
+    def up(self) -> bool:
+        """Whether calls can be made."""
+        return self._ready
+
     async def start(self) -> None:
         """Connect for the first time.  Raises StartError with the reason when the backend cannot be used."""
         try:

@@ -42,7 +42,7 @@ def keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
-def raise_file_limit(max_clients: int) -> int:
+def raise_file_limit(max_clients: int, warn: bool) -> int:
     """Allow a client socket and a private lane for each client; as many clients as that is granted for."""
     wanted = 2 * max_clients + _SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -56,12 +56,13 @@ def raise_file_limit(max_clients: int) -> int:
                 continue
         if soft < wanted:
             granted = max(1, (soft - _SPARE_FILES) // 2)
-            log.warning(
-                "max_clients is %d: the system allows only %d open files, and two a client are wanted: %d "
-                "(ulimit -n, LimitNOFILE=)",
-                granted,
-                soft,
-                wanted,
-            )
+            if warn:
+                log.warning(
+                    "max_clients is %d: the system allows only %d open files, and two a client are wanted: %d "
+                    "(ulimit -n, LimitNOFILE=)",
+                    granted,
+                    soft,
+                    wanted,
+                )
             return granted
     return max_clients

@@ -18,7 +18,6 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from valqd.config import Settings
@@ -26,7 +25,7 @@ from valqd.errors import StartError
 from valqd.io.backend import Backend
 from valqd.io.embedded import EmbeddedServer
 from valqd.io.keepalive import keep_alive
-from valqd.io.process import raise_file_limit, stop_signals
+from valqd.io.process import stop_signals
 from valqd.io.worker import Worker
 
 _BACKLOG = 1024
@@ -46,7 +45,6 @@ def serve(settings: Settings) -> None:
     with contextlib.ExitStack() as stack:
         server: EmbeddedServer | None = None
         listening = stack.enter_context(_listening(settings))
-        settings = replace(settings, max_clients=raise_file_limit(settings.max_clients))
         if settings.backend:
             backend = Backend.from_settings(settings)
         else:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from valqd.commands.request import fcall, queue_key
 from valqd.errors import ControlLost, StartError
@@ -25,6 +25,7 @@ _IDLE_TICK_S = 0.25
 _NO_QUEUES_TICK_S = 0.5
 #: Until all queues are looked at again, when a sweep was refused.
 _LOOK_AGAIN_S = 1.0
+_SIGN_OF_LIFE_S = 1.0
 _CANNOT_SWEEP = "leases, delays and dead letters wait, since a sweep is refused"
 _LEASE_MS = 600
 _DUE_LIMIT = 1000
@@ -37,12 +38,16 @@ log = logging.getLogger(__name__)
 class Sweeper:
     """One worker's sweeper."""
 
-    def __init__(self, control: Control, daemon: bytes) -> None:
+    def __init__(self, control: Control, daemon: bytes, forgotten: Callable[[], None]) -> None:
+        """``forgotten`` runs when the backend's volatile memory has begun anew."""
         self._control = control
         self._daemon = daemon
+        self._forgotten = forgotten
+        self._epoch: int | None = None
         self._dbs: list[int] = [0]
         self._look_at_all = False  # a sweep failed: what it was asked to do is not remembered anywhere
         self._look_not_before = 0.0
+        self._seen_at = 0.0  # by the backend
         self._no_queues = False  # looked for, after the library was gone
         self._task = asyncio.ensure_future(self._run())
 
@@ -64,9 +69,8 @@ class Sweeper:
     async def _tick(self) -> float:
         call = fcall("due", (), self._daemon, b"%d" % _LEASE_MS, b"%d" % _DUE_LIMIT)
         call[0] = b"FCALL_RO"  # CLIENT PAUSE WRITE does not hold it
+        self._seen_at = time.monotonic()
         reply = await self._control.call(call)
-        if reply is None:
-            return _FOLLOWER_TICK_S
         if isinstance(reply, Exception):
             if is_missing_function(reply):
                 await self._library_gone()
@@ -74,7 +78,13 @@ class Sweeper:
             self._refused(reply)
             return _FOLLOWER_TICK_S
         self._no_queues = False
-        fresh, next_ms, *names = reply
+        epoch, *sweep = reply
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._forgotten()
+        if not sweep:
+            return _FOLLOWER_TICK_S
+        fresh, next_ms, *names = sweep
         if fresh or (self._look_at_all and time.monotonic() >= self._look_not_before):
             self._look_at_all = False
             await self._sweep_all()
@@ -124,10 +134,17 @@ class Sweeper:
             if cursor == b"0":
                 return
 
+    async def _sign_of_life(self) -> None:
+        """Sweeping much takes longer than a daemon may be silent."""
+        if time.monotonic() - self._seen_at > _SIGN_OF_LIFE_S:
+            self._seen_at = time.monotonic()
+            await self._control.call(fcall("arm", (), self._daemon))
+
     async def _sweep(self, db: int, keys: list[bytes], reset: bool) -> None:
         """Sweep each queue until nothing is left to do, a bounded step at a time."""
         flag = b"1" if reset else b""
         while keys:
+            await self._sign_of_life()
             limit = b"%d" % _SWEEP_LIMIT
             calls = [fcall("sweep", [key], flag, limit) for key in keys]
             replies = await self._control.calls(calls, db)

@@ -6,8 +6,8 @@
         another client's push, anywhere ─▶ function sets this daemon's wake key ─▶ tracked: invalidation ─▶ wake
         wake: POPs for the first waiters; as many as get something are answered, the rest stay where they are
 
-Waiters of one queue are served first come first served.  Registration in the backend is volatile and repeated every
-REARM_S, which also makes good a wake-up that was lost with a connection.  Bounds: one entry a waiting client.
+Waiters of one queue are served first come first served.  Registration in the backend is volatile: it is repeated when
+that memory has begun anew (see sweeper), and all the same every REARM_S.  Bounds: one entry a waiting client.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from valqd.protocol.requests import encode_request, join_merged, nothing_popped
 if TYPE_CHECKING:
     from valqd.io.client import Client
 
-REARM_S = 1.0
-#: A daemon that no longer repeats its registration is forgotten after this long.
-_REGISTRATION_MS = 3000
+REARM_S = 15.0
+#: How often the backend is asked for each queue while registration fails, and gets a sign of life otherwise.
+_TICK_S = 1.0
 #: How many waiters a wake serves first; four times as many each time that all of them got something.
 _FIRST_BATCH = 4
 _LARGEST_BATCH = 256
@@ -109,8 +109,28 @@ class Waiter:
                 self._waiters.park(self)
             self._waiters.popped(self, served=False)
         else:
+            if not (self.parked or self.over):
+                self._waiters.hand_over(self)
             self._end(data)
             self._waiters.popped(self, served=True)
+
+    def wants_the_same(self, other: Waiter) -> bool:
+        """Whether what comes for one would be right for the other, to the byte."""
+        return self.request == other.request and self._lane is other._lane and self._nothing == other._nothing
+
+    def change_places(self, other: Waiter) -> None:
+        """Exchange clients, with how long they have waited; what is under way for either stays."""
+        for waiter in (self, other):
+            if waiter._handle is not None:
+                waiter._handle.cancel()
+                waiter._handle = None
+        self._client, other._client = other._client, self._client
+        self.since, other.since = other.since, self.since
+        self.over, other.over = other.over, self.over
+        for waiter in (self, other):
+            waiter._client.waiter = waiter
+            if waiter.parked and not waiter.over:
+                waiter.start_timer()
 
     def answer_fragments(self, fragments: list[bytes]) -> None:
         """The same, in pieces."""
@@ -157,6 +177,7 @@ class Waiters:
         self._daemon = daemon
         self._parked: dict[QueueId, dict[Waiter, None]] = {}
         self._waking: dict[QueueId, _Wake] = {}
+        self._missed: set[QueueId] = set()  # woken while all who wait there were being asked for another queue
         self._timers: dict[QueueId, asyncio.TimerHandle] = {}
         self._to_arm: set[QueueId] = set()
         self._to_disarm: set[QueueId] = set()
@@ -196,10 +217,13 @@ class Waiters:
                 del line[waiter]
                 if not line:
                     del self._parked[queue]
+                    self._missed.discard(queue)
                     self._to_disarm.add(queue)
                     self._arming.set()
                     if timer := self._timers.pop(queue, None):
                         timer.cancel()
+                elif queue not in self._waking:
+                    self._ask_to_arm(queue)  # with one client less
 
     # ---- waking
 
@@ -239,8 +263,11 @@ class Waiters:
             if waiter.pop():
                 wake.asked.add(waiter)
                 asked += 1
-        if not asked:  # none can be: their lane is down, and arms again when it is up
+        if not asked:
             del self._waking[queue]
+            if any(waiter.in_flight for waiter in line):
+                self._missed.add(queue)
+            # else their lane is down, and arms again when it is up
 
     def popped(self, waiter: Waiter, served: bool) -> None:
         """A POP was answered: when it was the last of its wake, go on or arm again."""
@@ -259,6 +286,20 @@ class Waiters:
                 del self._waking[queue]
                 if queue in self._parked:
                     self._ask_to_arm(queue)
+        for queue in waiter.queues:
+            if queue in self._missed:
+                self._missed.discard(queue)
+                self.wake(queue)
+
+    def hand_over(self, waiter: Waiter) -> None:
+        """A message that came for ``waiter`` goes to the first in line who wants the same, and all move up by one.
+
+        It asked at once, since nobody stood in line; those who do by now had asked before, and got nothing.
+        """
+        line = self._parked.get(waiter.queues[0], {})
+        for other in reversed(line):
+            if other.wants_the_same(waiter):
+                other.change_places(waiter)
 
     # ---- registration in the backend
 
@@ -273,10 +314,12 @@ class Waiters:
 
     async def _keep_armed(self) -> None:
         while True:
-            await asyncio.sleep(REARM_S)
-            if self._unarmed:
-                for queue in list(self._parked):
-                    self.wake(queue)
+            for _ in range(int(REARM_S / _TICK_S)):
+                await asyncio.sleep(_TICK_S)
+                if self._unarmed or not self._control.up:
+                    for queue in list(self._parked):
+                        self.wake(queue)
+                    self.arm_all()
             self.arm_all()
 
     async def _arm_when_asked(self) -> None:
@@ -301,7 +344,7 @@ class Waiters:
     async def _arm(self, db: int, names: list[bytes]) -> None:
         keys = [queue_key(name) for name in names]
         watch = [b"MGET", *(b"valq:{%b}:wake:%b" % (name, self._daemon) for name in names)]
-        call = fcall("arm", keys, self._daemon, b"%d" % _REGISTRATION_MS)
+        call = fcall("arm", keys, self._daemon)
         now = asyncio.get_running_loop().time()
         for name in names:
             line = self._parked.get((db, name), {})

@@ -19,7 +19,7 @@ from valqd.io.client import Client
 from valqd.io.control import Control
 from valqd.io.default_user import DefaultUser
 from valqd.io.outbox import Outbox
-from valqd.io.process import available_cores, keep_freed_memory, stop_signals
+from valqd.io.process import available_cores, keep_freed_memory, raise_file_limit, stop_signals
 from valqd.io.shared_lane import SharedLane, SharedLanes
 from valqd.io.sweeper import Sweeper
 from valqd.io.waiters import Waiters
@@ -79,7 +79,9 @@ class Worker:
         if not await self._start_unless(stop):
             return
         keep_freed_memory()
-        self._sweeper = Sweeper(self.control, self._daemon)
+        max_clients = raise_file_limit(self.settings.max_clients, warn=self._number == 0)
+        self.settings = replace(self.settings, max_clients=max_clients)
+        self._sweeper = Sweeper(self.control, self._daemon, self.waiters.arm_all)
         self.lanes.get(self.shared.first_identity)
         self.default_user.known(lambda: self._warn_if_open(listening))
         server = await self._serve(listening)

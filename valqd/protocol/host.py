@@ -11,6 +11,9 @@ from valqd.commands.request import Request
 from valqd.protocol.coalescer import Coalescer, Routes
 from valqd.protocol.fastpath import Templates
 
+#: Combinations of queues whose turns are remembered; beyond it all begin anew.
+_MAX_TURNS = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -100,11 +103,13 @@ class Shared:
         self.limits = limits
         self.routes = Routes(auto_create)
         self.templates = {2: Templates(), 3: Templates()}
-        self._turns = 0  # of MPOP … FAIR
+        self._turns: dict[tuple[bytes, ...], int] = {}  # of MPOP … FAIR, by its queues
         self.relaying = True  # False while CLIENT PAUSE holds some commands back, and others not
 
     def rotated(self, queues: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """The queues, beginning with another one each time."""
-        self._turns += 1
-        first = self._turns % len(queues)
+        if len(self._turns) >= _MAX_TURNS:
+            self._turns.clear()
+        first = self._turns.get(queues, 0)
+        self._turns[queues] = (first + 1) % len(queues)
         return queues[first:] + queues[:first]

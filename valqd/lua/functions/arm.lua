@@ -1,8 +1,7 @@
--- arm: a daemon has clients blocked on queues: remember it, so that it is woken.
+-- arm: a daemon has clients blocked on queues: remember it, so that it is woken.  Without queues: only a sign of life.
 -- Flags: allow-oom
 -- KEYS: queues
--- ARGV: daemon, ms until it is forgotten unless it registers again, for each queue: how many clients are blocked, and for
---       how many ms the first of them has been
+-- ARGV: daemon, for each queue: how many clients are blocked, and for how many ms the first of them has been
 -- Returns: for each queue [1 if a POP would get something, ms until the next timer or -1]
 -- Errors: none
 -- Complexity: O(log n) a queue
@@ -21,15 +20,17 @@ end
 
 local function call(keys, args)
   local now = clock.now()
+  volatile.alive(args[1], now)
   local results = {}
   for i, key in ipairs(keys) do
     local looked, ready, next_ms = pcall(look_at, key, now)
     if not looked then -- what is there is no queue: the others are armed all the same
       ready, next_ms = 0, -1
     end
+    local name = key:sub(7, -8)
+    volatile.block(name, args[1], tonumber(args[2 * i]))
     if ready == 0 then
-      local count, waited = tonumber(args[2 * i + 1]) or 1, tonumber(args[2 * i + 2]) or 0
-      volatile.wait(key:sub(7, -8), args[1], count, now - waited, now, now + tonumber(args[2]))
+      volatile.wait(name, args[1], now - tonumber(args[2 * i + 1]))
     end
     results[i] = {ready, next_ms}
   end

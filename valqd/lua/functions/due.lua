@@ -1,21 +1,24 @@
--- due: asks for the sweeper's lease, and for the queues that need a sweep now.
+-- due: a daemon's sign of life; asks for the sweeper's lease, and for the queues that need a sweep now.
 -- Flags: no-writes
 -- KEYS: none
 -- ARGV: daemon, lease ms, most names
--- Returns: nil when another daemon sweeps; else [1 if the lease is new, ms until the next or -1, name ...]
+-- Returns: [epoch of the volatile memory], and when no other daemon sweeps […, 1 if the lease is new, ms until the next
+--          or -1, name ...]
 -- Errors: none
 -- Complexity: O(q) for q queues with something to come
 local function call(keys, args)
   local now = clock.now()
+  volatile.alive(args[1], now)
   local sweeper = volatile.sweeper
   if sweeper.owner and sweeper.owner ~= args[1] and sweeper.until_ms > now then
-    return nil
+    return {volatile.epoch}
   end
+  volatile.bury(now)
   local fresh = sweeper.owner ~= args[1] and 1 or 0
   sweeper.owner = args[1]
   sweeper.until_ms = now + tonumber(args[2])
   local limit = tonumber(args[3])
-  local result = {fresh, -1}
+  local result = {volatile.epoch, fresh, -1}
   local next_ms = FOREVER
   if now >= volatile.compact_at then
     volatile.compact_at = now + COMPACT_EVERY_MS
@@ -27,15 +30,15 @@ local function call(keys, args)
   for name, ms in pairs(volatile.timers) do
     if ms > now then
       next_ms = math.min(next_ms, ms)
-    elseif #result < limit + 2 then
+    elseif #result < limit + 3 then
       result[#result + 1] = name
     end
   end
-  for i = 3, #result do
+  for i = 4, #result do
     volatile.timers[result[i]] = nil
   end
   if next_ms < FOREVER then
-    result[2] = next_ms - now
+    result[3] = next_ms - now
   end
   return result
 end

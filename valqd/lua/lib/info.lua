@@ -69,7 +69,7 @@ function info.map(q)
     'cancelled_total', counters[5],
     'deduplicated_total', counters[6],
     'dropped_total', counters[7],
-    'blocked_clients', volatile.blocked(q.name, q.now),
+    'blocked_clients', volatile.blocked_on(q.name, q.now),
     'paused', paused_in and (paused_out and 'ALL' or 'IN') or (paused_out and 'OUT' or 'NONE'),
     'backoff', backoff,
     'max_length', limits.max_length or false,

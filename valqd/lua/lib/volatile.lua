@@ -4,11 +4,38 @@
 -- timers    queue -> earliest ms at which it needs a sweep (the sweeper that gets its lease anew looks at every queue);
 --           by name alone: queues of one name in several databases share it, so a queue's deletion does not end it
 -- compacts  queues whose buckets may have become sparse
--- waiting   queue -> daemons that have clients blocked on it, by how long the first of these has waited (they register
---           again every second)
+-- waiting   queue -> daemons to wake when it gets something, by how long the first of their clients has waited
+-- blocked   queue -> daemon -> how many clients it has blocked there
+-- seen      daemon -> when it last gave a sign of life
+-- epoch     when this memory began: daemons that see another one register again
 -- sweeper   which daemon sweeps, and until when
 
-local volatile = {timers = {}, compacts = {}, waiting = {}, sweeper = {owner = false, until_ms = 0}}
+local volatile = {timers = {}, compacts = {}, waiting = {}, blocked = {}, seen = {},
+  sweeper = {owner = false, until_ms = 0}}
+local DEAD_AFTER_MS = 3000
+
+-- A sign of life.
+function volatile.alive(daemon, now)
+  volatile.epoch = volatile.epoch or now
+  volatile.seen[daemon] = now
+end
+
+-- Whether a daemon may still be there.
+local function is_alive(daemon, now)
+  return (volatile.seen[daemon] or 0) + DEAD_AFTER_MS > now
+end
+
+-- Forget daemons that are gone.
+function volatile.bury(now)
+  for daemon in pairs(volatile.seen) do
+    if not is_alive(daemon, now) then
+      volatile.seen[daemon] = nil
+      for name in pairs(volatile.blocked) do
+        volatile.leave(name, daemon)
+      end
+    end
+  end
+end
 
 -- Queue `name` needs a sweep at `ms`.
 function volatile.note(name, ms)
@@ -36,24 +63,37 @@ function volatile.wake(name, count)
   end
 end
 
--- Remember that `daemon` waits on `name` with `count` clients, the first of them since `since`, until `expires_ms`; daemons
--- that did not register again are forgotten.
-function volatile.wait(name, daemon, count, since, now, expires_ms)
+-- `daemon` has `count` clients blocked on `name`.
+function volatile.block(name, daemon, count)
+  volatile.blocked[name] = volatile.blocked[name] or {}
+  volatile.blocked[name][daemon] = count
+end
+
+-- `daemon` is to be woken for `name`; the first of its clients has waited since `since`.
+function volatile.wait(name, daemon, since)
   local line = {}
   local place = 1
   for _, other in ipairs(volatile.waiting[name] or {}) do
-    if other.id ~= daemon and other.expires_ms > now then
+    if other.id ~= daemon then
       line[#line + 1] = other
       if other.since <= since then
         place = #line + 1
       end
     end
   end
-  table.insert(line, place, {id = daemon, expires_ms = expires_ms, count = count, since = since})
+  table.insert(line, place, {id = daemon, since = since})
   volatile.waiting[name] = line
 end
 
+-- `daemon` has no clients blocked on `name` any more.
 function volatile.leave(name, daemon)
+  local blocked = volatile.blocked[name]
+  if blocked then
+    blocked[daemon] = nil
+    if not next(blocked) then
+      volatile.blocked[name] = nil
+    end
+  end
   local line = volatile.waiting[name]
   if not line then
     return
@@ -69,11 +109,11 @@ function volatile.leave(name, daemon)
 end
 
 -- Clients blocked on `name`, as their daemons reported them; those of a daemon that is gone count no more.
-function volatile.blocked(name, now)
+function volatile.blocked_on(name, now)
   local total = 0
-  for _, daemon in ipairs(volatile.waiting[name] or {}) do
-    if daemon.expires_ms > now then
-      total = total + daemon.count
+  for daemon, count in pairs(volatile.blocked[name] or {}) do
+    if is_alive(daemon, now) then
+      total = total + count
     end
   end
   return total
