@@ -109,7 +109,7 @@ class Waiter:
                 self._waiters.park(self)
             self._waiters.popped(self, served=False)
         else:
-            if not (self.parked or self.over):
+            if not (self.parked or self.over or data[:1] == b"-"):
                 self._waiters.hand_over(self)
             self._end(data)
             self._waiters.popped(self, served=True)
