@@ -33,6 +33,34 @@ def test_peek_is_the_order_of_pop_from_any_offset(q):
     assert q.ids(1000) == rest
 
 
+def test_peek_tells_any_mixture_in_order(q):
+    for step in range(6):
+        q.fill(130 * (step % 3))
+        q.push(*["r"] * 200, headers={"a": "b"})
+        q.push(*["p"] * 90, priority=step)
+        q.push(*["d"] * 300, delay=9999)
+        q.fill(7)
+    q.ids(700)
+    q.ack(*range(800, 900), *range(2000, 2060))
+    order = peek(q, count=1000) + peek(q, count=1000, offset=1000)
+    assert len(order) == q.counts()[0] > 1000
+    assert peek(q, count=1000, reverse="1") == order[::-1][:1000]
+    for offset in range(0, len(order) + 20, 9):
+        assert peek(q, offset=offset) == order[offset : offset + 10], offset
+    assert q.ids() + q.ids() == order
+
+
+@pytest.mark.parametrize(("offset", "reverse"), [(0, "1"), (18000, ""), (20000, "")])
+def test_peek_passes_over_what_it_does_not_return(q, offset, reverse):
+    q.fill(20000)
+    q.push("last")
+    for _ in range(40):
+        q.push(*["later"] * 500, delay=99999)
+    calls, found = q.calls_of("peek", "n2", "ready", 1, offset, reverse)
+    assert int(flat(found[0])["id"]) == (20001 if reverse else offset + 1)
+    assert sum(calls.values()) < 200
+
+
 def test_peek_of_other_states_by_time(q):
     q.create(attempts=1)
     for delay in (3000, 1000, 2000):

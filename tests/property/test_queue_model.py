@@ -557,7 +557,8 @@ class QueueMachine(RuleBasedStateMachine):
 
 def in_small_steps(source):
     """The library with steps so small that few messages need several."""
-    for setting, large, small in (("PURGE_STEP", 2000, 3), ("PURGE_BUCKETS", 500, 1), ("REDRIVE_STEP", 1000, 2)):
+    steps = (("PURGE_STEP", 2000, 3), ("PURGE_BUCKETS", 500, 1), ("REDRIVE_STEP", 1000, 2), ("STRIDE", 500, 1))
+    for setting, large, small in steps:
         assert f"local {setting} = {large}\n" in source
         source = source.replace(f"local {setting} = {large}\n", f"local {setting} = {small}\n")
     return source
