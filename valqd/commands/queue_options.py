@@ -70,7 +70,7 @@ BY_NAME: tuple[Option | OneOf, ...] = (
     Option(
         "MAXLEN",
         (OptionValue("n", _LIMIT),),
-        "the most messages the queue holds; 0 or NONE: no limit",
+        "the most messages the queue holds, ready, delayed and in flight; 0 or NONE: no limit",
         name="max_length",
         removable=True,
     ),
@@ -84,7 +84,9 @@ BY_NAME: tuple[Option | OneOf, ...] = (
     Option(
         "OVERFLOW",
         (OptionValue("policy", words("REFUSE", "DROPHEAD")),),
-        "at a limit: refuse the push with FULL (the default, also NONE), or let the oldest ready message make way",
+        "at a limit: refuse the push with FULL (the default, also NONE), or let the oldest ready messages make way, as "
+        "many as must. After UPDATE has set a limit below what the queue holds, the next push drops 2,000 of them, or "
+        "as much as it brings if that is more, and the rest makes way within seconds",
         removable=True,
     ),
     Option(

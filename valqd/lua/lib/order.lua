@@ -54,33 +54,58 @@ function order.ready(q, count, offset, reverse)
   return order.merge(records, plain_ids, rest, count, function(a, b) return a < b end)
 end
 
--- Ids of ready messages, the oldest first whatever their priority, from `offset` on.
-function order.oldest(q, count, offset)
-  local ready = q.prefix .. 'ready'
-  local first = server.call('ZRANGE', ready, 0, 0, 'WITHSCORES')
-  if not first[2] or tonumber(first[2]) > 0 then -- none has a priority
-    return order.ready(q, count, offset, false)
-  end
-  local wanted = number.text(offset + count)
-  local ids = {}
-  for priority = 0, MAX_PRIORITY do
-    local from = -priority * PRIORITY_STEP
-    local found = server.call('ZRANGE', ready, number.arg(from), '(' .. number.arg(from + PRIORITY_STEP), 'BYSCORE',
-      'LIMIT', 0, wanted)
-    for _, id in ipairs(found) do
-      ids[#ids + 1] = tonumber(id)
+-- A walk over the ids of ready messages, the oldest first whatever their priority: each call of what is returned gives the
+-- next, `count` or some more, and none at the end.  Nothing may be removed meanwhile.
+function order.oldest(q)
+  local after = 0 -- all up to this id were given
+  local plain_left = q.plain
+  return function(count)
+    local ids = {}
+    local complete = FOREVER -- none is missing up to this id
+    local priority = MAX_PRIORITY
+    while priority >= 0 do
+      local found = server.call('ZRANGE', q.prefix .. 'ready', number.arg(after + 1 - priority * PRIORITY_STEP), '+inf',
+        'BYSCORE', 'LIMIT', 0, count, 'WITHSCORES')
+      if not found[1] then
+        break
+      end
+      local first = math.ceil(-found[2] / PRIORITY_STEP)
+      if first == priority or tonumber(found[1]) > after then
+        for i = 1, #found, 2 do
+          if math.ceil(-found[i + 1] / PRIORITY_STEP) == first then
+            ids[#ids + 1] = tonumber(found[i])
+          end
+        end
+        if ids[#ids] == tonumber(found[2 * count - 1]) then
+          complete = math.min(complete, ids[#ids])
+        end
+        first = first - 1
+      end
+      priority = first
     end
+    local plain = 0
+    if plain_left > 0 then
+      local wanted = math.min(count, plain_left)
+      log.each_ready(q, after + 1, function(id)
+        ids[#ids + 1] = id
+        plain = plain + 1
+        return plain < wanted
+      end)
+      if plain == count then
+        complete = math.min(complete, ids[#ids])
+      end
+    end
+    local plain_ids = {unpack(ids, #ids - plain + 1)}
+    table.sort(ids)
+    while ids[1] and ids[#ids] > complete do
+      ids[#ids] = nil
+    end
+    for _, id in ipairs(plain_ids) do
+      plain_left = plain_left - (id <= complete and 1 or 0)
+    end
+    after = ids[#ids] or after
+    return ids
   end
-  local plain = 0
-  if q.plain > 0 then
-    log.each_ready(q, q.head, function(id)
-      ids[#ids + 1] = id
-      plain = plain + 1
-      return plain < offset + count
-    end)
-  end
-  table.sort(ids)
-  return {unpack(ids, offset + 1, math.min(#ids, offset + count))}
 end
 
 -- Merge records (id, score ...) and plain ids (their own score), skip `skip` and return `count` ids.

@@ -29,7 +29,7 @@ local FOREVER = 9007199254740991
 -- Fields that every hot function reads, in the order of HMGET; the hash is created in this order.
 --   seq last id; head first id of the log that may be ready; plain how many plain messages are ready;
 --   due lower bound of the next time at which anything must be settled; vt visibility timeout, ms;
---   limits packed table of what few queues have (see limits), or empty
+--   limits packed table of what few queues have (see limits; trim: the sweep is to drop what is over them), or empty
 local FIELDS = {'seq', 'head', 'plain', 'due', 'vt', 'delivered', 'acked', 'limits', 'created_at'}
 
 -- An open queue, before anything is read into it; all fields named, for a table that grows is made anew.
