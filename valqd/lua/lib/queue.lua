@@ -40,6 +40,7 @@ local function blank()
     counts = {}, -- what functions add to counters
     attempts = false, retention = false, -- see queue.rules
     due_changed = false, moved = false, woken = false, behind = false, gathered = false,
+    dead = false, -- who dies in this step, while that is collected
   }
 end
 
@@ -81,7 +82,7 @@ function queue.open(key, q)
   q.created_at = tonumber(v[9])
   if q == queue.only then -- what the last call left
     q.attempts, q.retention = false, false
-    q.due_changed, q.moved, q.woken, q.behind, q.gathered = false, false, false, false, false
+    q.due_changed, q.moved, q.woken, q.behind, q.gathered, q.dead = false, false, false, false, false, false
     if next(q.counts) then
       q.counts = {}
     end
