@@ -134,6 +134,36 @@ def test_scan_misses_none_that_stays_while_others_move(q):
     assert set(seen) == set(range(1, 601))
 
 
+def refused(q, *cursors):
+    replies = {cursor: q.fcall("scan", "n2", cursor, "", "", "", "", 10, "") for cursor in cursors}
+    for cursor, reply in replies.items():
+        assert not isinstance(reply, Exception) or str(reply) == f"ERR invalid cursor '{cursor}'"
+    return [cursor for cursor, reply in replies.items() if isinstance(reply, Exception)]
+
+
+def test_scan_refuses_cursors_that_none_can_have_answered(q):
+    q.create()
+    assert refused(q, 0, 1, 2, 3, 4, 8, 999999, 2**64 - 1) == [1, 2, 3, 4, 8, 999999, 2**64 - 1]
+    q.fill(10)
+    nothing = [2, 3, 4, 5, 7, 44, 45, 4 * 10 + 3, 999999, 2**64 - 1]
+    assert refused(q, 0, 1, 8, 40, 41, *nothing) == nothing
+    assert str(q.other("none").fcall("scan", "n2", 3, "", "", "", "", 10, "")).startswith("NOQUEUE ")
+
+
+@pytest.mark.parametrize("records", [100, 600, 5000])
+def test_scan_takes_every_cursor_it_has_given_whatever_became_of_the_queue(q, records):
+    q.fill(300)
+    for _ in range(records // 100):
+        q.push(*["r"] * 100, headers={"a": "b"})
+    given, cursor = [], "0"
+    while cursor != b"0":
+        cursor, _ = q.do("scan", "n2", cursor, "", "", "", "", 10, "")
+        given.append(int(cursor))
+    assert refused(q, *given) == []
+    assert q.steps("purge", "all")[0] == records + 300
+    assert refused(q, *given) == []
+
+
 @pytest.mark.parametrize(
     ("pattern", "body", "found"),
     [
