@@ -188,6 +188,19 @@ def test_bytes_that_were_there_before_the_limit_count(q, count):
     assert q.ids(9) == list(range(6, 15)) if count > 10 else [6, 7, 8, 9, 10, 11, 12]
 
 
+def test_update_counts_what_is_there_before_it_answers(q):
+    q.fill(5000, b"x" * 10)
+    steps = ["max_bytes", "49000"]
+    calls = 0
+    while (reply := q.do("update", "e2", *steps)) is None:
+        steps = []
+        calls += 1
+    assert (reply, 3 <= calls <= 6) == (b"+OK\r\n", True)
+    assert str(q.push("x")).startswith("FULL ")
+    assert q.do("update", "n2") == b"OK"
+    assert q.info()["max_bytes"] == 49000
+
+
 def test_drophead_drops_a_bounded_number_while_bytes_are_counted(q):
     q.fill(70_000, b"x" * 10)
     q.update(max_bytes=1000, overflow="DROPHEAD")

@@ -77,7 +77,9 @@ BY_NAME: tuple[Option | OneOf, ...] = (
     Option(
         "MAXBYTES",
         (OptionValue("n", _LIMIT),),
-        "the most bytes of bodies the queue holds; 0 or NONE: no limit",
+        "the most bytes of bodies the queue holds, the dead not counted; 0 or NONE: no limit. UPDATE first counts what "
+        "is there, some 50,000 messages a second, and the limit holds when it answers (inside MULTI: after as long); "
+        "until then pushes are held against what is counted so far",
         name="max_bytes",
         removable=True,
     ),
