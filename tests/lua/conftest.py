@@ -124,6 +124,14 @@ class Queue:
         info = self.info()
         return tuple(info[f"{state}_msgs"] for state in ("ready", "inflight", "delayed", "dlq"))
 
+    def calls_of(self, function, *args):
+        """How often each command is called within one call of the function, and what it returns."""
+        self.link.ok("CONFIG", "RESETSTAT")
+        reply = self.do(function, *args)
+        lines = self.link.ok("INFO", "commandstats").decode().split("\r\n")
+        pairs = [line.removeprefix("cmdstat_").split(":calls=") for line in lines if ":calls=" in line]
+        return {name.upper(): int(rest.split(",")[0]) for name, rest in pairs}, reply
+
     def sweep(self):
         while self.do("sweep", "", 1000):
             pass

@@ -167,6 +167,27 @@ def test_without_rights_on_the_dead_letter_queue_the_sweeper_moves_them(q, funct
     assert b"valq:{orders}:forward" not in q.stored()
 
 
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_a_step_of_the_sweep_moves_a_bounded_number_to_the_dead_letter_queue(q, size):
+    count, most = (1800, 501) if size == 10 else (600, 250)
+    graves = q.other("graves").create()
+    q.create(vt=1000, attempts=1, dead_letter_queue="graves")
+    for _ in range(count // 100):
+        q.push(*["x" * size] * 100)
+    q.push(*["back"] * 3, max_attempts=2)
+    q.ids(count + 3)
+    q.settle_clock(1000)
+    moved = 0
+    while q.do("sweep", "", 1000):
+        now = graves.counts()[0]
+        assert 0 < now - moved <= most
+        assert q.link.ok("ZCARD", "valq:{orders}:ready") == 3, "who comes back does not wait for the dead"
+        moved = now
+    assert graves.counts()[0] - moved <= most
+    assert q.counts() == (3, 0, 0, 0)
+    assert graves.counts() == (count, 0, 0, 0)
+
+
 def test_dead_of_before_the_dead_letter_queue_stay(q):
     q.create()
     kill(q, 1)

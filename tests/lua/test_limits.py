@@ -101,6 +101,79 @@ def test_drophead_by_bytes_drops_nothing_when_it_is_not_enough(q):
     assert q.counts() == (1, 1, 0, 0)
 
 
+@pytest.mark.parametrize("limit", ["max_bytes", "max_length"])
+def test_drophead_reads_and_removes_in_pages(q, limit):
+    q.create(overflow="DROPHEAD", **{limit: 20_000 if limit == "max_bytes" else 2000})
+    q.push(*["x" * 10] * 2000)
+    bodies = ["y" * 20_000] if limit == "max_bytes" else ["y"] * 2000
+    calls, _ = q.calls_of("push", "n2", AUTO, "1", 0, 0, *bodies)
+    assert (q.info()["dropped_total"], q.ids(1)) == (2000, [2001])
+    sizes = calls.pop("HSTRLEN", 0)
+    assert sizes == (4000 if limit == "max_bytes" else 0)
+    assert sum(calls.values()) < 200
+
+
+def test_drophead_drops_the_oldest_of_all_kinds(q):
+    q.create(max_length=1001, overflow="DROPHEAD")
+    for i in range(1000):
+        q.push("x", **({"priority": i % 31} if i % 3 else {}))
+    q.push("later", delay=9999)
+    taken = set(q.ids(20))
+    q.push(*["new"] * 600)
+    left = [i for i in range(1, 1001) if i not in taken]
+    assert sorted(q.ids()) == left[600:] + list(range(1002, 1602))
+
+
+def test_a_limit_that_was_lowered_is_reached_in_steps(q):
+    q.fill(7000)
+    q.push("urgent", priority=5)
+    q.update(max_length=10, overflow="DROPHEAD")
+    q.sweep()
+    assert q.counts()[0] == 7001, "only a push makes others make way"
+    assert q.push("x") == b"7002"
+    assert q.counts()[0] == 5002
+    assert q.do("push_many", AUTO, "y", "z") == 7003
+    assert q.counts()[0] == 3004, "one call drops no more for several clients"
+    assert q.do("due", "me", 1000, 10, keys=[])[2:] == [b"orders"]
+    assert q.do("sweep", "", 1000) == 1
+    assert q.counts()[0] == 1004
+    q.sweep()
+    assert q.info()["dropped_total"] == 6994
+    assert q.ids(20) == [7001, *range(6995, 7001), 7002, 7003, 7004]
+
+
+def test_a_limit_of_bytes_that_was_lowered_is_reached_in_steps(q):
+    q.create(max_bytes=10**6, overflow="DROPHEAD")
+    for _ in range(10):
+        q.push(*["x" * 10] * 500)
+    q.update(max_bytes=100)
+    assert q.push("y" * 20) == b"5001"
+    assert q.counts()[0] == 3001
+    q.sweep()
+    assert q.ids() == [*range(4993, 5001), 5001]
+
+
+def test_a_limit_that_is_raised_again_or_refuses_ends_the_steps(q):
+    q.fill(5000)
+    for options in ({"max_length": 9000}, {"max_length": 9, "overflow": ""}):
+        q.update(max_length=10, overflow="DROPHEAD")
+        q.push("x")
+        left = q.counts()[0]
+        q.update(**options)
+        q.sweep()
+        q.update(max_length=10, overflow="DROPHEAD")
+        q.sweep()
+        assert q.counts()[0] == left
+
+
+def test_a_queue_within_its_limits_drops_all_that_must_go(q):
+    q.create(max_length=6000, overflow="DROPHEAD")
+    q.fill(6000)
+    q.push(*["y"] * 5000)
+    assert q.ids(1) == [5001]
+    assert q.counts() == (5999, 1, 0, 0)
+
+
 @pytest.mark.parametrize("count", [10, 2500])
 def test_bytes_that_were_there_before_the_limit_count(q, count):
     q.create()
@@ -113,3 +186,26 @@ def test_bytes_that_were_there_before_the_limit_count(q, count):
     q.ack("1-1")
     assert str(q.push("x" * 10)) == f"b'{count + 2}'"
     assert q.ids(9) == list(range(6, 15)) if count > 10 else [6, 7, 8, 9, 10, 11, 12]
+
+
+def test_update_counts_what_is_there_before_it_answers(q):
+    q.fill(5000, b"x" * 10)
+    steps = ["max_bytes", "49000"]
+    calls = 0
+    while (reply := q.do("update", "e2", *steps)) is None:
+        steps = []
+        calls += 1
+    assert (reply, 3 <= calls <= 6) == (b"+OK\r\n", True)
+    assert str(q.push("x")).startswith("FULL ")
+    assert q.do("update", "n2") == b"OK"
+    assert q.info()["max_bytes"] == 49000
+
+
+def test_drophead_drops_a_bounded_number_while_bytes_are_counted(q):
+    q.fill(70_000, b"x" * 10)
+    q.update(max_bytes=1000, overflow="DROPHEAD")
+    assert q.push("y" * 100) == b"70001"
+    assert q.counts()[0] >= 68_000
+    q.sweep()
+    assert q.push("y" * 100) == b"70002"
+    assert q.ids() == [*range(69_921, 70_001), 70_001, 70_002]

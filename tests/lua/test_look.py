@@ -33,6 +33,34 @@ def test_peek_is_the_order_of_pop_from_any_offset(q):
     assert q.ids(1000) == rest
 
 
+def test_peek_tells_any_mixture_in_order(q):
+    for step in range(6):
+        q.fill(130 * (step % 3))
+        q.push(*["r"] * 200, headers={"a": "b"})
+        q.push(*["p"] * 90, priority=step)
+        q.push(*["d"] * 300, delay=9999)
+        q.fill(7)
+    q.ids(700)
+    q.ack(*range(800, 900), *range(2000, 2060))
+    order = peek(q, count=1000) + peek(q, count=1000, offset=1000)
+    assert len(order) == q.counts()[0] > 1000
+    assert peek(q, count=1000, reverse="1") == order[::-1][:1000]
+    for offset in range(0, len(order) + 20, 9):
+        assert peek(q, offset=offset) == order[offset : offset + 10], offset
+    assert q.ids() + q.ids() == order
+
+
+@pytest.mark.parametrize(("offset", "reverse"), [(0, "1"), (18000, ""), (20000, "")])
+def test_peek_passes_over_what_it_does_not_return(q, offset, reverse):
+    q.fill(20000)
+    q.push("last")
+    for _ in range(40):
+        q.push(*["later"] * 500, delay=99999)
+    calls, found = q.calls_of("peek", "n2", "ready", 1, offset, reverse)
+    assert int(flat(found[0])["id"]) == (20001 if reverse else offset + 1)
+    assert sum(calls.values()) < 200
+
+
 def test_peek_of_other_states_by_time(q):
     q.create(attempts=1)
     for delay in (3000, 1000, 2000):
@@ -104,6 +132,36 @@ def test_scan_misses_none_that_stays_while_others_move(q):
     q.fill(600)
     seen = scan(q, count=20, between=lambda: [q.nack(m["receipt"]) for m in q.pop(5)])
     assert set(seen) == set(range(1, 601))
+
+
+def refused(q, *cursors):
+    replies = {cursor: q.fcall("scan", "n2", cursor, "", "", "", "", 10, "") for cursor in cursors}
+    for cursor, reply in replies.items():
+        assert not isinstance(reply, Exception) or str(reply) == f"ERR invalid cursor '{cursor}'"
+    return [cursor for cursor, reply in replies.items() if isinstance(reply, Exception)]
+
+
+def test_scan_refuses_cursors_that_none_can_have_answered(q):
+    q.create()
+    assert refused(q, 0, 1, 2, 3, 4, 8, 999999, 2**64 - 1) == [1, 2, 3, 4, 8, 999999, 2**64 - 1]
+    q.fill(10)
+    nothing = [2, 3, 4, 5, 7, 44, 45, 4 * 10 + 3, 999999, 2**64 - 1]
+    assert refused(q, 0, 1, 8, 40, 41, *nothing) == nothing
+    assert str(q.other("none").fcall("scan", "n2", 3, "", "", "", "", 10, "")).startswith("NOQUEUE ")
+
+
+@pytest.mark.parametrize("records", [100, 600, 5000])
+def test_scan_takes_every_cursor_it_has_given_whatever_became_of_the_queue(q, records):
+    q.fill(300)
+    for _ in range(records // 100):
+        q.push(*["r"] * 100, headers={"a": "b"})
+    given, cursor = [], "0"
+    while cursor != b"0":
+        cursor, _ = q.do("scan", "n2", cursor, "", "", "", "", 10, "")
+        given.append(int(cursor))
+    assert refused(q, *given) == []
+    assert q.steps("purge", "all")[0] == records + 300
+    assert refused(q, *given) == []
 
 
 @pytest.mark.parametrize(

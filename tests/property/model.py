@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+#: How many messages a call drops in a queue far over its limits, if it brings no more; as the tests set it.
+TRIM_STEP = 3
+#: Dead letters that one call of REDRIVE looks at, as the tests set it.
+REDRIVE_STEP = 2
+
 
 class Refused(Exception):
     """The error code that a command is answered with."""
@@ -71,6 +76,7 @@ class Queue:
         self.paused = {"in": 0, "out": 0}
         self.totals = dict.fromkeys(COUNTERS, 0)
         self.gone = 0
+        self.trimming = False  #: a push has left messages over the limits for the sweep
         self.has_older = False  #: REDRIVE TO brought messages that are older than their ids
 
     @property
@@ -167,26 +173,52 @@ class Queue:
 
     # Commands
 
-    def make_room(self, count, size):
+    def excess(self, count=0, size=0):
+        """Messages and bytes over the limits, with ``count`` more of ``size`` in all."""
         length, limit = self.settings.max_length, self.settings.max_bytes
         alive = [message for message in self.messages.values() if message.state != "dlq"]
-        over = len(alive) + count - length if length else 0
         over_bytes = sum(len(message.body) for message in alive) + size - limit if limit else 0
+        return len(alive) + count - length if length else 0, over_bytes
+
+    def make_room(self, count, size, spent=0):
+        """How many were dropped; ``spent`` have been by the same call before."""
+        length, limit = self.settings.max_length, self.settings.max_bytes
+        over, over_bytes = self.excess(count, size)
         if over <= 0 and over_bytes <= 0:
-            return
-        if self.settings.overflow != "DROPHEAD":
+            return 0
+        ready = sorted(self.in_state("ready"), key=lambda message: message.id)
+        if self.settings.overflow != "DROPHEAD" or over > len(ready):
             raise Refused("FULL")
-        dropped = []
-        for message in sorted(self.in_state("ready"), key=lambda message: message.id):
-            if over <= 0 and over_bytes <= 0:
-                break
-            dropped.append(message)
-            over, over_bytes = over - 1, over_bytes - len(message.body)
-        if over > 0 or over_bytes > 0 or (length and count > length) or (limit and size > limit):
+        if (length and count > length) or (limit and size > limit):
             raise Refused("FULL")
+        dropped, freed = [], 0
+
+        def enough():
+            return len(dropped) >= over and freed >= over_bytes
+
+        def fair():
+            made_up = (not length or len(dropped) >= count) and (not limit or freed >= size)
+            return len(dropped) >= TRIM_STEP - spent and made_up
+
+        while not enough() and not fair():
+            if len(dropped) == len(ready):
+                raise Refused("FULL")
+            freed += len(ready[len(dropped)].body)
+            dropped.append(ready[len(dropped)])
+        self.trimming |= not enough()
         for message in dropped:
             self.drop(message)
         self.totals["dropped"] += len(dropped)
+        return len(dropped)
+
+    def trim(self):
+        """What the sweep drops."""
+        while self.trimming:
+            ready = self.in_state("ready")
+            self.trimming = self.settings.overflow == "DROPHEAD" and max(self.excess()) > 0 and bool(ready)
+            if self.trimming:
+                self.drop(min(ready, key=lambda message: message.id))
+                self.totals["dropped"] += 1
 
     def push(self, bodies, due=None, ttl=None, dedup=None, window=None, until_done=False, **options):
         if self.is_paused("in"):
@@ -315,18 +347,20 @@ class Queue:
             self.drop(message)
         return len(found)
 
-    def redrive(self, target, names, limit):
+    def redrive(self, target, names, limit, stepped):
         if target is not self and target.is_paused("in"):
             raise Refused("PAUSED")
         found = self.in_state("dlq") if names is None else [self.find(name)[0] for name in names]
-        moved = 0
-        for message in found:
+        moved = spent = 0
+        for place, message in enumerate(found):
             if moved == limit:
                 break
+            if stepped and place % REDRIVE_STEP == 0:
+                spent = 0
             if not message or message.state != "dlq" or message.id not in self.messages:
                 continue
             try:
-                target.make_room(1, len(message.body))
+                spent += target.make_room(1, len(message.body), spent)
             except Refused:
                 if not moved:
                     raise

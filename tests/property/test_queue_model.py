@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from tests.lua.conftest import Link, flat
-from tests.property.model import Model, Queue, Refused, Settings
+from tests.property.model import REDRIVE_STEP, TRIM_STEP, Model, Queue, Refused, Settings
 from tests.servers import Valkey
 from valqd.commands.grammar import Limits, parse
 from valqd.commands.request import function_call
@@ -421,7 +421,7 @@ class QueueMachine(RuleBasedStateMachine):
             if name not in self.model.queues:
                 raise Refused("NOQUEUE")
             target = self.model.queue(to or name)  # what is due there comes before what is due here
-            return self.model.queue(name).redrive(target, chosen, limit)
+            return self.model.queue(name).redrive(target, chosen, limit, stepped=form[0] != "n")
 
         self.same(expected, form, "REDRIVE", name, *words)
 
@@ -441,7 +441,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.model.now += ms
         self.set_clock()
         with suppress(Refused):
-            self.model.queue(name)
+            self.model.queue(name).trim()
         while self.link.ok("FCALL", "valq1_sweep", 1, f"valq:{{{name}}}:queue", "1" if first else "", 1000):
             pass
 
@@ -557,7 +557,9 @@ class QueueMachine(RuleBasedStateMachine):
 
 def in_small_steps(source):
     """The library with steps so small that few messages need several."""
-    for setting, large, small in (("PURGE_STEP", 2000, 3), ("PURGE_BUCKETS", 500, 1), ("REDRIVE_STEP", 1000, 2)):
+    steps = (("PURGE_STEP", 2000, 3), ("PURGE_BUCKETS", 500, 1), ("REDRIVE_STEP", 1000, REDRIVE_STEP))
+    steps += (("TRIM_STEP", 2000, TRIM_STEP), ("DROP_PAGE", 500, 2), ("STRIDE", 500, 1))
+    for setting, large, small in steps:
         assert f"local {setting} = {large}\n" in source
         source = source.replace(f"local {setting} = {large}\n", f"local {setting} = {small}\n")
     return source

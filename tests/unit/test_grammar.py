@@ -283,6 +283,8 @@ def test_mpush_counts_its_bodies() -> None:
     request = ask("VALQ.MPUSH q 2 a b PRIORITY 3")
     assert request.args == (b"1", b"1", b"priority", b"3", b"0", b"a", b"b")
     assert request.merge is None
+    assert refusal("VALQ.MPUSH q 0") == "ERR count must be an integer from 1 to 100000"
+    assert refusal("VALQ.MPUSH q 1") == "ERR wrong number of arguments for 'valq.mpush' command"
     assert refusal("VALQ.MPUSH q 3 a b") == "ERR count is 3, but 2 arguments follow"
     assert refusal("VALQ.MPUSH q 1 a b") == "ERR unknown option 'b' for 'valq.mpush' command"
 

@@ -434,3 +434,11 @@ def test_a_key_of_another_type_is_valkeys_own_error(client, direct, queue):
             "WRONGTYPE Operation against a key holding the wrong kind of value",
         )
     direct.call("DEL", f"valq:{{{queue}}}:queue")
+
+
+def test_a_limit_of_bytes_holds_once_update_has_answered(client, queue):
+    client.call("VALQ.MPUSH", queue, 20_000, *["x" * 10] * 20_000)
+    client.send("VALQ.UPDATE", queue, "MAXBYTES", 150_000)
+    client.send("VALQ.PUSH", queue, "y")
+    assert client.read() == b"OK"
+    refused(client.read(), "FULL", "max_bytes is 150000")

@@ -78,6 +78,8 @@ class _Parser:
         """Parse ``argv[pos:]``; the items before are the command's name."""
         given = len(argv) - pos
         if given < self._fewest or (self._most is not None and given > self._most):
+            if self._counted and given == self._fewest - 1:  # nothing follows a count of 0: it is what is wrong
+                self._counted[1](argv[-1], self._counted[0].count, limits)
             raise self._arity()
         args = Arguments(resp)
         one = args.one

@@ -41,7 +41,7 @@ SPEC = Command(
     ),
     build=_build,
     reply="Array of maps, each as SHOW returns it.",
-    complexity="O(log N + M) with M the messages skipped and returned.",
+    complexity="O(log N + M) with M the messages returned; READY also 1 for every 128 ids skipped.",
     errors=(("NOQUEUE", "there is no such queue"),),
     example=(("VALQ.PEEK orders DLQ COUNT 1", '1) 1# "id" => "7"\n   2# "state" => "dlq"\n   ...'),),
     flags=("write", "noscript"),

@@ -70,21 +70,25 @@ BY_NAME: tuple[Option | OneOf, ...] = (
     Option(
         "MAXLEN",
         (OptionValue("n", _LIMIT),),
-        "the most messages the queue holds; 0 or NONE: no limit",
+        "the most messages the queue holds, ready, delayed and in flight; 0 or NONE: no limit",
         name="max_length",
         removable=True,
     ),
     Option(
         "MAXBYTES",
         (OptionValue("n", _LIMIT),),
-        "the most bytes of bodies the queue holds; 0 or NONE: no limit",
+        "the most bytes of bodies the queue holds, the dead not counted; 0 or NONE: no limit. UPDATE first counts what "
+        "is there, some 50,000 messages a second, and the limit holds when it answers (inside MULTI: after as long); "
+        "until then pushes are held against what is counted so far",
         name="max_bytes",
         removable=True,
     ),
     Option(
         "OVERFLOW",
         (OptionValue("policy", words("REFUSE", "DROPHEAD")),),
-        "at a limit: refuse the push with FULL (the default, also NONE), or let the oldest ready message make way",
+        "at a limit: refuse the push with FULL (the default, also NONE), or let the oldest ready messages make way, as "
+        "many as must. After UPDATE has set a limit below what the queue holds, the next push drops 2,000 of them, or "
+        "as much as it brings if that is more, and the rest makes way within seconds",
         removable=True,
     ),
     Option(

@@ -49,7 +49,8 @@ SPEC = Command(
     errors=(("NOQUEUE", "there is no such queue"),),
     notes=(
         "SCAN's own guarantees: a message that is there from beginning to end is returned, one that comes or goes "
-        "meanwhile may be, and one may be returned twice. A call may return none before the end.",
+        "meanwhile may be, and one may be returned twice. A call may return none before the end. A cursor that no SCAN "
+        "of this queue can have answered is refused.",
     ),
     example=(("VALQ.SCAN orders 0 STATE dlq COUNT 100", '1) "0"\n2) 1) 1# "id" => "7"\n      ...'),),
     flags=("write", "noscript"),

@@ -18,7 +18,7 @@ SPEC = Command(
     arguments=(QUEUE_ARGUMENT, *BY_POSITION, *BY_NAME),
     build=_build,
     reply="OK.",
-    complexity="O(1).",
+    complexity="O(1); with MAXBYTES O(N log N) with N the messages not counted yet, in bounded steps.",
     errors=(("NOQUEUE", "there is no such queue"),),
     notes=(
         "By position all three numbers are given; by name, only what is named changes. A new visibility timeout holds "

@@ -1,4 +1,4 @@
-"""Commands that take several calls, so that none of them holds Valkey for long: INFO, LIST, PURGE, REDRIVE."""
+"""Commands that take several calls, so that none holds Valkey for long: INFO, LIST, PURGE, REDRIVE, UPDATE."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ async def run_steps(session: Session, request: Request) -> None:
         if request.command == "list":
             data = encode(await _list(lane, request), session.resp)
         elif request.command == "info":
-            data = await _info(lane, request, session)
+            data = await _until_answered(lane, request, request, session)
+        elif request.command == "update":  # done with the first call, but for counting
+            data = await _until_answered(lane, request, request._replace(args=()), session)
         else:
             data = encode(await _until_done(lane, request, session), session.resp)
     except _Failed as failed:
@@ -52,13 +54,14 @@ async def _call(lane: SharedLane, argv: list[bytes]) -> list[object]:
     return reply
 
 
-async def _info(lane: SharedLane, request: Request, session: Session) -> bytes:
-    argv = function_call(request, b"e%d" % session.resp, session.shared.auto_create)
+async def _until_answered(lane: SharedLane, request: Request, again: Request, session: Session) -> bytes:
+    """The answer to ``request``, or to ``again`` as often as there is more to do before there is one."""
     while True:
-        reply = await _ask(lane, argv)
-        if reply is not None:  # else there is more to settle
+        reply = await _ask(lane, function_call(request, b"e%d" % session.resp, session.shared.auto_create))
+        if reply is not None:
             assert isinstance(reply, bytes)
             return reply
+        request = again
 
 
 async def _list(lane: SharedLane, request: Request) -> list[bytes]:

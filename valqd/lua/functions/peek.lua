@@ -4,7 +4,7 @@
 -- ARGV: mode, state (ready inflight delayed dlq), count, offset, '1' for the last ones first
 -- Returns: array of maps, as show
 -- Errors: NOQUEUE
--- Complexity: O(log n + count); ready with an offset O(offset / 128)
+-- Complexity: O(log n + count); ready also O(ids passed over / 128)
 local function call(keys, args)
   local q = queue.open(keys[1])
   if not q then

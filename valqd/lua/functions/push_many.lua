@@ -21,7 +21,17 @@ local function call(keys, args)
     life.finish(q)
     return add.paused_error(q)
   end
-  local results = {}
+  local bytes = 0
+  for i = 2, #args do
+    bytes = bytes + #args[i]
+  end
+  if not add.make_room(q, #args - 1, bytes) then
+    local first = q.seq + 1
+    add.plain(q, args, 2, #args)
+    add.finish(q)
+    return first
+  end
+  local results = {} -- some are refused
   for i = 2, #args do
     local full = add.make_room(q, 1, #args[i])
     if full then

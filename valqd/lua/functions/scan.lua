@@ -3,7 +3,7 @@
 -- KEYS: 1 queue
 -- ARGV: mode, cursor, state ('' any), header field, header value, body pattern ('' any), count, '1' if a header is given
 -- Returns: [next cursor, [map ...]]
--- Errors: NOQUEUE
+-- Errors: NOQUEUE ERR
 -- Complexity: O(count) a step, of at most MAX_STEP
 local MAX_STEP = 1000 -- a client that wants more at once must not hold up the others
 
@@ -11,6 +11,9 @@ local function call(keys, args)
   local q = queue.open(keys[1])
   if not q then
     return queue.missing(keys[1])
+  end
+  if not walk.is_cursor(q, tonumber(args[2])) then
+    return reply.error('ERR', "invalid cursor '" .. args[2] .. "'")
   end
   life.settle(q, 1000)
   life.finish(q)

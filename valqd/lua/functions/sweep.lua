@@ -21,6 +21,7 @@ local function call(keys, args)
   end
   more = compact.step(q) or more
   more = life.forward(q, 100) or more
+  more = more or add.trim(q)
   life.finish(q)
   return more and 1 or 0
 end

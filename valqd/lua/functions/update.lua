@@ -1,10 +1,11 @@
--- update: changes what is named of a queue's configuration; an empty value removes an option.
+-- update: changes what is named of a queue's configuration; an empty value removes an option.  Without any it goes on
+-- with counting what was there before max_bytes.
 -- Flags: allow-oom
 -- KEYS: 1 queue
 -- ARGV: mode, then field, value ... as create
--- Returns: OK
+-- Returns: OK; nil in mode e: more has to be counted first, call again without any field
 -- Errors: NOQUEUE ERR
--- Complexity: O(1)
+-- Complexity: O(1), and O(log n) for each message that is counted, about 1000 at most
 local function call(keys, args)
   local q = queue.open(keys[1])
   if not q then
@@ -23,12 +24,16 @@ local function call(keys, args)
     server.call('HSET', q.key, field, value)
   end
   q.attempts = nil
+  local more = false
   if q.limits.max_bytes then
-    volatile.note(q.name, q.now) -- what is there already is counted by the sweeper, but for a first step now
-    compact.step(q)
+    volatile.note(q.name, q.now) -- the sweeper counts too, and alone for who does not call again
+    more = compact.step(q)
   end
   local _, retention = queue.rules(q)
   life.find_due(q, retention)
   life.finish(q)
+  if more and args[1]:byte(1) == 101 then
+    return nil
+  end
   return reply.finish({ok = 'OK'}, args[1])
 end

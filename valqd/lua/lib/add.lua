@@ -3,28 +3,24 @@
 
 local add = {}
 
-local DROP_PAGE = 100
+-- What lies over a limit that was lowered makes way in steps of about as many messages.
+local TRIM_STEP = 2000
+local DROP_PAGE = 500
 
 function add.paused_error(q)
   return reply.error('PAUSED', "queue '" .. q.name .. "' takes no pushes")
 end
 
-local function length(q)
-  return q.plain + server.call('ZCARD', q.prefix .. 'ready') + server.call('ZCARD', q.prefix .. 'delayed')
-    + server.call('ZCARD', q.prefix .. 'inflight')
-end
-
--- Make room for `count` messages of `bytes` in all, or return the text of the FULL error, having changed nothing.
--- Ready, delayed and in flight count; with DROPHEAD those make way that POP would give next.
-function add.make_room(q, count, bytes)
+-- By how much the queue would be over its limits with `count` more messages of `bytes` in all: messages, bytes, and the
+-- text of the FULL error, if it would be.  Ready, delayed and in flight count.
+local function excess(q, count, bytes)
   local limits = q.limits
-  if not limits or not (limits.max_length or limits.max_bytes) then
-    return nil
-  end
   local over, over_bytes = 0, 0
   local full
   if limits.max_length then
-    over = length(q) + count - limits.max_length
+    local length = q.plain + server.call('ZCARD', q.prefix .. 'ready') + server.call('ZCARD', q.prefix .. 'delayed')
+      + server.call('ZCARD', q.prefix .. 'inflight')
+    over = length + count - limits.max_length
     if over > 0 then
       full = "queue '" .. q.name .. "' is full: max_length is " .. number.text(limits.max_length)
     end
@@ -35,33 +31,121 @@ function add.make_room(q, count, bytes)
       full = "queue '" .. q.name .. "' is full: max_bytes is " .. number.text(limits.max_bytes)
     end
   end
-  if not full or limits.overflow ~= 'DROPHEAD' or (limits.max_length and count > limits.max_length)
-    or (limits.max_bytes and bytes > limits.max_bytes) then
-    return full
+  return over, over_bytes, full
+end
+
+-- The oldest ready messages that are over by `over` messages and `over_bytes`, or fewer: when they are at least `most`, as
+-- long as they make up for `count` messages and `bytes`.  Then whether these are enough, and whether they are all.
+local function to_drop(q, over, over_bytes, most, count, bytes)
+  local ids, freed = {}, 0
+  local not_counted = 0 -- bytes of plain messages that are not records yet: see compact
+  local function enough()
+    return #ids >= over and freed >= over_bytes
   end
-  local dropped = {}
-  while over > 0 or over_bytes > 0 do
-    local page = order.oldest(q, math.max(1, math.min(over, DROP_PAGE)), #dropped)
+  local function done()
+    return enough() or (#ids >= most and #ids >= count and freed + not_counted >= bytes)
+  end
+  local next_page = order.oldest(q)
+  while not done() do
+    local page = next_page(math.min(DROP_PAGE, math.max(over - #ids, #ids, 1)))
     if not page[1] then
-      return full -- what is delayed or in flight is not dropped
+      return ids, false, true
     end
     for _, id in ipairs(page) do
-      if over > 0 or over_bytes > 0 then
-        dropped[#dropped + 1] = id
-        over = over - 1
-        over_bytes = over_bytes - server.call('HSTRLEN', q.prefix .. 'body', id)
+      if done() then
+        break
+      end
+      ids[#ids + 1] = id
+      if q.limits.max_bytes then
+        local size = server.call('HSTRLEN', q.prefix .. 'body', id)
+        freed = freed + size
+        if size == 0 and q.plain > 0 then
+          local _, body = log.read(q, id)
+          not_counted = not_counted + #(body or '')
+        end
       end
     end
   end
-  for _, id in ipairs(dropped) do
-    local where, meta = record.find(q, id)
-    record.remove(q, id, where, meta)
-    if where == 'ready' then
-      q.head = id + 1 -- all that was ready before it has been dropped
+  return ids, enough(), false
+end
+
+-- Drop ready messages that no older ready one is left before.
+local function drop(q, ids)
+  for from = 1, #ids, DROP_PAGE do
+    local page, records, fields, buckets = {}, {}, {}, {}
+    for i = from, math.min(#ids, from + DROP_PAGE - 1) do
+      page[#page + 1] = number.text(ids[i])
+    end
+    for i, meta in ipairs(record.load_all(q, page)) do
+      if meta then
+        records[#records + 1] = page[i]
+        fields[#fields + 1] = meta
+      else
+        local id = ids[from + i - 1]
+        local bucket = log.bucket(id)
+        buckets[bucket] = (buckets[bucket] or 0) + 1
+        q.plain = q.plain - 1
+        q.head = id + 1 -- all plain ones before it are dropped
+        q.moved = true
+      end
+    end
+    record.drop_all(q, records, fields)
+    for bucket, count in pairs(buckets) do
+      log.forget(q, bucket, count)
     end
   end
-  queue.count(q, 'dropped', #dropped)
+  queue.count(q, 'dropped', #ids)
+end
+
+-- Make room for `count` messages of `bytes` in all, or return the text of the FULL error, having changed nothing.
+-- With DROPHEAD the oldest ready messages make way: all that must, when the queue was within its limits; when it was not,
+-- for they were lowered, a call drops TRIM_STEP, or what it brings if that is more, and the sweep drops the rest.
+function add.make_room(q, count, bytes)
+  local limits = q.limits
+  if not limits or not (limits.max_length or limits.max_bytes) then
+    return nil
+  end
+  local over, over_bytes, full = excess(q, count, bytes)
+  if not full or limits.overflow ~= 'DROPHEAD' or (limits.max_length and count > limits.max_length)
+    or (limits.max_bytes and bytes > limits.max_bytes)
+    or over > q.plain + server.call('ZCARD', q.prefix .. 'ready') then -- what is delayed or in flight is not dropped
+    return full
+  end
+  local most = TRIM_STEP - (q.counts.dropped or 0)
+  local ids, enough, all = to_drop(q, over, over_bytes, most, limits.max_length and count or 0,
+    limits.max_bytes and bytes or 0)
+  if not enough and all then
+    return full
+  end
+  drop(q, ids)
+  if not enough and not limits.trim then
+    limits.trim = true
+    queue.save_limits(q)
+  end
+  if not enough then
+    volatile.note(q.name, q.now)
+  end
   return nil
+end
+
+-- A step of dropping what a push has left over the limits; whether there may be more.
+function add.trim(q)
+  local limits = q.limits
+  if not (limits and limits.trim) then
+    return false
+  end
+  local over, over_bytes, full = excess(q, 0, 0)
+  local ids, enough, all = {}, true, true
+  if full and limits.overflow == 'DROPHEAD' then
+    ids, enough, all = to_drop(q, over, over_bytes, TRIM_STEP, 0, 0)
+    drop(q, ids)
+  end
+  if enough or all then
+    limits.trim = nil
+    queue.save_limits(q)
+    return false
+  end
+  return true
 end
 
 -- The id that holds a dedup key, or nil; a window that is over holds nothing, even if it was not settled yet.

@@ -1,9 +1,13 @@
 -- life: what happens to messages when time passes or a delivery ends.
--- requires: number, volatile, queue, record, limits
+-- requires: number, volatile, queue, log, record, limits
 
 local life = {}
 
 local MAX_TIES = 2000
+-- How many dead a step moves to another queue, each of some 20 us, and more for MOVE_BYTES of its body.
+local MAX_MOVED = 500
+local MOVE_BYTES = 65536
+local MOST_HELD_BYTES = 1048576
 
 -- How long a message waits before it is ready again, by the queue's backoff; ms.  Jitter only ever shortens it.
 -- The jitter is taken from id and time: Valkey gives every call the same random numbers.
@@ -50,34 +54,87 @@ local function open_elsewhere(q)
   return type(written) == 'number' and target
 end
 
--- Push a dead message to its queue's dead letter queue, whatever limits that has and even when it is paused: the dead are
--- not lost.  Headers valq-queue, valq-id, valq-attempts and valq-reason say where it comes from and why.
-local function push_elsewhere(q, id, meta, why)
+-- Push dead messages ({id, fields} each) to their queue's dead letter queue, whatever limits that has and even when it is
+-- paused: the dead are not lost.  Headers valq-queue, valq-id, valq-attempts and valq-reason say where they come from and
+-- why.  False if that cannot be, and nothing was changed.
+local function push_elsewhere(q, dead)
   local target = open_elsewhere(q)
   if not target then
     return false
   end
-  local body = server.call('HGET', q.prefix .. 'body', id)
-  local headers = {'valq-queue', q.name, 'valq-id', number.text(id), 'valq-attempts', number.text(meta.a),
-    'valq-reason', why}
-  local ours = {}
-  for i = 1, #headers, 2 do
-    ours[headers[i]] = true
+  local slots = {}
+  for i = 1, 2 * #dead do
+    slots[i] = ''
   end
-  local theirs = meta.h or {}
-  for i = 1, #theirs, 2 do
-    if not ours[theirs[i]] then -- where it died before
-      headers[#headers + 1] = theirs[i]
-      headers[#headers + 1] = theirs[i + 1]
+  local first = target.seq
+  log.append(target, slots)
+  queue.gather(target)
+  local held = 0
+  for i, message in ipairs(dead) do
+    local id, meta = message[1], message[2]
+    local body = server.call('HGET', q.prefix .. 'body', id)
+    local headers = {'valq-queue', q.name, 'valq-id', number.text(id), 'valq-attempts', number.text(meta.a),
+      'valq-reason', meta.w}
+    local ours = {}
+    for h = 1, #headers, 2 do
+      ours[headers[h]] = true
+    end
+    local theirs = meta.h or {}
+    for h = 1, #theirs, 2 do
+      if not ours[theirs[h]] then -- where it died before
+        headers[#headers + 1] = theirs[h]
+        headers[#headers + 1] = theirs[h + 1]
+      end
+    end
+    local copy = {t = target.now, n = 0, a = 0, p = meta.p, h = headers, e = meta.e, f = meta.f, D = q.now}
+    record.create(target, first + i, body, copy)
+    record.enter(target, first + i, copy, 'r')
+    held = held + #body
+    if held > MOST_HELD_BYTES then
+      queue.flush(target)
+      queue.gather(target)
+      held = 0
     end
   end
-  local copy = {t = target.now, n = 0, a = 0, p = meta.p, h = headers, e = meta.e, f = meta.f, D = q.now}
-  record.enter(target, record.add(target, body, copy), copy, 'r')
+  queue.flush(target)
   queue.save(target, 'seq', number.text(target.seq))
   if not queue.paused(target, 'out') then
-    volatile.wake(target.name, 1)
+    volatile.wake(target.name, #dead)
   end
   return true
+end
+
+-- Messages that were moved to another queue are gone from this one.
+local function drop_moved(q, dead)
+  local ids, metas = {}, {}
+  for i, message in ipairs(dead) do
+    ids[i] = number.text(message[1])
+    metas[i] = message[2]
+  end
+  record.drop_all(q, ids, metas)
+end
+
+-- Put the dead ({id, fields} each, in no index) where they are to be.
+local function bury(q, dead)
+  local elsewhere = q.limits and q.limits.dlq
+  if elsewhere and push_elsewhere(q, dead) then
+    drop_moved(q, dead)
+    return
+  end
+  for _, message in ipairs(dead) do
+    local id, meta = message[1], message[2]
+    if elsewhere then -- the sweeper may, with the daemon's own rights
+      server.call('ZADD', q.prefix .. 'forward', number.text(q.now), id)
+      volatile.note(q.name, q.now)
+    else
+      meta.w = nil
+    end
+    record.enter(q, id, meta, 'q', q.now)
+  end
+  local _, retention = queue.rules(q)
+  if retention > 0 then
+    queue.note_due(q, q.now + retention)
+  end
 end
 
 -- A record (in no index) has used up its attempts, or failed for good.
@@ -91,19 +148,11 @@ function life.die(q, id, meta, why)
   meta.D = q.now
   queue.count(q, 'bytes', -server.call('HSTRLEN', q.prefix .. 'body', id)) -- max_bytes does not count the dead
   meta.s = 'q'
-  if q.limits and q.limits.dlq then
-    if push_elsewhere(q, id, meta, why) then
-      record.drop(q, id, meta)
-      return
-    end
-    meta.w = why -- the sweeper may, with the daemon's own rights
-    server.call('ZADD', q.prefix .. 'forward', number.text(q.now), id)
-    volatile.note(q.name, q.now)
-  end
-  record.enter(q, id, meta, 'q', q.now)
-  local _, retention = queue.rules(q)
-  if retention > 0 then
-    queue.note_due(q, q.now + retention)
+  meta.w = why
+  if q.dead then
+    q.dead[#q.dead + 1] = {id, meta}
+  else
+    bury(q, {{id, meta}})
   end
 end
 
@@ -113,16 +162,15 @@ function life.forward(q, limit)
   if not (q.limits and q.limits.dlq) then
     return false
   end
-  local ids = server.call('ZRANGE', q.prefix .. 'forward', 0, limit - 1)
-  for _, text in ipairs(ids) do
-    local id = tonumber(text)
-    local meta = record.load(q, id)
-    if not push_elsewhere(q, id, meta, meta.w) then
-      return false
-    end
-    record.drop(q, id, meta)
+  local dead = {}
+  for i, text in ipairs(server.call('ZRANGE', q.prefix .. 'forward', 0, limit - 1)) do
+    dead[i] = {tonumber(text), record.load(q, text)}
   end
-  return #ids == limit
+  if not dead[1] or not push_elsewhere(q, dead) then
+    return false
+  end
+  drop_moved(q, dead)
+  return #dead == limit
 end
 
 -- A dead letter gets another life.
@@ -196,24 +244,56 @@ local function first_score(q, index)
   return first[2] and tonumber(first[2]) or FOREVER
 end
 
--- Deliveries whose lease is over: their messages go back.
+-- Without those that die into another queue and are too many for one step: these stay in flight until the next, and who
+-- comes back keeps his place.  Ids, their fields by the same index, whether some stay.
+local function without_too_many(q, ids, metas)
+  local kept, fields = {}, {}
+  local moved = 0
+  local attempts = queue.rules(q)
+  for i, id in ipairs(ids) do
+    local meta = metas[i]
+    local stays = false
+    if (meta and meta.a or 1) >= (meta and meta.m or attempts) and not (meta and meta.c) then
+      stays = moved >= MAX_MOVED
+      moved = moved + 1 + (meta and server.call('HSTRLEN', q.prefix .. 'body', id) / MOVE_BYTES or 0)
+    end
+    if not stays then
+      kept[#kept + 1] = id
+      fields[#kept] = meta
+    end
+  end
+  return kept, fields, #kept < #ids
+end
+
+-- Deliveries whose lease is over: their messages go back.  True if more are over than one step can move.
 function life.end_leases(q, ids)
   if not ids[1] then
-    return
+    return false
   end
   local metas = record.load_all(q, ids)
+  local some_stay = false
+  if q.limits and q.limits.dlq then
+    ids, metas, some_stay = without_too_many(q, ids, metas)
+  end
   queue.gather(q)
   record.of_all_inflight(q, ids, metas)
   queue.flush(q) -- who dies has to have a body
   queue.remove(q, 'ZREM', 'inflight', ids)
   queue.gather(q)
+  q.dead = {}
   for i, text in ipairs(ids) do
     local meta = metas[i]
     meta.f = q.now
     meta.e = 'lease expired'
     life.give_back(q, tonumber(text), meta, nil, 'lease expired', true)
   end
+  local dead = q.dead
+  q.dead = false
+  if dead[1] then
+    bury(q, dead)
+  end
   queue.flush(q)
+  return some_stay
 end
 
 -- Delays that are over: their messages are ready.
@@ -243,7 +323,7 @@ function life.settle(q, limit)
     return ids
   end
   local _, retention = queue.rules(q)
-  life.end_leases(q, due('inflight', q.now))
+  more = life.end_leases(q, due('inflight', q.now)) or more
   life.end_delays(q, due('delayed', q.now))
   for _, id in ipairs(due('expiry', q.now)) do
     local meta = record.load(q, id)

@@ -3,6 +3,9 @@
 
 local log = {}
 
+-- How many buckets are asked about at once.
+local STRIDE = 500
+
 function log.bucket(id)
   return math.floor((id - 1) / SLOTS)
 end
@@ -66,6 +69,59 @@ function log.clear(q, id)
   q.plain = q.plain - 1
   q.moved = true
   log.forget(q, bucket, 1)
+end
+
+-- Ids of ready plain messages, bucket by bucket from `bucket` on: upwards (step 1), or downwards, the last ones first (-1).
+-- At least `want` of them, if there are, and the rest of a bucket.
+function log.ready_ids(q, bucket, step, want)
+  local ids = {}
+  local first, last = log.bucket(q.head), log.bucket(q.seq)
+  while #ids < want and bucket >= first and bucket <= last do
+    local names = {}
+    for other = bucket, math.max(first, math.min(last, bucket + step * (STRIDE - 1))), step do
+      names[#names + 1] = other
+    end
+    local existing = server.call('HMGET', q.prefix .. 'gone', unpack(names))
+    for i, other in ipairs(names) do
+      if existing[i] and #ids < want then
+        local from = math.max(q.head, other * SLOTS + 1)
+        local found = server.call('LRANGE', log.key(q, other), (from - 1 - other * SLOTS) * 2, -1)
+        local id = step > 0 and from or from + #found / 2 - 1
+        for slot = step > 0 and 1 or #found - 1, step > 0 and #found or 1, 2 * step do
+          if found[slot] ~= '' then
+            ids[#ids + 1] = id
+          end
+          id = id + step
+        end
+      end
+    end
+    bucket = names[#names] + step
+  end
+  return ids
+end
+
+-- How many ready plain messages each of the buckets `from` to `to` holds (from the head's on, at most STRIDE): all that
+-- are in use of a bucket after the head's are ready.
+function log.count_ready(q, from, to)
+  local counts = {}
+  for bucket = from, to do
+    counts[#counts + 1] = bucket
+  end
+  local gone = server.call('HMGET', q.prefix .. 'gone', unpack(counts))
+  for i, bucket in ipairs(counts) do
+    if not gone[i] then
+      counts[i] = 0
+    elseif q.head > bucket * SLOTS + 1 then
+      local ids = log.ready_ids(q, bucket, 1, 1)
+      counts[i] = 0
+      for _, id in ipairs(ids) do
+        counts[i] = counts[i] + (log.bucket(id) == bucket and 1 or 0)
+      end
+    else
+      counts[i] = math.min(SLOTS, q.seq - bucket * SLOTS) - gone[i]
+    end
+  end
+  return counts
 end
 
 -- Unix ms at which a plain message was pushed.

@@ -3,115 +3,109 @@
 
 local order = {}
 
--- How many ready plain messages the log holds in each bucket from the head on: visit(bucket, first id, last id, count).
-local function each_bucket(q, visit)
-  if q.plain == 0 then
-    return
-  end
+-- How many ready records POP gives before a plain message `id`.
+local function records_before(q, id)
+  return server.call('ZCOUNT', q.prefix .. 'ready', '-inf', '(' .. number.text(id))
+end
+
+-- The first bucket of the log that is not passed over whole on the way to the message at `offset`, and how many plain
+-- messages are: up to the last id of a bucket, POP gives as many messages as there are plain ones and records before it.
+local function seek(q, offset)
+  local skipped = 0
   local last = log.bucket(q.seq)
-  for bucket = log.bucket(q.head), last do
-    local gone = server.call('HGET', q.prefix .. 'gone', bucket)
-    if gone then
-      local first_id = math.max(q.head, bucket * SLOTS + 1)
-      local last_id = math.min(q.seq, (bucket + 1) * SLOTS)
-      local count
-      if first_id == bucket * SLOTS + 1 then
-        count = last_id - first_id + 1 - tonumber(gone)
-      else -- the head's bucket: slots before the head are gone too, or in flight
-        count = 0
-        log.each_ready(q, first_id, function(id)
-          if id > last_id then
-            return false
+  local from = log.bucket(q.head)
+  while from <= last and skipped < q.plain do
+    local to = math.min(last, from + STRIDE - 1)
+    local counts = log.count_ready(q, from, to)
+    local total = 0
+    for _, count in ipairs(counts) do
+      total = total + count
+    end
+    if skipped + total + records_before(q, (to + 1) * SLOTS + 1) <= offset then
+      skipped = skipped + total
+    else
+      for i, count in ipairs(counts) do
+        if count > 0 then
+          if skipped + count + records_before(q, (from + i) * SLOTS + 1) > offset then
+            return from + i - 1, skipped
           end
-          count = count + 1
-        end)
-      end
-      if count > 0 and visit(first_id, last_id, count) == false then
-        return
+          skipped = skipped + count
+        end
       end
     end
+    from = to + 1
   end
+  return last + 1, skipped
 end
 
 -- Ids of ready messages in the order of POP, from `offset` on; or, reversed, the last ones first.
 function order.ready(q, count, offset, reverse)
   local ready = q.prefix .. 'ready'
-  local plain_ids = {}
   if reverse then
     local records = server.call('ZREVRANGE', ready, 0, number.text(count - 1), 'WITHSCORES')
-    local id = q.seq
-    while id >= q.head and #plain_ids < count and q.plain > 0 do
-      local bucket = log.bucket(id)
-      local from = math.max(q.head, bucket * SLOTS + 1)
-      local found = {}
-      log.each_ready(q, from, function(ready_id)
-        if ready_id > id then
-          return false
-        end
-        found[#found + 1] = ready_id
-      end)
-      for i = #found, 1, -1 do
-        plain_ids[#plain_ids + 1] = found[i]
-      end
-      id = from - 1
-    end
+    local plain_ids = log.ready_ids(q, log.bucket(q.seq), -1, math.min(count, q.plain))
     return order.merge(records, plain_ids, 0, count, function(a, b) return a > b end)
   end
-  -- Skip whole buckets: up to the last id of a bucket, POP gives as many messages as ids and records before it.
-  local from, skipped = q.head, 0
-  each_bucket(q, function(_, last_id, in_bucket)
-    local records = server.call('ZCOUNT', ready, '-inf', number.text(last_id))
-    if skipped + in_bucket + records > offset then
-      return false
-    end
-    skipped = skipped + in_bucket
-    from = last_id + 1
-  end)
-  local before = 0
-  if from > q.head then
-    before = server.call('ZCOUNT', ready, '-inf', number.text(from - 1))
-  end
+  local bucket, skipped = seek(q, offset)
+  local before = math.min(records_before(q, bucket * SLOTS + 1), offset - skipped)
   local rest = offset - skipped - before
-  if rest < 0 then
-    rest = 0
-  end
   local records = server.call('ZRANGE', ready, number.text(before), number.text(before + rest + count - 1), 'WITHSCORES')
-  if q.plain > 0 then
-    log.each_ready(q, from, function(id)
-      plain_ids[#plain_ids + 1] = id
-      return #plain_ids < rest + count
-    end)
-  end
+  local plain_ids = log.ready_ids(q, bucket, 1, math.min(rest + count, q.plain - skipped))
   return order.merge(records, plain_ids, rest, count, function(a, b) return a < b end)
 end
 
--- Ids of ready messages, the oldest first whatever their priority, from `offset` on.
-function order.oldest(q, count, offset)
-  local ready = q.prefix .. 'ready'
-  local first = server.call('ZRANGE', ready, 0, 0, 'WITHSCORES')
-  if not first[2] or tonumber(first[2]) > 0 then -- none has a priority
-    return order.ready(q, count, offset, false)
-  end
-  local wanted = number.text(offset + count)
-  local ids = {}
-  for priority = 0, MAX_PRIORITY do
-    local from = -priority * PRIORITY_STEP
-    local found = server.call('ZRANGE', ready, number.arg(from), '(' .. number.arg(from + PRIORITY_STEP), 'BYSCORE',
-      'LIMIT', 0, wanted)
-    for _, id in ipairs(found) do
-      ids[#ids + 1] = tonumber(id)
+-- A walk over the ids of ready messages, the oldest first whatever their priority: each call of what is returned gives the
+-- next, `count` or some more, and none at the end.  Nothing may be removed meanwhile.
+function order.oldest(q)
+  local after = 0 -- all up to this id were given
+  local plain_left = q.plain
+  return function(count)
+    local ids = {}
+    local complete = FOREVER -- none is missing up to this id
+    local priority = MAX_PRIORITY
+    while priority >= 0 do
+      local found = server.call('ZRANGE', q.prefix .. 'ready', number.arg(after + 1 - priority * PRIORITY_STEP), '+inf',
+        'BYSCORE', 'LIMIT', 0, count, 'WITHSCORES')
+      if not found[1] then
+        break
+      end
+      local first = math.ceil(-found[2] / PRIORITY_STEP)
+      if first == priority or tonumber(found[1]) > after then
+        for i = 1, #found, 2 do
+          if math.ceil(-found[i + 1] / PRIORITY_STEP) == first then
+            ids[#ids + 1] = tonumber(found[i])
+          end
+        end
+        if ids[#ids] == tonumber(found[2 * count - 1]) then
+          complete = math.min(complete, ids[#ids])
+        end
+        first = first - 1
+      end
+      priority = first
     end
+    local plain = 0
+    if plain_left > 0 then
+      local wanted = math.min(count, plain_left)
+      log.each_ready(q, after + 1, function(id)
+        ids[#ids + 1] = id
+        plain = plain + 1
+        return plain < wanted
+      end)
+      if plain == count then
+        complete = math.min(complete, ids[#ids])
+      end
+    end
+    local plain_ids = {unpack(ids, #ids - plain + 1)}
+    table.sort(ids)
+    while ids[1] and ids[#ids] > complete do
+      ids[#ids] = nil
+    end
+    for _, id in ipairs(plain_ids) do
+      plain_left = plain_left - (id <= complete and 1 or 0)
+    end
+    after = ids[#ids] or after
+    return ids
   end
-  local plain = 0
-  if q.plain > 0 then
-    log.each_ready(q, q.head, function(id)
-      ids[#ids + 1] = id
-      plain = plain + 1
-      return plain < offset + count
-    end)
-  end
-  table.sort(ids)
-  return {unpack(ids, offset + 1, math.min(#ids, offset + count))}
 end
 
 -- Merge records (id, score ...) and plain ids (their own score), skip `skip` and return `count` ids.

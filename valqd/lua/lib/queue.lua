@@ -29,7 +29,7 @@ local FOREVER = 9007199254740991
 -- Fields that every hot function reads, in the order of HMGET; the hash is created in this order.
 --   seq last id; head first id of the log that may be ready; plain how many plain messages are ready;
 --   due lower bound of the next time at which anything must be settled; vt visibility timeout, ms;
---   limits packed table of what few queues have (see limits), or empty
+--   limits packed table of what few queues have (see limits; trim: the sweep is to drop what is over them), or empty
 local FIELDS = {'seq', 'head', 'plain', 'due', 'vt', 'delivered', 'acked', 'limits', 'created_at'}
 
 -- An open queue, before anything is read into it; all fields named, for a table that grows is made anew.
@@ -40,6 +40,7 @@ local function blank()
     counts = {}, -- what functions add to counters
     attempts = false, retention = false, -- see queue.rules
     due_changed = false, moved = false, woken = false, behind = false, gathered = false,
+    dead = false, -- who dies in this step, while that is collected
   }
 end
 
@@ -81,7 +82,7 @@ function queue.open(key, q)
   q.created_at = tonumber(v[9])
   if q == queue.only then -- what the last call left
     q.attempts, q.retention = false, false
-    q.due_changed, q.moved, q.woken, q.behind, q.gathered = false, false, false, false, false
+    q.due_changed, q.moved, q.woken, q.behind, q.gathered, q.dead = false, false, false, false, false, false
     if next(q.counts) then
       q.counts = {}
     end

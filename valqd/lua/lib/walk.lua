@@ -8,6 +8,18 @@ local walk = {}
 
 local FEW_RECORDS = 512
 
+-- Whether a SCAN of this queue may have answered `cursor`, now or at any time before: ids only grow, and a hash has no more
+-- than a few buckets for each field that it had once.
+function walk.is_cursor(q, cursor)
+  local phase, at = cursor % 4, math.floor(cursor / 4)
+  if phase == 0 then
+    return cursor == 0 or (at > 1 and at <= q.seq)
+  elseif phase == 1 then
+    return at ~= 1 and at <= q.seq and q.seq > 0
+  end
+  return phase == 2 and q.seq > FEW_RECORDS and at < 4 * q.seq
+end
+
 -- One step from `cursor`: next cursor (0: done), ids.
 function walk.step(q, cursor, count)
   local phase, at = cursor % 4, math.floor(cursor / 4)
