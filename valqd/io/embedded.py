@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -95,8 +96,8 @@ class EmbeddedServer:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except OSError:
-                if time.monotonic() > deadline:
-                    holders = os.pread(self._lock, 100, 0).decode(errors="replace")
+                holders = os.pread(self._lock, 100, 0).decode(errors="replace")
+                if _is_running(holders) or time.monotonic() > deadline:
                     raise StartError(f"data_dir {self._dir}: in use by another valqd ({holders})") from None
                 time.sleep(0.05)
 
@@ -205,6 +206,20 @@ def _in_child() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _is_running(holders: str) -> bool:
+    """Whether the first process that the lock names is another one that is there."""
+    named = re.search(r"pid (\d+)", holders)
+    if named is None or int(named[1]) == os.getpid():
+        return False
+    try:
+        os.kill(int(named[1]), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        pass
+    return True
 
 
 def _last_line(path: Path) -> str:
