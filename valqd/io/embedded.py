@@ -105,11 +105,11 @@ class EmbeddedServer:
         """Add the daemon to the users that were saved."""
         digest = hashlib.sha256(self._password.encode()).hexdigest()
         path = self._dir / "users.acl"
-        saved = path.read_text().splitlines() if path.exists() else []
-        others = [line for line in saved if not line.startswith(f"user {_USER} ")]
+        saved = path.read_bytes().splitlines() if path.exists() else []
+        others = [line for line in saved if not line.startswith(f"user {_USER} ".encode())]
         fresh = path.with_suffix(".new")
         fresh.touch(mode=0o600)
-        fresh.write_text("\n".join([*others, f"user {_USER} on #{digest} ~* &* +@all", ""]))
+        fresh.write_bytes(b"\n".join([*others, f"user {_USER} on #{digest} ~* &* +@all\n".encode()]))
         fresh.replace(path)
 
     def _spawn(self) -> None:
