@@ -179,6 +179,20 @@ def test_an_embedded_valkey_that_dies_is_started_again():
         until(served, 10, "served again")
 
 
+def test_what_clients_of_redis_ask_for_leaves_their_blocked_pops_where_they_are():
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port, 3) as waiting:
+        for asked in (["MAINT_NOTIFICATIONS", "ON"], ["NO-SUCH-THING"]):
+            assert isinstance(waiting.call("CLIENT", *asked), Exception)
+        waiting.send("VALQ.POP", "q", "BLOCK", 0)
+        with Connection(daemon.port) as pushing:
+            pushing.call("VALQ.CREATE", "q")
+            until(lambda: as_map(pushing.call("VALQ.INFO", "q"))[b"blocked_clients"] == 1, what="blocked")
+            valkey.kill()
+            valkey.start()
+            until(lambda: pushing.call("VALQ.PUSH", "q", "x") == b"1", what="served again")
+            assert as_map(waiting.read())[b"body"] == b"x"
+
+
 def test_flushed_functions_are_loaded_again_unseen(valkey, valqd, queue):
     with Connection(valkey.port) as direct, Connection(valqd.port) as connection:
         for _ in range(20):

@@ -238,6 +238,23 @@ def test_who_moved_up_in_line_keeps_its_own_timeout(pair, pushing, queue):
             assert 0.25 < time.monotonic() - began < 0.6
 
 
+def test_who_moved_up_in_line_and_leaves_takes_nothing_along(pair, pushing, queue):
+    _, first, _ = pair
+    pushing.call("VALQ.CREATE", queue)
+    with Connection(first.port) as one:
+        for _ in range(5):
+            with Connection(first.port) as two:
+                one.send("VALQ.POP", queue, "BLOCK", 5000)
+                pushing.send("VALQ.PUSH", queue, "x")
+                two.send("VALQ.POP", queue, "BLOCK", 5000)
+                pushing.read()
+                assert one.read() is not None
+            blocked(pushing, queue, 0)
+            pushing.call("VALQ.PUSH", queue, "y")
+            popped = as_map(pushing.call("VALQ.POP", queue, "NOACK"))
+            assert (popped[b"body"], popped[b"attempts"]) == (b"y", 1)
+
+
 def test_fair_turns_are_those_of_the_same_queues(pushing, queue):
     served = []
     for name in "abcd":
