@@ -181,8 +181,7 @@ def test_an_embedded_valkey_that_dies_is_started_again():
 
 def test_what_clients_of_redis_ask_for_leaves_their_blocked_pops_where_they_are():
     with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port, 3) as waiting:
-        for asked in (["MAINT_NOTIFICATIONS", "ON"], ["NO-SUCH-THING"]):
-            assert isinstance(waiting.call("CLIENT", *asked), Exception)
+        assert isinstance(waiting.call("CLIENT", "MAINT_NOTIFICATIONS", "ON"), Exception)
         waiting.send("VALQ.POP", "q", "BLOCK", 0)
         with Connection(daemon.port) as pushing:
             pushing.call("VALQ.CREATE", "q")
