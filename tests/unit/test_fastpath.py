@@ -151,7 +151,9 @@ def test_whole_requests_are_remembered_within_bounds():
     short, long = b"x" * MAX_WHOLE_BYTES, b"x" * (MAX_WHOLE_BYTES + 1)
     templates.learn_whole(short, parsed)
     templates.learn_whole(long, parsed)
-    assert templates.repeated == {short: parsed}
+    assert templates.seen_whole(short) is parsed
+    assert templates.seen_whole(long) is None
     for number in range(MAX_TEMPLATES):
         templates.learn_whole(b"%d" % number, parsed)
-    assert len(templates.repeated) <= MAX_TEMPLATES
+    assert templates.seen_whole(short) is None  # one too many: all are forgotten
+    assert templates.seen_whole(b"%d" % (MAX_TEMPLATES - 1)) is parsed

@@ -20,8 +20,9 @@ def test_a_cut_chunk_is_not_whole_and_nothing_of_it_is_remembered(commands, data
     whole = b"".join(request(*argv) for argv in commands)
     ends = {len(b"".join(request(*argv) for argv in commands[:count])) for count in range(len(commands) + 1)}
     cut = data.draw(st.integers(1, len(whole)))
-    assert (parser.parse(whole[:cut]) is not None) == (cut in ends)
-    assert parser.parse(whole) == [[arg.encode() for arg in argv] for argv in commands]
+    likely = data.draw(st.integers(0, 5))
+    assert (parser.parse(whole[:cut], likely) is not None) == (cut in ends)
+    assert parser.parse(whole, likely) == [[arg.encode() for arg in argv] for argv in commands]
 
 
 @pytest.mark.parametrize(
@@ -32,14 +33,15 @@ def test_a_cut_chunk_is_not_whole_and_nothing_of_it_is_remembered(commands, data
 )  # fmt: skip
 def test_what_is_not_whole_or_not_sane_is_refused(data):
     parser = WholeParser()
-    assert parser.parse(data) is None
-    assert parser.parse(b"+OK\r\n#t\r\n") == [b"OK", True]
+    for likely in range(4):
+        assert parser.parse(data, likely) is None
+        assert parser.parse(b"+OK\r\n#t\r\n", likely) == [b"OK", True]
 
 
 @pytest.mark.parametrize("data", [b"*2147483647\r\n", b"*1\r\n$1\r\na\r\n*1000000\r\n"])
 def test_no_room_is_made_for_what_is_only_announced(data):
     assert may_be_huge(data)
-    assert foreign.count_plain(data) == 0
+    assert foreign.count_plain(data, 2) == 0
     assert relay.reply_types(data) is None
 
 

@@ -144,7 +144,7 @@ class Templates:
     def __init__(self) -> None:
         self._by_prefix: dict[bytes, Template] = {}
         self._lengths: dict[bytes, tuple[int, ...]] = {}
-        self.repeated: dict[bytes, Request] = {}  # whole POPs with options, as clients send them
+        self._whole: dict[bytes, Request] = {}  # whole POPs with options, as clients send them
 
     def learn(self, template: Template) -> None:
         """Remember a template; one too short to be told apart is not worth it."""
@@ -164,9 +164,13 @@ class Templates:
     def learn_whole(self, data: bytes, request: Request) -> None:
         """Remember what a request asks for that clients send again and again, the same to the byte."""
         if len(data) <= MAX_WHOLE_BYTES:
-            if len(self.repeated) >= MAX_TEMPLATES:
-                self.repeated.clear()
-            self.repeated[data] = request
+            if len(self._whole) >= MAX_TEMPLATES:
+                self._whole.clear()
+            self._whole[data] = request
+
+    def seen_whole(self, data: bytes) -> Request | None:
+        """What ``data`` asks for, if it is such a request."""
+        return self._whole.get(data) if len(data) <= MAX_WHOLE_BYTES else None
 
     def run(self, data: bytes, who: Recipient, coalescer: Coalescer) -> tuple[int, int, bool]:
         """Join the plain commands at the start of ``data``, as far as one client's share goes.

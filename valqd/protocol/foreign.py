@@ -7,6 +7,7 @@ concerns order or identity.  Watching a reply never changes it, COMMAND's except
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from valqd.commands import introspection, table
@@ -26,26 +27,24 @@ _PLAIN_NAMES: set[bytes] = set()
 _MAX_PLAIN_NAMES = 2048
 
 _parser = WholeParser()
+_name = itemgetter(0)
 
 
-def count_plain(data: bytes) -> int:
-    """How many requests ``data`` holds if all are whole multibulks of plain foreign commands; else 0.
+def count_plain(data: bytes, likely: int) -> int:
+    """How many requests ``data`` holds (probably ``likely``) if all are whole multibulks of plain commands; else 0.
 
     hiredis reads some bytes as a request that Valkey refuses as a protocol error; they pass to Valkey all the same,
     which answers and closes.
     """
     if data[0] != 0x2A or len(data) > 64 * 1024 or may_be_huge(data):
         return 0
-    requests = _parser.parse(data)
+    requests = _parser.parse(data, likely)
     if requests is None:
         return 0
     try:
-        for argv in requests:
-            if type(argv) is not list or argv[0] not in _PLAIN_NAMES:
-                return 0
-    except (IndexError, TypeError):  # no name, or one that is an array
+        return len(requests) if _PLAIN_NAMES.issuperset(map(_name, requests)) else 0
+    except (LookupError, TypeError):  # no name, or one that is an array
         return 0
-    return len(requests)
 
 
 def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:

@@ -122,7 +122,7 @@ class PrivateReplies:
             expected = self._expected
             if self._scanner.at_boundary and len(data) <= _SMALL_CHUNK_BYTES:
                 if len(expected) == 1 and isinstance(expected[0], int):
-                    count = self._count_small(data)
+                    count = self._count_small(data, expected[0])
                     if 0 <= count <= expected[0]:
                         self.outstanding -= count
                         if count == expected[0]:
@@ -130,7 +130,7 @@ class PrivateReplies:
                         else:
                             expected[0] -= count
                         return data
-                elif self.uncounted and not self._markers and self._count_small(data) >= 0:
+                elif self.uncounted and not self._markers and self._count_small(data, 1) >= 0:
                     return data
             return b"".join(self._cut(data))
         for part in self._cut(data):
@@ -148,11 +148,11 @@ class PrivateReplies:
             self._output.popleft()
         return b"".join(out)
 
-    def _count_small(self, data: bytes) -> int:
+    def _count_small(self, data: bytes, likely: int) -> int:
         """Replies in ``data`` (pushes are none), or -1 when it does not end with a whole one."""
         if b"|" in data and (data[0] == 0x7C or b"\n|" in data):  # hiredis takes an attribute for a reply
             return -1
-        replies = self._parser.parse(data)
+        replies = self._parser.parse(data, likely)
         if replies is None:
             return -1
         pushes = sum([type(reply) is PushNotification for reply in replies]) if b">" in data else 0

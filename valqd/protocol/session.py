@@ -65,6 +65,7 @@ class Session:
         self._unread = False
         self._resume: Callable[[], None] | None = None  # runs first when the lane awaited is quiet
         self._last_queue: bytes | None = None  # pushed to or popped from since the last fence
+        self._likely = 0  # foreign requests in its next chunk, to judge by its last
         self._needs_private = False  # it gets large replies, which would hold up others on the shared lane
 
     # ---- bytes in
@@ -92,14 +93,15 @@ class Session:
                         framer.feed(data)
                         self._wait_for_answers()
                         return
-                if (request := self.templates.repeated.get(data)) is not None:
+                if (request := self.templates.seen_whole(data)) is not None:
                     self._share(request)
                     return
             if private.replies is None:
                 if self._may_relay() and not framer.unauthenticated and (kinds := relay.reply_types(data)):
                     self._relay(data, kinds)
                     return
-            elif not (self.pending or private.mute) and (count := foreign.count_plain(data)):
+            elif not (self.pending or private.mute) and (count := foreign.count_plain(data, self._likely)):
+                self._likely = count
                 private.send_plain(data, count)
                 return
         framer.feed(data)
