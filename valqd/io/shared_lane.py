@@ -146,6 +146,7 @@ class SharedLane:
             return
         self._connection = None
         self.coalescer.fail_sent(BackendDown(under_way=True).resp())
+        self._resume_paused()
         self._lanes.outbox.flush()
         if self._greetings and self.refused is None:
             self._answer_proofs(BackendDown().resp())

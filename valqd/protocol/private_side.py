@@ -13,6 +13,7 @@ Bounds: what is held of a push is bounded by what Valkey buffers for a subscribe
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from valqd.commands.request import Request, fcall, function_call, queue_key
@@ -218,17 +219,40 @@ class PrivateSide:
             replies.expect_again(slot)
             self.send(call)
 
-    def fence(self, queue: bytes) -> None:
-        """Before WAIT: a write to ``queue``, so that WAIT covers what the shared lane wrote before."""
-        if self.in_multi:
-            return
-        call = encode_request(fcall("fence", [queue_key(queue)]))
+    def fence(self, queue: bytes, then: Callable[[], None], *, may_load: bool = True) -> None:
+        """Before WAIT: a write to ``queue``, so that WAIT covers what the shared lane wrote; when it is done, ``then``.
+
+        If the backend refuses it, its error is WAIT's answer, and the client's next writes come this way.
+        """
         replies = self.open()
-        if self.silent:
-            self.send(call)
-        elif not replies.uncounted:
-            replies.expect_own(lambda raw: b"")
-            self.send(call)
+        call = encode_request(fcall("fence", [queue_key(queue)]))
+        if self.in_multi or self.uncounted or self.silent:  # WAIT does not wait, is refused, or gets no reply
+            if self.silent:
+                self.send(call)
+            then()
+            return
+        outcome: list[bytes] = []
+
+        def swallow(raw: bytes) -> bytes:
+            outcome.append(raw)
+            return b""
+
+        def go_on() -> None:
+            session = self.session
+            reply = outcome[0] if outcome else BackendDown().resp()
+            if reply == _MISSING_FUNCTION and may_load:
+                session.hold()
+                again = partial(self.fence, queue, then, may_load=False)
+                session.host.load_library(lambda: session.go_on(again))
+            elif reply[:1] == b"-":
+                session.leave_shared_lane()
+                session.host.write(reply)
+            else:
+                then()
+
+        replies.expect_own(swallow)
+        self.send(call)
+        self.session.when_private_quiet(go_on)
 
     # ---- Pub/Sub and the like
 
