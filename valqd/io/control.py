@@ -22,7 +22,7 @@ from valqd.errors import ControlLost, StartError
 from valqd.io.backend import Backend, ReplyProtocol
 from valqd.io.complaints import Complaints
 from valqd.lua import bundle
-from valqd.protocol.requests import encode_request
+from valqd.protocol.own import encode_own
 
 _CONNECT_TIMEOUT_S = 5.0
 _RETRY_S = 0.1
@@ -62,7 +62,7 @@ class _Connection(ReplyProtocol):
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Any]] = [loop.create_future() for _ in requests]
         self._replies.extend(futures)
-        self.transport.write(b"".join([encode_request(request) for request in requests]))
+        self.transport.write(b"".join(map(encode_own, requests)))
         return futures
 
 

@@ -16,6 +16,7 @@ from valqd.protocol import command_reply
 from valqd.protocol.encoding import encode
 from valqd.protocol.framing import Frame, Kind
 from valqd.protocol.host import Identity
+from valqd.protocol.own import MonitorFilter
 from valqd.protocol.replies import split_elements
 from valqd.protocol.whole import WholeParser, may_be_huge
 
@@ -246,7 +247,7 @@ def _subscribe(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
 
 def _monitor(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    side.stop_counting(raw)
+    side.stop_counting(raw, monitor=MonitorFilter())
 
 
 def _sync(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
