@@ -140,6 +140,9 @@ class Client:
     def lane(self, identity):
         return self._lane
 
+    def is_closing(self):
+        return False
+
     def say(self, commands):
         self.commands += commands
         self._unsent += b"".join(request(*command) for command in commands)

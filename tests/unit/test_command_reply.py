@@ -1,4 +1,4 @@
-"""COMMAND LIST with a pattern lists those of our commands that Valkey would find by it."""
+"""COMMAND LIST with a filter lists those of our commands that Valkey would find by it."""
 
 import pytest
 
@@ -24,3 +24,11 @@ from valqd.protocol.command_reply import complete
 def test_patterns_are_valkeys(pattern, found):
     reply = complete([b"COMMAND", b"LIST", b"FILTERBY", b"PATTERN", pattern.encode()], b"*0\r\n", 2)
     assert sorted(reply.split(b"\r\n")[2::2]) == sorted(found.encode().split())
+
+
+def test_commands_of_a_category():
+    reply = complete([b"COMMAND", b"LIST", b"filterby", b"aclcat", b"READ"], b"*1\r\n$3\r\nget\r\n", 2)
+    names = reply.split(b"\r\n")[2::2]
+    assert {b"get", b"valq.list", b"valq|list"} <= set(names)
+    assert b"valq.push" not in names
+    assert reply.startswith(b"*%d\r\n" % len(names))

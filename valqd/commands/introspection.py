@@ -32,21 +32,24 @@ _FLAG_ORDER = ("write", "readonly", "denyoom", "noscript", "blocking", "loading"
 Row = list[Value]
 
 
+def _categories(command: Command) -> list[str]:
+    return [
+        *(["@write"] if "write" in command.flags else []),
+        *(["@read"] if "readonly" in command.flags else []),
+        "@fast" if "fast" in command.flags else "@slow",
+        *(["@blocking"] if "blocking" in command.flags else []),
+    ]
+
+
 def _info(command: Command, name: bytes, name_items: int) -> Row:
     flags = {*command.flags} | ({"movablekeys"} if has_movable_keys(command) else set())
-    categories = [
-        *(["@write"] if "write" in flags else []),
-        *(["@read"] if "readonly" in flags else []),
-        "@fast" if "fast" in flags else "@slow",
-        *(["@blocking"] if "blocking" in flags else []),
-    ]
     arity = command.arity + (name_items - 1 if command.arity > 0 else 1 - name_items)
     return [
         name,
         arity,
         Set(Status(flag) for flag in _FLAG_ORDER if flag in flags),
         *legacy_range(command, name_items),
-        Set(Status(category) for category in categories),
+        Set(Status(category) for category in _categories(command)),
         Set(),  # tips
         key_spec_values(command, name_items),
         [],  # subcommands
@@ -125,3 +128,15 @@ def command_doc(name: bytes) -> tuple[bytes, dict[str, Value]] | None:
 def command_names() -> list[bytes]:
     """Our names of COMMAND LIST: subcommands too, as in Valkey."""
     return list(_DOCS_BY_NAME)
+
+
+def names_in_category(category: bytes) -> list[bytes]:
+    """Our names of an ACL category (``write``, in any letter case)."""
+    wanted = "@" + category.decode("latin-1").lower()
+    of_container = [CONTAINER] if wanted == "@slow" else []
+    return of_container + [
+        prefix + command.name.encode()
+        for command in COMMANDS
+        if wanted in _categories(command)
+        for prefix in (b"valq.", b"valq|")
+    ]

@@ -167,6 +167,10 @@ class Client(Outgoing, asyncio.Protocol):
             self.flush()
             self.transport.close()
 
+    def is_closing(self) -> bool:
+        """Whether what is written now does not reach the client: its connection was reset, or is being closed."""
+        return self.transport.is_closing()
+
     def lane(self, identity: Identity) -> SharedLane:
         """The shared lane of an identity that was proved, from now on this client's."""
         lane = self._worker.lanes.get(identity)

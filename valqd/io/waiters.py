@@ -36,7 +36,7 @@ class Waiter:
     """One blocked command: the recipient of its POPs."""
 
     __slots__ = (
-        "_client", "_handle", "_lane", "_nothing", "_waiters", "gone", "in_flight", "last_call", "last_seq", "over",
+        "_client", "_gone", "_handle", "_lane", "_nothing", "_waiters", "in_flight", "last_call", "last_seq", "over",
         "parked", "queues", "request", "since",
     )  # fmt: skip
 
@@ -50,11 +50,16 @@ class Waiter:
         self._handle: asyncio.TimerHandle | None = None
         self.last_seq = 0
         self.last_call: Call | None = None
-        self.gone = False
+        self._gone = False
         self.over = False  # timed out: answer with what the POP under way brings
         self.in_flight = False
         self.parked = False
         self.since = time.monotonic()  # exact: the loop's own clock stands still during a turn
+
+    @property
+    def gone(self) -> bool:
+        """Whether its client has left: no messages are handed to it any more."""
+        return self._gone or self._client.is_closing()
 
     def start_timer(self) -> None:
         """End the wait when its time is over.  Most need none: their first POP finds something."""
@@ -131,7 +136,7 @@ class Waiter:
 
     def client_gone(self) -> None:
         """Forget this waiter; messages that are on their way to it go back."""
-        self.gone = True
+        self._gone = True
         self._leave()
 
     def _time_out(self) -> None:

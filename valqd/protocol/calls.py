@@ -29,7 +29,10 @@ class Recipient(Protocol):
 
     last_seq: int  #: sequence number of the newest call that holds one of its commands
     last_call: Call | None
-    gone: bool  #: it is not there to take messages any more
+
+    @property
+    def gone(self) -> bool:
+        """Whether it is not there to take messages any more."""
 
     def answer(self, data: bytes) -> None:
         """Take the reply bytes of one deal."""

@@ -44,6 +44,15 @@ def _glob(pattern: bytes) -> re.Pattern[bytes]:
     return re.compile(_GLOB_PART.sub(one, pattern), re.DOTALL)
 
 
+def _filtered(names: list[bytes], by: bytes, value: bytes) -> list[bytes]:
+    if by == b"ACLCAT":
+        return introspection.names_in_category(value)
+    if by == b"PATTERN" and len(value) <= _MAX_PATTERN_BYTES:
+        matches = _glob(value.lower()).fullmatch
+        return [name for name in names if matches(name)]
+    return []
+
+
 def complete(argv: list[bytes], raw: bytes, resp: int) -> bytes:
     """Valkey's reply ``raw`` to the COMMAND request ``argv``, with our commands in it.
 
@@ -59,13 +68,8 @@ def complete(argv: list[bytes], raw: bytes, resp: int) -> bytes:
         return b":%d\r\n" % (int(raw[1:-2]) + len(introspection.command_info_entries()))
     if sub == b"LIST":
         names = introspection.command_names()
-        if len(argv) == 5:
-            if argv[2].upper() != b"FILTERBY" or argv[3].upper() != b"PATTERN":
-                return raw
-            if len(argv[4]) > _MAX_PATTERN_BYTES:
-                return raw
-            matches = _glob(argv[4].lower()).fullmatch
-            names = [name for name in names if matches(name)]
+        if len(argv) == 5 and argv[2].upper() == b"FILTERBY":
+            names = _filtered(names, argv[3].upper(), argv[4])
         rows = [encode(name, resp) for name in names]
         return _with_count(raw, len(rows), rows)
     if sub == b"INFO":

@@ -18,6 +18,7 @@ from valqd.protocol.framing import Frame, Kind
 from valqd.protocol.host import Identity
 from valqd.protocol.own import MonitorFilter
 from valqd.protocol.replies import split_elements
+from valqd.protocol.requests import encode_request
 from valqd.protocol.whole import WholeParser, may_be_huge
 
 if TYPE_CHECKING:
@@ -63,10 +64,18 @@ def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:
 
 def _queue_in_multi(side: PrivateSide, name: bytes, frame: Frame) -> None:
     """Inside MULTI a command only takes effect with EXEC."""
-    effect = _EFFECTS.get(name)
-    if effect is not None:
-        side.queue_in_multi(lambda reply: effect(side, frame.argv))
-    side.send_plain(frame.raw, 1)
+    raw = frame.raw
+    if (effect := _EFFECTS.get(name)) is not None:
+
+        def take_effect(reply: bytes) -> bytes:
+            effect(side, frame.argv)
+            return reply
+
+        side.queue_in_multi(take_effect)
+    elif name == b"COMMAND" and (asked := _asked_of_command(frame.argv, side.session.resp)) is not None:
+        raw, complete = asked
+        side.queue_in_multi(complete)
+    side.send_plain(raw, 1)
 
 
 def _ok(raw: bytes) -> bool:
@@ -88,9 +97,9 @@ def _multi(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
                 side.leave_multi()
         return reply
 
+    side.in_multi = True
     side.send_watched(raw, watch)
     side.multi_began = side.open().asked
-    side.in_multi = True
 
 
 def _exec(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
@@ -101,12 +110,13 @@ def _exec(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         return
 
     def watch(reply: bytes) -> bytes:
-        if reply[:1] == b"*" and reply[:3] != b"*-1":
-            results = split_elements(reply)
-            for place, effect in effects:
-                if _ok(results[place]):
-                    effect(results[place])
-        return reply
+        if reply[:1] != b"*" or reply[:3] == b"*-1":
+            return reply
+        results = split_elements(reply)
+        for place, effect in effects:
+            if _ok(results[place]):
+                results[place] = effect(results[place])
+        return reply[: reply.index(b"\n") + 1] + b"".join(results)
 
     if effects and not side.silent:
         side.send_watched(raw, watch, pops=True)
@@ -166,6 +176,8 @@ def _watched_effect(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if side.silent or side.open().uncounted:  # nothing will tell: take it as accepted
         effect(side, argv)
     side.send_watched(raw, watch)
+    if argv[0].upper() == b"HELLO":  # what follows is to be read in the protocol version that it brings
+        side.session.when_private_quiet(lambda: None)
 
 
 def _reset(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
@@ -173,11 +185,7 @@ def _reset(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if len(argv) != 1:
         side.send_plain(raw, 1)
     elif replies.uncounted or side.silent:
-        replies.stop_counting()
-        side.may_count_again = False
-        replies.add_marker(b"+RESET\r\n", ends=True, swallowed=False)
-        side.send(raw)
-        side.session.reset()
+        side.session.when_private_quiet(lambda: side.reset_uncounted(raw))
     else:
         side.leave_multi()
 
@@ -192,6 +200,12 @@ def _reset(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 def _client(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if len(argv) == 3 and argv[1].upper() == b"REPLY":
         what = argv[2].upper()
+        if side.must_ask_if_counted:
+            side.ask_if_counted(lambda: _client(side, argv, raw))
+            return
+        if side.is_subscribed:  # refused in RESP2
+            side.send(raw)
+            return
         if what == b"OFF":
             side.open()
             side.silent = True
@@ -241,6 +255,7 @@ def _subscribe(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         return
     unsubscribes = b"UNSUBSCRIBE" in argv[0].upper()
     if unsubscribes and side.session.resp == 2 and not replies.uncounted:
+        side.skip_next = False  # these confirmations come even so
         side.send_plain(raw, max(1, len(argv) - 1))
         return
     side.stop_counting(raw, may_count_again=side.session.resp == 3 or unsubscribes)
@@ -254,7 +269,8 @@ def _sync(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     side.stop_counting(raw, stream=True)
 
 
-def _command(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
+def _asked_of_command(argv: list[bytes], resp: int) -> tuple[bytes, Callable[[bytes], bytes]] | None:
+    """For COMMAND about our commands: what is sent instead, and what makes the reply complete."""
     sub = argv[1].upper() if len(argv) > 1 else b""
     if sub in (b"GETKEYS", b"GETKEYSANDFLAGS") and len(argv) > 2 and table.is_ours(argv[2]):
         try:
@@ -262,18 +278,21 @@ def _command(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         except CommandError as error:
             answer = error.resp()
         else:
-            answer = encode(keys, side.session.resp)
+            answer = encode(keys, resp)
         # Valkey does not know the command: let it count the keys of one that it knows, and answer in its place.
-        side.send_watched(b"*4\r\n$7\r\nCOMMAND\r\n$7\r\nGETKEYS\r\n$3\r\nGET\r\n$1\r\nk\r\n", _instead(answer))
-    elif sub in (b"", b"COUNT", b"LIST", b"INFO", b"DOCS"):
-        resp = side.session.resp
-        side.send_watched(raw, lambda reply: command_reply.complete(argv, reply, resp))
-    else:
+        known = encode_request([b"COMMAND", b"GETKEYS", b"GET", b"k"])
+        return known, lambda reply: answer if _ok(reply) else reply
+    if sub in (b"", b"COUNT", b"LIST", b"INFO", b"DOCS"):
+        return encode_request(argv), lambda reply: command_reply.complete(argv, reply, resp)
+    return None
+
+
+def _command(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
+    asked = _asked_of_command(argv, side.session.resp)
+    if asked is None:
         side.send_plain(raw, 1)
-
-
-def _instead(answer: bytes) -> Callable[[bytes], bytes]:
-    return lambda reply: answer if _ok(reply) else reply
+    else:
+        side.send_watched(*asked)
 
 
 def _wait(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:

@@ -60,6 +60,9 @@ class Host(Protocol):
     def close(self) -> None:
         """Close the client's connection when everything written has left."""
 
+    def is_closing(self) -> bool:
+        """Whether what is written now does not reach the client."""
+
     def lane(self, identity: Identity) -> SharedLane:
         """The shared lane of an identity that was proved."""
 

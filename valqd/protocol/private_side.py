@@ -40,8 +40,9 @@ class PrivateSide:
         self.silent = False  # CLIENT REPLY OFF
         self.skip_next = False  # CLIENT REPLY SKIP
         self.multi_began = 0  # replies expected before the first of its commands
-        #: what EXEC will change in this session, if the element at that place of its reply (given to it) is no error
-        self.queued_in_multi: list[tuple[int, Callable[[bytes], None]]] = []
+        #: what EXEC will change in this session, if the element at that place of its reply is no error: takes that
+        #: element, returns what the client gets instead
+        self.queued_in_multi: list[tuple[int, Callable[[bytes], bytes]]] = []
         self.pops_due = 0  # replies still to come that may hold popped messages
         self.may_count_again = False  # Pub/Sub may be over, or never was in the way (RESP3)
         self._library_probed = False  # in this MULTI
@@ -189,13 +190,11 @@ class PrivateSide:
         call = encode_request(function_call(request, b"n%d" % session.resp, session.shared.auto_create))
         pops = request.command in ("pop", "mpop")
         if pops and self.in_multi:
-            self.queue_in_multi(lambda raw: self._give_back(request, raw))
+            self.queue_in_multi(lambda raw: self._given_back(request, raw))
 
         def watch(raw: bytes) -> bytes | Slot:
             if raw[:1] != b"-":
-                if pops:
-                    self._give_back(request, raw)
-                return raw
+                return self._given_back(request, raw) if pops else raw
             replies = self.replies
             if raw == _MISSING_FUNCTION and replies is not None:
                 slot = Slot()
@@ -206,12 +205,13 @@ class PrivateSide:
 
         self.send_watched(call, watch, pops)
 
-    def _give_back(self, request: Request, raw: bytes) -> None:
-        """If the client has left, what it popped goes back to its queue."""
+    def _given_back(self, request: Request, raw: bytes) -> bytes:
+        """``raw``; if the client has left, what it popped goes back to its queue."""
         if self.session.gone:
             self.session.host.release(request.queues[0] if request.command == "pop" else b"", raw)
+        return raw
 
-    def queue_in_multi(self, effect: Callable[[bytes], None]) -> None:
+    def queue_in_multi(self, effect: Callable[[bytes], bytes]) -> None:
         """What the next command will change in this session, by its part of EXEC's reply."""
         self.queued_in_multi.append((self.open().asked - self.multi_began, effect))
 
@@ -269,12 +269,29 @@ class PrivateSide:
                 self.session.host.write(BackendDown().resp())
                 return
             replies.stop_counting()
+            self.skip_next = False
             replies.raw = stream
             self._monitor = monitor
             self.may_count_again = may_count_again
             self.send(raw)
 
         self.session.when_private_quiet(send)
+
+    @property
+    def is_subscribed(self) -> bool:
+        """Whether (in RESP2) the backend only takes what has to do with Pub/Sub."""
+        return self.uncounted and self._monitor is None and self.session.resp == 2
+
+    def reset_uncounted(self, raw: bytes) -> None:
+        """Send RESET while replies do not match requests: its own tells that they do again."""
+        if self.replies is None:  # the backend went away before
+            self.session.host.write(BackendDown().resp())
+            return
+        self.replies.stop_counting()
+        self.may_count_again = False
+        self.replies.add_marker(b"+RESET\r\n", ends=True, swallowed=False)
+        self.send(raw)
+        self.session.reset()
 
     def ask_if_counted(self, then: Callable[[], None]) -> None:
         """Does an uncounted connection answer one to one again?  Its own reply to a PING tells; then run ``then``."""
@@ -328,7 +345,7 @@ class PrivateSide:
             return
         host = self.session.host
         if replies.at_boundary and not self.silent:
-            host.write(BackendDown(under_way=sent).resp() * (1 if replies.uncounted else replies.owed))
+            host.write(BackendDown(under_way=sent).resp() * replies.owed)
         has_state = sent and (self.in_multi or self.has_state)
         if has_state or replies.uncounted or self.silent or not replies.at_boundary:
             host.close()

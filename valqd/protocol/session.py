@@ -36,6 +36,8 @@ from valqd.protocol.requests import NULL, echo_call, encode_request, join_merged
 _ANY_QUEUE = b"valqd"
 #: Commands under way over the shared lane beyond which a client's next ones wait.
 _MAX_PENDING = 1024
+#: The same for commands that are not merged, any of which may bring a large reply.
+_MAX_PENDING_LONE = 32
 #: Frames taken from one client before others have their turn.
 _MAX_FRAMES = 512
 
@@ -58,7 +60,7 @@ class Session:
         self.last_seq = 0
         self.last_call: Call | None = None
         self.pending = 0  # deals whose answers have not come
-        self.gone = False  # it has hung up, as far as can be told: no messages are handed to it any more
+        self._gone = False
         self.closed = False  # nor is anything else
         # Holding: bytes wait in the framer until what is awaited has come
         self._held = False
@@ -67,6 +69,15 @@ class Session:
         self._last_queue: bytes | None = None  # pushed to or popped from since the last fence
         self._likely = 0  # foreign requests in its next chunk, to judge by its last
         self._needs_private = False
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has hung up, as far as can be told: no messages are handed to it any more."""
+        return self._gone or self.host.is_closing()
+
+    @gone.setter
+    def gone(self, gone: bool) -> None:
+        self._gone = gone
 
     # ---- bytes in
 
@@ -286,6 +297,8 @@ class Session:
                 join_merged(coalescer, self, self._route(request, merge), request, self.resp)
             self.pending += 1
             self.lane.wake()
+            if merge is None and (self._needs_private or self.pending >= _MAX_PENDING_LONE):
+                self._wait_for_answers()
 
     def _hold_for(self, run: Callable[[Request], None], request: Request) -> None:
         self.hold()
