@@ -6,11 +6,11 @@
 -- Errors: NOQUEUE
 -- Complexity: O(m log n) for m messages removed, in steps of 2000
 local function call(keys, args)
-  local q = queue.open(keys[1])
-  if not q then
-    return queue.missing(keys[1])
-  end
   local removed, token = 0, args[2]
+  local q = queue.open(keys[1])
+  if not q then -- of a later step this is no error: messages were removed
+    return token == '' and queue.missing(keys[1]) or {0, ''}
+  end
   while life.settle(q, 1000) do
     if args[1]:byte(1) == 101 then -- nothing removed yet: go on with the states as they have become
       life.finish(q)
