@@ -72,7 +72,7 @@ end
 -- Drop ready messages that no older ready one is left before.
 local function drop(q, ids)
   for from = 1, #ids, DROP_PAGE do
-    local page, records, fields, buckets = {}, {}, {}, {}
+    local page, records, fields, plain = {}, {}, {}, {}
     for i = from, math.min(#ids, from + DROP_PAGE - 1) do
       page[#page + 1] = number.text(ids[i])
     end
@@ -82,17 +82,14 @@ local function drop(q, ids)
         fields[#fields + 1] = meta
       else
         local id = ids[from + i - 1]
-        local bucket = log.bucket(id)
-        buckets[bucket] = (buckets[bucket] or 0) + 1
+        plain[#plain + 1] = id
         q.plain = q.plain - 1
         q.head = id + 1 -- all plain ones before it are dropped
         q.moved = true
       end
     end
     record.drop_all(q, records, fields)
-    for bucket, count in pairs(buckets) do
-      log.forget(q, bucket, count)
-    end
+    log.forget_all(q, plain)
   end
   queue.count(q, 'dropped', #ids)
 end

@@ -25,22 +25,18 @@ local function purge_index(q, index, last, limit, offset)
     end
   end
   local metas = record.load_all(q, ids)
-  local records, fields, plain, buckets = {}, {}, {}, {}
+  local records, fields, plain = {}, {}, {}
   for i, id in ipairs(ids) do
     if metas[i] then
       records[#records + 1] = id
       fields[#fields + 1] = metas[i]
     else -- in flight
       plain[#plain + 1] = id
-      local bucket = log.bucket(id)
-      buckets[bucket] = (buckets[bucket] or 0) + 1
     end
   end
   record.drop_all(q, records, fields)
   queue.remove(q, 'ZREM', index, plain)
-  for bucket, count in pairs(buckets) do
-    log.forget(q, bucket, count)
-  end
+  log.forget_all(q, plain)
   return #ids, #found == limit, offset + #found - #ids
 end
 
