@@ -12,7 +12,7 @@ local function call(keys, args)
     return queue.missing(keys[1])
   end
   life.settle(q, 100)
-  local settings, problem = limits.parse(keys[1], q.limits or {}, args, 2)
+  local settings, problem = limits.parse(q.name, q.limits or {}, args, 2)
   if problem then
     life.finish(q)
     return problem

@@ -52,6 +52,11 @@ local prefixes, names = {}, {}
 local named = 0
 local MAX_NAMED = 1000
 
+-- The name in a queue's key.
+function queue.name_of(key)
+  return key:sub(7, -8)
+end
+
 -- Open the queue of `key`, as the table `q` if given; nil if there is none.  Its limits are a table or nil.
 function queue.open(key, q)
   local v = server.call('HMGET', key, unpack(FIELDS))
@@ -64,7 +69,7 @@ function queue.open(key, q)
     end
     named = named + 1
     prefixes[key] = key:sub(1, -6)
-    names[key] = key:sub(7, -8)
+    names[key] = queue.name_of(key)
   end
   q = q or blank()
   q.key = key
@@ -117,7 +122,7 @@ function queue.open_or_create(key, auto, q)
 end
 
 function queue.missing(key)
-  return reply.error('NOQUEUE', "no such queue '" .. key:sub(7, -8) .. "'")
+  return reply.error('NOQUEUE', "no such queue '" .. queue.name_of(key) .. "'")
 end
 
 -- max_delivery_attempts and retention (ms), which only settling needs.
@@ -238,7 +243,7 @@ function queue.names(pattern, cursor)
   for _, key in ipairs(step[2]) do
     local readable = server.pcall('HEXISTS', key, 'created_at')
     if readable == 1 then
-      names[#names + 1] = key:sub(7, -8)
+      names[#names + 1] = queue.name_of(key)
     end
   end
   return {step[1], names}
