@@ -23,7 +23,7 @@ local function call(keys, args)
   for field, value in pairs({vt = settings.vt, attempts = settings.attempts, retention = settings.retention}) do
     server.call('HSET', q.key, field, value)
   end
-  q.attempts = nil
+  q.attempts = false -- queue.rules is to read them again
   local more = false
   if q.limits.max_bytes then
     volatile.note(q.name, q.now) -- the sweeper counts too, and alone for who does not call again

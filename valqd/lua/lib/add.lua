@@ -34,8 +34,9 @@ local function excess(q, count, bytes)
   return over, over_bytes, full
 end
 
--- The oldest ready messages that are over by `over` messages and `over_bytes`, or fewer: when they are at least `most`, as
--- long as they make up for `count` messages and `bytes`.  Then whether these are enough, and whether they are all.
+-- The oldest ready messages, as many as make a queue fit again that is over its limits by `over` messages and `over_bytes`.
+-- Fewer when there are no more, or when they are at least `most` and make up for the `count` messages of `bytes` that come.
+-- Returns their ids, whether the queue fits without them, and, if it does not, whether there are no more.
 local function to_drop(q, over, over_bytes, most, count, bytes)
   local ids, freed = {}, 0
   local not_counted = 0 -- bytes of plain messages that are not records yet: see compact

@@ -118,7 +118,8 @@ local function take_mixed(q, want, options, records, taken, leases, deadline)
     end
     local metas = record.load_all(q, record_ids)
     local moved_ids, moved_metas, places = {}, {}, {}
-    while #ids < want and (all or records[at]) do -- after the last of a full batch others may come before plain ones
+    -- After the last record of a full batch the next batch is read first: it may come before the plain messages.
+    while #ids < want and (all or records[at]) do
       local score = records[at + 1] and tonumber(records[at + 1])
       if q.plain > 0 and (not score or q.head < score) then
         take_plain(q, want - #ids, score or FOREVER, taken, leases, deadline)

@@ -41,6 +41,7 @@ local function blank()
     attempts = false, retention = false, -- see queue.rules
     due_changed = false, moved = false, woken = false, behind = false, gathered = false,
     dead = false, -- who dies in this step, while that is collected
+    by_daemon = false, -- a daemon acts of its own accord, and not for a client
   }
 end
 
@@ -105,10 +106,14 @@ function queue.create_auto(key, auto, q)
   return queue.open(key, q)
 end
 
+-- As the field of that name holds them.
+local function packed(limits)
+  return limits and next(limits) and cmsgpack.pack(limits) or ''
+end
+
 function queue.create(key, vt, attempts, retention, limits)
-  local now = number.text(clock.now())
   server.call('HSET', key, 'seq', 0, 'head', 1, 'plain', 0, 'due', number.text(FOREVER), 'vt', vt, 'delivered', 0,
-    'acked', 0, 'limits', limits and next(limits) and cmsgpack.pack(limits) or '', 'created_at', now,
+    'acked', 0, 'limits', packed(limits), 'created_at', number.text(clock.now()),
     'attempts', attempts, 'retention', retention)
 end
 
@@ -231,8 +236,7 @@ function queue.paused(q, way)
 end
 
 function queue.save_limits(q)
-  local limits = q.limits
-  server.call('HSET', q.key, 'limits', limits and next(limits) and cmsgpack.pack(limits) or '')
+  server.call('HSET', q.key, 'limits', packed(q.limits))
 end
 
 -- One SCAN step: next cursor and the names of queues that match and that the caller may read.

@@ -20,8 +20,8 @@ function receipt.is_current(q, id, n, where, meta)
   return not q.behind or tonumber(server.call('ZSCORE', q.prefix .. 'inflight', id)) > q.now
 end
 
--- Find the delivery that `text` names.  Returns meta (a record made of a plain message, if need be) when it is in
--- flight and, by a receipt, still this one; else nil, code, error text.
+-- Find the delivery that `text` names.  Returns its record's fields (none for a plain message) and the id when it is in
+-- flight and, by a receipt, still this one; else nil, id, code, error text.
 function receipt.inflight(q, text)
   local id, n = receipt.parse(text)
   if not id then
@@ -38,7 +38,7 @@ function receipt.inflight(q, text)
   if not current then
     return nil, id, 'NOTINFLIGHT', 'message ' .. number.text(id) .. ' is not in flight'
   end
-  return meta or {}, id, where
+  return meta or {}, id
 end
 
 local ACK_BATCH = 1000
@@ -90,7 +90,7 @@ local function leases(q, ids, numbers)
 end
 
 -- Which of `ids` are acknowledged, once however often they are named: plain messages in flight, ready ones, records, the
--- records' fields; sets results[at + 1] ... to 1 or 0.  ends: see leases.  metas: packed fields of records, or false for none.
+-- records' fields; sets results[at + 1] ... to 1 or 0.  ends: as of leases.  metas: packed fields of records, or false.
 local function choose(q, ids, numbers, ends, metas, results, at)
   local inflight, ready, records, fields = {}, {}, {}, {}
   local chosen = {}
