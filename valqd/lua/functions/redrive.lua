@@ -32,7 +32,7 @@ local function call(keys, args)
     local step
     step, token, problem = bulk.redrive(q, target, args, token)
     moved = moved + step
-  until token == '' or args[1]:byte(1) == 101
+  until token == '' or reply.is_stepped(args[1])
   life.finish(q)
   if target ~= q then
     add.finish(target)
@@ -40,7 +40,7 @@ local function call(keys, args)
   if problem and moved == 0 and is_first then
     return reply.error('FULL', problem)
   end
-  if args[1]:byte(1) == 101 then
+  if reply.is_stepped(args[1]) then
     return {moved, token}
   end
   return moved

@@ -32,7 +32,7 @@ local function call(keys, args)
   local _, retention = queue.rules(q)
   life.find_due(q, retention)
   life.finish(q)
-  if more and args[1]:byte(1) == 101 then
+  if more and reply.is_stepped(args[1]) then
     return nil
   end
   return reply.finish({ok = 'OK'}, args[1])

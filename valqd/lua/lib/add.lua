@@ -157,7 +157,7 @@ function add.dedup_holder(q, key)
 end
 
 -- Whether a body may be a plain message in this queue: a queue with max_bytes has to know every size.
-function add.is_plain(q, body)
+local function is_plain(q, body)
   return #body <= PLAIN_BYTES and not (q.limits and q.limits.max_bytes)
 end
 
@@ -170,7 +170,7 @@ function add.plain(q, bodies, from, to)
   local large
   for i = from, to do
     local body = bodies[i]
-    if add.is_plain(q, body) then
+    if is_plain(q, body) then
       values[n + 1] = age
       values[n + 2] = body
     else
