@@ -26,7 +26,8 @@ end
 function log.forget_all(q, ids)
   local buckets = {}
   for i = 1, #ids do
-    local bucket = math.floor((ids[i] - 1) / SLOTS)
+    local before = ids[i] - 1
+    local bucket = (before - before % SLOTS) / SLOTS -- as log.bucket, without calls: this is hot
     buckets[bucket] = (buckets[bucket] or 0) + 1
   end
   for bucket, count in pairs(buckets) do

@@ -55,14 +55,15 @@ local function read(args, from, to)
   for i = from, to do
     local text = args[i]
     count = count + 1
-    if byte(text, -1) == 49 and byte(text, -2) == 45 then -- "-1": a first delivery's receipt
+    local dash, one = byte(text, -2, -1)
+    if dash == 45 and one == 49 then -- "-1": a first delivery's receipt
       ids[count] = sub(text, 1, -3)
       numbers[count] = '1'
     else
-      local dash = text:find('-', 1, true)
-      ids[count] = dash and text:sub(1, dash - 1) or text
-      numbers[count] = dash and text:sub(dash + 1)
-      only_receipts = only_receipts and dash
+      local at = text:find('-', 1, true)
+      ids[count] = at and text:sub(1, at - 1) or text
+      numbers[count] = at and text:sub(at + 1)
+      only_receipts = only_receipts and at
     end
   end
   return ids, numbers, only_receipts
@@ -89,33 +90,43 @@ local function leases(q, ids, numbers)
   return ends
 end
 
+-- Whether a plain message of that id (nil if it is none) is ready.
+local function is_ready(q, id)
+  return id and id >= q.head and id <= q.seq and log.read(q, id)
+end
+
 -- Which of `ids` are acknowledged, once however often they are named: plain messages in flight, ready ones, records, the
 -- records' fields; sets results[at + 1] ... to 1 or 0.  ends: as of leases.  metas: packed fields of records, or false.
 local function choose(q, ids, numbers, ends, metas, results, at)
   local inflight, ready, records, fields = {}, {}, {}, {}
   local chosen = {}
+  local n_inflight = 0
   for i = 1, #ids do
     local id, n = ids[i], numbers[i]
-    local list -- that this one comes into
+    local done = false
     if chosen[id] then
-      list = nil -- named before
+      done = false -- named before
     elseif metas and metas[i] then
       local meta = cmsgpack.unpack(metas[i])
       if not n or (ends[i] and meta.s == 'i' and tonumber(n) == meta.n) then
-        list = records
+        records[#records + 1] = id
         fields[#fields + 1] = meta
+        done = true
       end
     elseif ends[i] then
-      list = (not n or n == '1') and inflight
-    elseif not n then
-      local number_id = tonumber(id)
-      list = number_id and number_id >= q.head and number_id <= q.seq and log.read(q, number_id) and ready
+      if not n or n == '1' then
+        n_inflight = n_inflight + 1
+        inflight[n_inflight] = id
+        done = true
+      end
+    elseif not n and is_ready(q, tonumber(id)) then
+      ready[#ready + 1] = id
+      done = true
     end
-    if list then
-      list[#list + 1] = id
+    if done then
       chosen[id] = true
     end
-    results[at + i] = list and 1 or 0
+    results[at + i] = done and 1 or 0
   end
   return inflight, ready, records, fields
 end
