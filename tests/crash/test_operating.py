@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers import ROOT, Connection, Valkey, Valqd, as_map, free_port, until
-from tests.wire.expect import refused
+from tests.wire.expect import message, refused
 
 
 def start_refused(*arguments, **environment) -> str:
@@ -226,3 +226,18 @@ def test_a_unix_socket_that_a_killed_daemon_left_is_taken_over(valkey, tmp_path)
         with Valqd(valkey.url, wait=False, listen=f"unix:{path}") as daemon:
             until(answers, 10, "it answers")
             daemon.kill()
+
+
+def test_a_body_that_the_backend_does_not_take_fails_alone():
+    with (
+        Valkey("--proto-max-bulk-len", "1mb") as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(daemon.port) as large,
+        Connection(daemon.port) as other,
+    ):
+        other.send("VALQ.POP", "q", "BLOCK", "0")
+        refusal = large.call("VALQ.PUSH", "q", "x" * (1 << 20) + "x")
+        assert "larger than max_body_bytes (1048576)" in str(refusal)
+        assert large.call("VALQ.PUSH", "q", "x" * (1 << 20)) == b"1"
+        assert message(other.read())["body"] == b"x" * (1 << 20)
+        assert "max_body_bytes is 1048576" in daemon.output()

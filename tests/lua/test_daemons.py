@@ -26,16 +26,19 @@ def woken(functions_server, q):
     def watch(name):
         listening.ok("MGET", f"valq:{{orders}}:wake:{name}")
 
+    told = set()
+
     def was(name):
         deadline = time.monotonic() + 0.2
-        while time.monotonic() < deadline:
+        key = f"valq:{{orders}}:wake:{name}".encode()
+        while key not in told and time.monotonic() < deadline:
             reply = listening.call("PING")
-            if not isinstance(reply, bytes | str):
-                if reply[1] == [f"valq:{{orders}}:wake:{name}".encode()]:
-                    listening.read()
-                    return True
-                listening.read()
-        return False
+            while not isinstance(reply, bytes | str):
+                told.update(reply[1])
+                reply = listening.read()
+        was_told = key in told
+        told.discard(key)
+        return was_told
 
     was.watch = watch
     yield was
@@ -197,6 +200,17 @@ def test_the_daemon_whose_client_has_waited_longest_is_woken_first(q, woken):
         assert woken(name)
 
 
+def test_who_waits_in_another_database_takes_nobodys_place(q, woken):
+    q.create()
+    for name in ("a/1", "b/0", "c/0"):
+        woken.watch(name)
+        arm(q, name)
+    q.push("x")
+    assert woken("b/0")
+    assert not woken("c/0")
+    assert q.info()["blocked_clients"] == 3
+
+
 def test_blocked_clients_are_what_daemons_report(q):
     q.create()
     arm(q, "a", 5)
@@ -212,15 +226,15 @@ def test_blocked_clients_are_what_daemons_report(q):
 
 def test_a_daemon_that_gives_no_sign_of_life_is_forgotten(q, woken):
     q.create()
-    for name in ("silent", "sweeping", "asking"):
+    for name in ("silent/0", "sweeping/0", "asking/0"):
         woken.watch(name)
         arm(q, name, 1, 1000)
     for _ in range(2):
         q.settle_clock(2000)
-        q.do("arm", "sweeping", keys=[])
+        due(q, "sweeping")
         due(q, "asking")
     assert q.info()["blocked_clients"] == 2
-    for name in ("sweeping", "asking"):
+    for name in ("sweeping/0", "asking/0"):
         q.push("x")
         assert woken(name)
 

@@ -247,7 +247,7 @@ def test_a_waiter_that_leaves_takes_no_waiter_of_another_database_along(pair, qu
         for waiter in (first, second):
             waiter.call("SELECT", stays)
             waiter.send("VALQ.POP", queue, "BLOCK", "0")
-        blocked(pushing, queue, 2)
+        blocked(pushing, queue, 3)  # of any database
         leaving.close()
         for _ in range(20):
             pushing.call("PING")

@@ -144,12 +144,19 @@ def test_messages_reach_subscribers_and_vaql_works_beside_them(pair):
         assert subscriber.read()[b"body"] == b"y"
 
 
-def test_monitor_shows_the_commands_of_others(pair):
-    _, _, daemon = pair
-    with Connection(daemon.port) as monitor, Connection(daemon.port) as other:
+def test_monitor_shows_what_clients_send_and_nothing_of_the_daemons_own(pair):
+    _, valkey, daemon = pair
+    with Connection(daemon.port) as monitor, Connection(valkey.port) as direct, Connection(daemon.port) as other:
+        other.call("SELECT", "3")
+        other.call("VALQ.CREATE", "watched", "60")  # now there is something to sweep
         assert monitor.call("MONITOR") == b"OK"
-        other.call("SET", "seen", "1")
-        until(lambda: b'"SET" "seen" "1"' in monitor.read(), 3, "seen")
+        other.send("BLPOP", "seen", "0")  # opens a lane, in database 3
+        time.sleep(0.3)
+        direct.call("SELECT", "3")
+        direct.call("RPUSH", "seen", "1")
+        assert other.read() == [b"seen", b"1"]
+        shown = [monitor.read().split(b"] ")[1] for _ in range(3)]
+        assert shown == [b'"BLPOP" "seen" "0"', b'"SELECT" "3"', b'"RPUSH" "seen" "1"']
 
 
 def test_tracking_pushes_arrive(pair):

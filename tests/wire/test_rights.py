@@ -159,3 +159,20 @@ def test_rights_that_are_taken_away_are_gone_at_once(guarded, admin):
         until(closed, 3, "closed, as Valkey does")
     with Connection(guarded[1].port) as connection:
         refused(connection.call("AUTH", "leaver", "l"), "WRONGPASS")
+
+
+def test_wait_says_when_it_cannot_cover_what_was_written(admin, connection):
+    admin.call("ACL", "SETUSER", "writer", "on", ">w", "~k", "+set", "+wait")
+    assert connection.call("AUTH", "writer", "w") == b"OK"
+    assert connection.call("SET", "k", "v") == b"OK"
+    refused(connection.call("WAIT", "0", "0"), "NOPERM")
+    assert connection.call("SET", "k", "w") == b"OK"
+    assert connection.call("WAIT", "0", "0") == 0
+
+
+def test_wait_covers_what_was_written_before_the_functions_were_lost(admin, connection):
+    assert connection.call("AUTH", "secret") == b"OK"
+    assert connection.call("SET", "k", "v") == b"OK"
+    assert admin.call("FUNCTION", "FLUSH") == b"OK"
+    assert connection.call("WAIT", "0", "0") == 0
+    assert connection.call("PING") == b"PONG"

@@ -72,16 +72,12 @@ class Client(Outgoing, asyncio.Protocol):
             transport.close()
             return
         self._worker.clients.add(self)
-        if self._worker.default_user.known(self._default_user_known):
-            self.session.framer.unauthenticated = bool(self._worker.default_user.needs_password)
-        else:
+        if not self._worker.default_user.known(self._default_user_known):
             self.session.hold()
 
     def _default_user_known(self) -> None:
         if not self.session.closed:
-            self.session.set_identity(self.session.identity)  # its lane may be another now
-            self.session.framer.unauthenticated = bool(self._worker.default_user.needs_password)
-            self.session.finish(b"")
+            self.session.begin()
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the client."""

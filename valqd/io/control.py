@@ -22,7 +22,7 @@ from valqd.errors import ControlLost, StartError
 from valqd.io.backend import Backend, ReplyProtocol
 from valqd.io.complaints import Complaints
 from valqd.lua import bundle
-from valqd.protocol.requests import encode_request
+from valqd.protocol.own import encode_own
 
 _CONNECT_TIMEOUT_S = 5.0
 _RETRY_S = 0.1
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class _Connection(ReplyProtocol):
-    def __init__(self, invalidated: Callable[[list[bytes]], None]) -> None:
+    def __init__(self, invalidated: Callable[[list[bytes] | None], None]) -> None:
         super().__init__()
         self.ended = asyncio.Event()
         self._replies: deque[asyncio.Future[Any]] = deque()
@@ -42,7 +42,7 @@ class _Connection(ReplyProtocol):
 
     def reply_received(self, reply: Any) -> None:
         if type(reply) is PushNotification:
-            if reply[0] == b"invalidate" and reply[1]:
+            if reply[0] == b"invalidate":
                 self._invalidated(reply[1])
         elif self._replies:
             future = self._replies.popleft()
@@ -62,18 +62,19 @@ class _Connection(ReplyProtocol):
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Any]] = [loop.create_future() for _ in requests]
         self._replies.extend(futures)
-        self.transport.write(b"".join([encode_request(request) for request in requests]))
+        self.transport.write(b"".join(map(encode_own, requests)))
         return futures
 
 
 class Control:
     """Keeps the connection; ``connected`` callbacks run after each (re)connection, once the library is there."""
 
-    def __init__(self, backend: Backend, invalidated: Callable[[list[bytes]], None]) -> None:
+    def __init__(self, backend: Backend, invalidated: Callable[[list[bytes] | None], None]) -> None:
+        """``invalidated`` gets tracked keys that changed; None: Valkey has forgotten what it tracked (FLUSHALL)."""
         self._backend = backend
         self._invalidated = invalidated
         self._connection: _Connection | None = None
-        self._db = backend.db
+        self._db: int | None = backend.db  # None: not known
         self._task: asyncio.Task[None] | None = None
         self._ready = False  # greeted, and its library is there
         self.clustered = False  #: keys of different queues must not stand in one command
@@ -182,7 +183,7 @@ class Control:
             await asyncio.sleep(_RETRY_S)
 
     async def _checked(self, request: list[bytes]) -> Any:
-        (reply,) = await self._calls([request], self._db)
+        (reply,) = await self._calls([request])
         if isinstance(reply, Exception):
             if str(reply).startswith("NOAUTH"):
                 raise StartError(f"backend {self._backend}: it wants a password: valkey://[user]:password@host:port")
@@ -208,6 +209,11 @@ class Control:
                 return
         await self._checked([b"FUNCTION", b"LOAD", b"REPLACE", source])
 
+    async def largest_bulk(self) -> int | None:
+        """The most bytes that the backend takes as one argument; None if it does not tell.  Raises ControlLost."""
+        reply = await self.call([b"CONFIG", b"GET", b"proto-max-bulk-len"])
+        return int(reply[b"proto-max-bulk-len"]) if isinstance(reply, dict) and reply else None
+
     async def call(self, request: list[bytes]) -> Any:
         """One request in the backend's default database; error replies are returned.  Raises ControlLost."""
         return (await self.calls([request]))[0]
@@ -216,14 +222,16 @@ class Control:
         """Several requests, pipelined, in ``db``.  Raises ControlLost."""
         if not self._ready:
             raise ControlLost
-        return await self._calls(requests, self._backend.db if db is None else db)
+        wanted = self._backend.db if db is None else db
+        if wanted == self._db:
+            return await self._calls(requests)
+        self._db = wanted
+        selected, *replies = await self._calls([[b"SELECT", b"%d" % wanted], *requests])
+        if isinstance(selected, Exception):
+            self._db = None
+            return [selected] * len(requests)
+        return replies
 
-    async def _calls(self, requests: list[list[bytes]], wanted: int) -> list[Any]:
+    async def _calls(self, requests: list[list[bytes]]) -> list[Any]:
         assert self._connection is not None
-        prefix = []
-        if wanted != self._db:
-            self._db = wanted
-            prefix = [[b"SELECT", b"%d" % wanted]]
-        futures = self._connection.send([*prefix, *requests])
-        replies = await asyncio.gather(*futures)
-        return replies[len(prefix) :]
+        return await asyncio.gather(*self._connection.send(requests))

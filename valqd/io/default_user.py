@@ -13,20 +13,21 @@ from collections.abc import Callable
 from typing import cast
 
 from valqd.io.backend import Backend
+from valqd.protocol.host import Shared
 
 _KNOWN_S = 0.1
 _TIMEOUT_S = 1.0
 
 
 class DefaultUser:
-    """Calls ``changed`` when the default user has got a password, or has none any more."""
+    """Calls ``changed`` when the default user has got a password, or has none any more (``shared.password_needed``)."""
 
-    def __init__(self, backend: Backend, changed: Callable[[], None]) -> None:
+    def __init__(self, backend: Backend, shared: Shared, changed: Callable[[], None]) -> None:
         self._backend = backend
+        self._shared = shared
         self._changed = changed
         self._loop = asyncio.get_running_loop()
         self._known_until = 0.0
-        self.needs_password: bool | None = None  #: None: not known yet
         self._waiting: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -45,12 +46,12 @@ class DefaultUser:
         with contextlib.suppress(OSError):
             async with asyncio.timeout(_TIMEOUT_S):
                 await self._backend.connect(lambda: probe, _TIMEOUT_S)
-                needs_password = (await answer).startswith(b"-NOAUTH")
-                if self.needs_password not in (None, needs_password):
+                needed = (await answer).startswith(b"-NOAUTH")
+                if self._shared.password_needed not in (None, needed):
                     self._changed()
-                self.needs_password = needs_password
+                self._shared.password_needed = needed
         probe.close()
-        if not self.needs_password:
+        if not self._shared.password_needed:
             self._known_until = self._loop.time() + _KNOWN_S
         waiting, self._waiting = self._waiting, []
         for then in waiting:

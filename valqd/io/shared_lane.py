@@ -21,6 +21,7 @@ from valqd.io.outbox import Outbox, write_pieces
 from valqd.protocol.calls import NoDelivery, bulk, error_line
 from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.host import Identity
+from valqd.protocol.own import encode_own
 from valqd.protocol.requests import encode_request
 
 MAX_BACKLOG_BYTES = 32 << 20
@@ -114,7 +115,8 @@ class SharedLane:
         self._greetings = len(requests)
         if requests:
             assert connection.transport is not None
-            connection.transport.write(b"".join([encode_request(request) for request in requests]))
+            encode = encode_request if self._proofs else encode_own  # a client asks, or only the lane does
+            connection.transport.write(b"".join(map(encode, requests)))
         else:
             self._accepted()
 
@@ -146,6 +148,7 @@ class SharedLane:
             return
         self._connection = None
         self.coalescer.fail_sent(BackendDown(under_way=True).resp())
+        self._resume_paused()
         self._lanes.outbox.flush()
         if self._greetings and self.refused is None:
             self._answer_proofs(BackendDown().resp())

@@ -11,6 +11,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from valqd.commands.request import fcall, queue_key
 from valqd.errors import ControlLost, StartError
@@ -25,14 +26,21 @@ _IDLE_TICK_S = 0.25
 _NO_QUEUES_TICK_S = 0.5
 #: Until all queues are looked at again, when a sweep was refused.
 _LOOK_AGAIN_S = 1.0
-_SIGN_OF_LIFE_S = 1.0
 _CANNOT_SWEEP = "leases, delays and dead letters wait, since a sweep is refused"
 _LEASE_MS = 600
+#: While much is swept, the lease is renewed this often: two daemons must not take turns at looking at all queues.
+_RENEW_S = 0.2
 _DUE_LIMIT = 1000
+#: Queues swept, and messages of each, before the lease is looked at again.
+_SWEEP_BATCH = 50
 _SWEEP_LIMIT = 1000
 _SCAN_COUNT = 1000
 
 log = logging.getLogger(__name__)
+
+
+class _LeaseLost(Exception):
+    """Another daemon sweeps now, and looks at all queues."""
 
 
 class Sweeper:
@@ -47,7 +55,7 @@ class Sweeper:
         self._dbs: list[int] = [0]
         self._look_at_all = False  # a sweep failed: what it was asked to do is not remembered anywhere
         self._look_not_before = 0.0
-        self._seen_at = 0.0  # by the backend
+        self._leased_at = 0.0
         self._no_queues = False  # looked for, after the library was gone
         self._task = asyncio.ensure_future(self._run())
 
@@ -58,6 +66,8 @@ class Sweeper:
             except StartError as error:  # the library cannot be loaded, for now
                 self._refused(error)
                 pause_s = _NO_QUEUES_TICK_S
+            except _LeaseLost:
+                pause_s = _FOLLOWER_TICK_S
             except ControlLost:
                 self._look_at_all = True
                 pause_s = _FOLLOWER_TICK_S
@@ -66,11 +76,24 @@ class Sweeper:
                 pause_s = 1.0
             await asyncio.sleep(pause_s)
 
-    async def _tick(self) -> float:
-        call = fcall("due", (), self._daemon, b"%d" % _LEASE_MS, b"%d" % _DUE_LIMIT)
+    async def _due(self, limit: int) -> Any:
+        """Ask for the lease and for the queues that need a sweep now; the reply, which may be an error."""
+        call = fcall("due", (), self._daemon, b"%d" % _LEASE_MS, b"%d" % limit)
         call[0] = b"FCALL_RO"  # CLIENT PAUSE WRITE does not hold it
-        self._seen_at = time.monotonic()
-        reply = await self._control.call(call)
+        self._leased_at = time.monotonic()
+        return await self._control.call(call)
+
+    async def _keep_lease(self) -> None:
+        """Raises _LeaseLost when another daemon has it."""
+        if time.monotonic() - self._leased_at > _RENEW_S:
+            reply = await self._due(0)
+            if isinstance(reply, list):
+                if len(reply) == 1:
+                    raise _LeaseLost
+                self._look_at_all |= bool(reply[1])  # what was noted so far has been forgotten
+
+    async def _tick(self) -> float:
+        reply = await self._due(_DUE_LIMIT)
         if isinstance(reply, Exception):
             if is_missing_function(reply):
                 await self._library_gone()
@@ -111,7 +134,10 @@ class Sweeper:
 
     async def _find_dbs(self) -> None:
         info = await self._control.call([b"INFO", b"keyspace"])
-        text = bytes(getattr(info, "data", info) if not isinstance(info, Exception) else b"").decode()
+        if isinstance(info, Exception):
+            self._refused(info)
+            return
+        text = bytes(getattr(info, "data", info)).decode()
         self._dbs = [int(db) for db in re.findall(r"^db(\d+):", text, re.MULTILINE)]
 
     async def _sweep_all(self) -> None:
@@ -127,34 +153,30 @@ class Sweeper:
             scan = [b"SCAN", cursor, b"MATCH", b"valq:{*}:queue", b"COUNT", b"%d" % _SCAN_COUNT, b"TYPE", b"hash"]
             (reply,) = await self._control.calls([scan], db)
             if isinstance(reply, Exception):
-                log.warning("cannot look for queues: %s", reply)
+                self._refused(reply)
                 return
             cursor, keys = reply
             yield keys
             if cursor == b"0":
                 return
 
-    async def _sign_of_life(self) -> None:
-        """Sweeping much takes longer than a daemon may be silent."""
-        if time.monotonic() - self._seen_at > _SIGN_OF_LIFE_S:
-            self._seen_at = time.monotonic()
-            await self._control.call(fcall("arm", (), self._daemon))
-
     async def _sweep(self, db: int, keys: list[bytes], reset: bool) -> None:
         """Sweep each queue until nothing is left to do, a bounded step at a time."""
-        flag = b"1" if reset else b""
-        while keys:
-            await self._sign_of_life()
-            limit = b"%d" % _SWEEP_LIMIT
-            calls = [fcall("sweep", [key], flag, limit) for key in keys]
-            replies = await self._control.calls(calls, db)
-            for key, reply in zip(keys, replies, strict=True):
-                if isinstance(reply, Exception):
-                    self._refused(f"{key.decode(errors='backslashreplace')}: {reply}")
-                    if str(reply).startswith("READONLY"):  # and so will all others be
-                        return
-            keys = [key for key, more in zip(keys, replies, strict=True) if more == 1]
-            flag = b""
+        for start in range(0, len(keys), _SWEEP_BATCH):
+            batch = keys[start : start + _SWEEP_BATCH]
+            flag = b"1" if reset else b""
+            while batch:
+                await self._keep_lease()
+                replies = await self._control.calls(
+                    [fcall("sweep", [key], flag, b"%d" % _SWEEP_LIMIT) for key in batch], db
+                )
+                for key, reply in zip(batch, replies, strict=True):
+                    if isinstance(reply, Exception):
+                        self._refused(f"{key.decode(errors='backslashreplace')}: {reply}")
+                        if str(reply).startswith("READONLY"):  # and so will all others be
+                            return
+                batch = [key for key, more in zip(batch, replies, strict=True) if more == 1]
+                flag = b""
 
     def _refused(self, why: object) -> None:
         self._control.complaints.say(_CANNOT_SWEEP, why)

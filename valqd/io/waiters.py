@@ -1,46 +1,35 @@
 """Clients that wait in POP … BLOCK and MPOP … BLOCK: parked here, costing the backend nothing.
 
     block ─▶ one POP (probe) ─▶ got something ─▶ answered
-                             └▶ nothing ─▶ parked ─▶ arm: "this daemon waits on q" ─▶ ready after all? wake
-                                             ▲                                      └▶ earliest timer of q ─▶ wake then
-        another client's push, anywhere ─▶ function sets this daemon's wake key ─▶ tracked: invalidation ─▶ wake
+                             └▶ nothing ─▶ parked, and registered in the backend ─▶ wake (see registration)
         wake: POPs for the first waiters; as many as get something are answered, the rest stay where they are
 
-Waiters of one queue are served first come first served.  Registration in the backend is volatile: it is repeated when
-that memory has begun anew (see sweeper), and all the same every REARM_S.  Bounds: one entry a waiting client.
+Waiters of one queue are served first come first served.  Bounds: one entry a waiting client.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from valqd.commands.request import Request, fcall, function_call, queue_key
-from valqd.errors import ControlLost, StartError
+from valqd.commands.request import Request, function_call
 from valqd.io.control import Control
+from valqd.io.registration import Line, QueueId, Registration
 from valqd.io.shared_lane import SharedLane
 from valqd.protocol.calls import Call, Route, error_line
-from valqd.protocol.coalescer import is_missing_function
 from valqd.protocol.host import Shared
 from valqd.protocol.requests import encode_request, join_merged, nothing_popped
 
 if TYPE_CHECKING:
     from valqd.io.client import Client
 
-REARM_S = 15.0
-#: How often the backend is asked for each queue while registration fails, and gets a sign of life otherwise.
-_TICK_S = 1.0
 #: How many waiters a wake serves first; four times as many each time that all of them got something.
 _FIRST_BATCH = 4
 _LARGEST_BATCH = 256
-_ARM_BATCH = 500
 #: Errors of a backend that will be well again: who waits goes on waiting.
 _PASSING_ERRORS = (b"-NOBACKEND", b"-LOADING", b"-BUSY ", b"-NOREPLICAS", b"-MASTERDOWN")
-_CANNOT_ARM = "blocked POPs only look once a second, since their registration is refused"
-
-#: A queue as waiters know it: database and name.
-QueueId = tuple[int, bytes]
 
 
 class Waiter:
@@ -65,13 +54,13 @@ class Waiter:
         self.over = False  # timed out: answer with what the POP under way brings
         self.in_flight = False
         self.parked = False
-        self.since = asyncio.get_running_loop().time()
+        self.since = time.monotonic()  # exact: the loop's own clock stands still during a turn
 
     def start_timer(self) -> None:
         """End the wait when its time is over.  Most need none: their first POP finds something."""
         if self.request.block_ms:
-            end = self.since + self.request.block_ms / 1000
-            self._handle = asyncio.get_running_loop().call_at(end, self._time_out)
+            left_s = self.since + self.request.block_ms / 1000 - time.monotonic()
+            self._handle = asyncio.get_running_loop().call_later(max(0, left_s), self._time_out)
 
     def pop(self) -> bool:
         """Ask the backend; False if it cannot be asked now."""
@@ -173,19 +162,18 @@ class Waiters:
     def __init__(self, control: Control, shared: Shared, daemon: bytes, release: Any) -> None:
         self.shared = shared
         self.release = release
-        self._control = control
-        self._daemon = daemon
         self._parked: dict[QueueId, dict[Waiter, None]] = {}
         self._waking: dict[QueueId, _Wake] = {}
         self._missed: set[QueueId] = set()  # woken while all who wait there were being asked for another queue
-        self._timers: dict[QueueId, asyncio.TimerHandle] = {}
-        self._to_arm: set[QueueId] = set()
-        self._to_disarm: set[QueueId] = set()
-        self._arming = asyncio.Event()
         self._stopping = False
-        self._unarmed = False  # registration fails: nobody else wakes who waits
-        self._tasks = [asyncio.ensure_future(self._keep_armed()), asyncio.ensure_future(self._arm_when_asked())]
-        control.connected.append(self.arm_all)
+        self.registration = Registration(control, daemon, self._queues, self._line, self.wake)
+
+    def _queues(self) -> Iterable[QueueId]:
+        return self._parked
+
+    def _line(self, queue: QueueId) -> Line | None:
+        line = self._parked.get(queue)
+        return (len(line), next(iter(line)).since) if line else None
 
     def block(self, client: Client, request: Request) -> Waiter:
         """Start a wait; the client's session is held until it ends."""
@@ -206,7 +194,7 @@ class Waiters:
             waiter.start_timer()
             for queue in waiter.queues:
                 self._parked.setdefault(queue, {})[waiter] = None
-                self._ask_to_arm(queue)
+                self.registration.arm(queue)
 
     def unpark(self, waiter: Waiter) -> None:
         """The wait is over."""
@@ -218,29 +206,11 @@ class Waiters:
                 if not line:
                     del self._parked[queue]
                     self._missed.discard(queue)
-                    self._to_disarm.add(queue)
-                    self._arming.set()
-                    if timer := self._timers.pop(queue, None):
-                        timer.cancel()
+                    self.registration.disarm(queue)
                 elif queue not in self._waking:
-                    self._ask_to_arm(queue)  # with one client less
+                    self.registration.arm(queue)  # with one client less
 
     # ---- waking
-
-    def invalidated(self, keys: list[bytes]) -> None:
-        """Wake keys of this daemon were set (or the backend forgot what it tracked)."""
-        suffix = b"}:wake:" + self._daemon
-        for key in keys:
-            if key.startswith(b"valq:{") and key.endswith(suffix):
-                name = key[6 : -len(suffix)]
-                found = [queue for queue in self._parked if queue[1] == name] if len(self._parked) < 64 else [
-                    (db, name) for db in {queue[0] for queue in self._parked} if (db, name) in self._parked
-                ]  # fmt: skip
-                for queue in found:
-                    self.wake(queue)
-                if not found:
-                    self._to_disarm.add((0, name))
-                    self._arming.set()
 
     def wake(self, queue: QueueId) -> None:
         """Something may be ready: serve the first in line."""
@@ -285,7 +255,7 @@ class Waiters:
             else:
                 del self._waking[queue]
                 if queue in self._parked:
-                    self._ask_to_arm(queue)
+                    self.registration.arm(queue)
         for queue in waiter.queues:
             if queue in self._missed:
                 self._missed.discard(queue)
@@ -301,90 +271,6 @@ class Waiters:
             if other.wants_the_same(waiter):
                 other.change_places(waiter)
 
-    # ---- registration in the backend
-
-    def _ask_to_arm(self, queue: QueueId) -> None:
-        self._to_arm.add(queue)
-        self._arming.set()
-
-    def arm_all(self) -> None:
-        """Register again: what became ready meanwhile is found by that."""
-        for queue in self._parked:
-            self._ask_to_arm(queue)
-
-    async def _keep_armed(self) -> None:
-        while True:
-            for _ in range(int(REARM_S / _TICK_S)):
-                await asyncio.sleep(_TICK_S)
-                if self._unarmed or not self._control.up:
-                    for queue in list(self._parked):
-                        self.wake(queue)
-                    self.arm_all()
-            self.arm_all()
-
-    async def _arm_when_asked(self) -> None:
-        while True:
-            await self._arming.wait()
-            self._arming.clear()
-            await asyncio.sleep(0)  # all who ask in this turn
-            arm, self._to_arm = self._to_arm, set()
-            disarm, self._to_disarm = self._to_disarm, set()
-            try:
-                batch = 1 if self._control.clustered else _ARM_BATCH
-                for db, names in _by_db(batch, (queue for queue in arm if queue in self._parked)):
-                    await self._arm(db, names)
-                names_parked = {name for _, name in self._parked} if disarm else set()
-                for db, names in _by_db(batch, (queue for queue in disarm if queue[1] not in names_parked)):
-                    await self._disarm(db, names)
-            except ControlLost:
-                self._unarmed = True  # until all is armed again when the connection is back
-            except StartError as error:  # the library cannot be loaded, for now
-                self._cannot_arm(error)
-
-    async def _arm(self, db: int, names: list[bytes]) -> None:
-        keys = [queue_key(name) for name in names]
-        watch = [b"MGET", *(b"valq:{%b}:wake:%b" % (name, self._daemon) for name in names)]
-        call = fcall("arm", keys, self._daemon)
-        now = asyncio.get_running_loop().time()
-        for name in names:
-            line = self._parked.get((db, name), {})
-            first = next(iter(line), None)
-            call += [b"%d" % len(line), b"%d" % ((now - first.since) * 1000 if first else 0)]
-        *_, reply = await self._control.calls([[b"CLIENT", b"TRACKING", b"ON"], watch, call], db)
-        if not isinstance(reply, list):
-            if is_missing_function(reply):
-                await self._control.load_library()
-                self.arm_all()
-            else:
-                self._cannot_arm(reply)
-            return
-        self._unarmed = False
-        self._control.complaints.over(_CANNOT_ARM)
-        for name, (ready, next_ms) in zip(names, reply, strict=True):
-            queue = (db, name)
-            if timer := self._timers.pop(queue, None):
-                timer.cancel()
-            if ready:
-                self.wake(queue)
-            elif next_ms >= 0 and queue in self._parked:
-                loop = asyncio.get_running_loop()
-                self._timers[queue] = loop.call_later((next_ms + 1) / 1000, self._timer, queue)
-
-    def _cannot_arm(self, why: object) -> None:
-        self._unarmed = True
-        self._control.complaints.say(_CANNOT_ARM, why)
-
-    def _timer(self, queue: QueueId) -> None:
-        del self._timers[queue]
-        self.wake(queue)
-
-    async def _disarm(self, db: int, names: list[bytes]) -> None:
-        keys = [queue_key(name) for name in names]
-        requests = [fcall("disarm", keys, self._daemon), *(fcall("pass_on", [key]) for key in keys)]
-        if not self._parked:
-            requests.append([b"CLIENT", b"TRACKING", b"OFF"])
-        await self._control.calls(requests, db)
-
     # ---- the end
 
     def stop_all(self) -> None:
@@ -392,13 +278,6 @@ class Waiters:
         self._stopping = True
         for waiter in {waiter for line in self._parked.values() for waiter in line}:
             waiter.stop()
-
-    def close(self) -> None:
-        """Stop the tasks."""
-        for task in self._tasks:
-            task.cancel()
-        for timer in self._timers.values():
-            timer.cancel()
 
 
 class _Wake:
@@ -409,11 +288,3 @@ class _Wake:
         self.asked: set[Waiter] = set()
         self.all_served = True
         self.again = False
-
-
-def _by_db(most: int, queues: Iterable[QueueId]) -> list[tuple[int, list[bytes]]]:
-    """Batches of at ``most`` so many names, by database."""
-    by_db: dict[int, list[bytes]] = {}
-    for db, name in queues:
-        by_db.setdefault(db, []).append(name)
-    return [(db, names[start : start + most]) for db, names in by_db.items() for start in range(0, len(names), most)]

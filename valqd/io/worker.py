@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -14,6 +15,7 @@ from typing import Any
 
 from valqd.commands.grammar import Limits
 from valqd.config import Settings
+from valqd.errors import ControlLost
 from valqd.io.backend import Backend
 from valqd.io.client import Client
 from valqd.io.control import Control
@@ -60,7 +62,7 @@ class Worker:
             self._lane_refused,
             may_busy_wait=available_cores() > settings.workers,
         )
-        self.default_user = DefaultUser(clients_backend, self.lanes.renew_first)
+        self.default_user = DefaultUser(clients_backend, self.shared, self.lanes.renew_first)
         self.waiters = Waiters(self.control, self.shared, daemon, self.release)
         self._daemon = daemon
         self._sweeper: Sweeper | None = None
@@ -78,10 +80,11 @@ class Worker:
             loop.add_signal_handler(number, stop.set)
         if not await self._start_unless(stop):
             return
+        await self._limit_bodies()
         keep_freed_memory()
         max_clients = raise_file_limit(self.settings.max_clients, warn=self._number == 0)
         self.settings = replace(self.settings, max_clients=max_clients)
-        self._sweeper = Sweeper(self.control, self._daemon, self.waiters.arm_all)
+        self._sweeper = Sweeper(self.control, self._daemon, self.waiters.registration.arm_all)
         self.lanes.get(self.shared.first_identity)
         self.default_user.known(lambda: self._warn_if_open(listening))
         server = await self._serve(listening)
@@ -108,11 +111,19 @@ class Worker:
         await starting
         return True
 
+    async def _limit_bodies(self) -> None:
+        """A body that the backend does not take would cost a shared lane its connection."""
+        with contextlib.suppress(ControlLost):
+            most = await self.control.largest_bulk()
+            if most is not None and most < self.settings.max_body_bytes:
+                log.warning("max_body_bytes is %d: the backend's proto-max-bulk-len is no more", most)
+                self.shared.limits = Limits(max_body_bytes=most)
+
     def _warn_if_open(self, listening: socket.socket) -> None:
         """Valkey's protected mode does not see who comes through valqd."""
         address = listening.getsockname()
         exposed = listening.family != socket.AF_UNIX and not ip_address(address[0]).is_loopback
-        if exposed and self._number == 0 and self.default_user.needs_password is False:
+        if exposed and self._number == 0 and self.shared.password_needed is False:
             log.warning("%s: whoever reaches it may do anything: the default user has no password", address[0])
 
     async def _serve(self, listening: socket.socket) -> asyncio.AbstractServer:
@@ -139,7 +150,7 @@ class Worker:
             await asyncio.sleep(_TICK_S)
         if self._sweeper is not None:
             self._sweeper.close()
-        self.waiters.close()
+        self.waiters.registration.close()
         self.default_user.close()
         self.lanes.close()
         await self.control.close()
@@ -155,11 +166,11 @@ class Worker:
         if for_ms:
             self._paused = self.loop.call_later(for_ms / 1000, self.clients_paused, 0)
 
-    def _invalidated(self, keys: list[bytes]) -> None:
-        self.waiters.invalidated(keys)
+    def _invalidated(self, keys: list[bytes] | None) -> None:
+        self.waiters.registration.invalidated(keys)
 
     def _lane_up(self, lane: SharedLane) -> None:
-        self.waiters.arm_all()
+        self.waiters.registration.arm_all()
 
     def _lane_refused(self, lane: SharedLane) -> None:
         """The backend no longer knows this identity: Valkey would have closed its clients."""

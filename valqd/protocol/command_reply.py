@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 from valqd.commands import introspection
 from valqd.protocol.encoding import encode
@@ -14,6 +14,34 @@ def _with_count(raw: bytes, added: int, elements: Sequence[bytes]) -> bytes:
     """The aggregate ``raw`` with ``added`` more entries, whose bytes are ``elements``."""
     head, _, rest = raw.partition(b"\r\n")
     return b"%b%d\r\n%b%b" % (head[:1], int(head[1:]) + added, rest, b"".join(elements))
+
+
+#: A longer pattern finds none of our commands: to compile it would take time from everybody.
+_MAX_PATTERN_BYTES = 256
+_GLOB_PART = re.compile(rb"\*+|\?|\[(\^?)((?:\\.|[^\]\\]-.|[^\]\\])*\\?)\]?|\\?(.)", re.DOTALL)
+_CLASS_PART = re.compile(rb"([^\\])-(.)|\\?(.)", re.DOTALL)
+
+
+def _glob(pattern: bytes) -> re.Pattern[bytes]:
+    r"""Valkey's glob-style ``pattern`` in lower case (``*``, ``?``, ``[a-c]``, ``[^a]``, ``\`` before any of these)."""
+
+    def class_part(part: re.Match[bytes]) -> bytes:
+        if part[3] is not None:
+            return re.escape(part[3])
+        return b"%b-%b" % (re.escape(min(part[1], part[2])), re.escape(max(part[1], part[2])))
+
+    def one(part: re.Match[bytes]) -> bytes:
+        if part[0][:1] == b"*":
+            return b".*"
+        if part[0] == b"?":
+            return b"."
+        if part[3] is not None:
+            return re.escape(part[3])
+        if not part[2]:
+            return b"." if part[1] else b"(?!)"
+        return b"[%b%b]" % (part[1], _CLASS_PART.sub(class_part, part[2]))
+
+    return re.compile(_GLOB_PART.sub(one, pattern), re.DOTALL)
 
 
 def complete(argv: list[bytes], raw: bytes, resp: int) -> bytes:
@@ -34,8 +62,10 @@ def complete(argv: list[bytes], raw: bytes, resp: int) -> bytes:
         if len(argv) == 5:
             if argv[2].upper() != b"FILTERBY" or argv[3].upper() != b"PATTERN":
                 return raw
-            pattern = argv[4].decode("latin-1").lower()
-            names = [name for name in names if fnmatchcase(name.decode(), pattern)]
+            if len(argv[4]) > _MAX_PATTERN_BYTES:
+                return raw
+            matches = _glob(argv[4].lower()).fullmatch
+            names = [name for name in names if matches(name)]
         rows = [encode(name, resp) for name in names]
         return _with_count(raw, len(rows), rows)
     if sub == b"INFO":

@@ -16,6 +16,7 @@ from valqd.protocol import command_reply
 from valqd.protocol.encoding import encode
 from valqd.protocol.framing import Frame, Kind
 from valqd.protocol.host import Identity
+from valqd.protocol.own import MonitorFilter
 from valqd.protocol.replies import split_elements
 from valqd.protocol.whole import WholeParser, may_be_huge
 
@@ -128,7 +129,7 @@ def _auth_effect(side: PrivateSide, argv: list[bytes]) -> None:
     if len(argv) in (2, 3):
         user = argv[1] if len(argv) == 3 else None
         db = side.session.identity.db
-        side.session.set_identity(Identity(user, argv[-1], db, db_first=db > 0))
+        side.session.accepted_as(Identity(user, argv[-1], db, db_first=db > 0))
 
 
 def _hello_effect(side: PrivateSide, argv: list[bytes]) -> None:
@@ -246,7 +247,7 @@ def _subscribe(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
 
 def _monitor(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    side.stop_counting(raw)
+    side.stop_counting(raw, monitor=MonitorFilter())
 
 
 def _sync(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
@@ -279,8 +280,7 @@ def _wait(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if side.must_ask_if_counted:
         side.ask_if_counted(lambda: _wait(side, argv, raw))
         return
-    side.session.fence()
-    side.send_plain(raw, 1)
+    side.session.fence(lambda: side.send_plain(raw, 1))
 
 
 #: Subcommands of CLIENT that leave nothing behind on the connection.

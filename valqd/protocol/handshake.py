@@ -83,7 +83,7 @@ def _quit(session: Session, frame: Frame) -> bool:
 def _prove(session: Session, identity: Identity, frame: Frame) -> bool:
     def done(error: bytes | None) -> None:
         if error is None and not session.closed:
-            session.set_identity(identity)
+            session.accepted_as(identity)
         session.finish(error or b"+OK\r\n")
 
     def start() -> None:
@@ -138,7 +138,8 @@ def _hello(session: Session, frame: Frame) -> bool:
         if error is not None:
             session.finish(error)
             return
-        session.set_identity(identity)
+        if auth:
+            session.accepted_as(identity)
         if not session.lane.up:
             session.finish(BackendDown().resp())
             return

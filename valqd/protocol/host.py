@@ -104,6 +104,7 @@ class Shared:
         self.routes = Routes(auto_create)
         self.templates = {2: Templates(), 3: Templates()}
         self._turns: dict[tuple[bytes, ...], int] = {}  # of MPOP … FAIR, by its queues
+        self.password_needed: bool | None = None  # by clients that have not authenticated; None: not known yet
         self.relaying = True  # False while CLIENT PAUSE holds some commands back, and others not
 
     def rotated(self, queues: tuple[bytes, ...]) -> tuple[bytes, ...]:

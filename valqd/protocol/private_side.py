@@ -13,10 +13,12 @@ Bounds: what is held of a push is bounded by what Valkey buffers for a subscribe
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from valqd.commands.request import Request, fcall, function_call, queue_key
 from valqd.errors import BackendDown
+from valqd.protocol.own import MonitorFilter, encode_own
 from valqd.protocol.private_replies import PrivateReplies, Slot
 from valqd.protocol.requests import encode_request
 
@@ -47,6 +49,7 @@ class PrivateSide:
         self._after_mark: Callable[[], None] | None = None  # runs when the answer has come
         self._batch: list[bytes] | None = None  # to be sent together
         self._cut_push = bytearray()  # a push whose end is still to come
+        self._monitor: MonitorFilter | None = None
 
     # ---- what the session asks
 
@@ -109,7 +112,7 @@ class PrivateSide:
         for _ in requests:
             replies.expect_own(self._swallow_or_close)
         if requests:
-            self.send(b"".join([encode_request(request) for request in requests]))
+            self.send(b"".join(map(encode_own, requests)))
 
     def _swallow_or_close(self, raw: bytes) -> bytes:
         if raw[:1] == b"-":  # this identity has lost its rights since it was proved
@@ -172,7 +175,7 @@ class PrivateSide:
         """A silent command is under way: a reply of our own asking tells when it is done."""
         if not self.alters_replies and self.replies is not None:
             self.replies.expect_own(lambda raw: b"")
-            self.send(b"*1\r\n$4\r\nPING\r\n")
+            self.send(encode_own([b"PING"]))
 
     def rewrite(self, request: Request) -> None:
         """Send a VALQ command as the FCALL that it is."""
@@ -218,21 +221,46 @@ class PrivateSide:
             replies.expect_again(slot)
             self.send(call)
 
-    def fence(self, queue: bytes) -> None:
-        """Before WAIT: a write to ``queue``, so that WAIT covers what the shared lane wrote before."""
-        if self.in_multi:
-            return
-        call = encode_request(fcall("fence", [queue_key(queue)]))
+    def fence(self, queue: bytes, then: Callable[[], None], *, may_load: bool = True) -> None:
+        """Before WAIT: a write to ``queue``, so that WAIT covers what the shared lane wrote; when it is done, ``then``.
+
+        If the backend refuses it, its error is WAIT's answer, and the client's next writes come this way.
+        """
         replies = self.open()
-        if self.silent:
-            self.send(call)
-        elif not replies.uncounted:
-            replies.expect_own(lambda raw: b"")
-            self.send(call)
+        call = encode_own(fcall("fence", [queue_key(queue)]))
+        if self.in_multi or self.uncounted or self.silent:  # WAIT does not wait, is refused, or gets no reply
+            if self.silent:
+                self.send(call)
+            then()
+            return
+        outcome: list[bytes] = []
+
+        def swallow(raw: bytes) -> bytes:
+            outcome.append(raw)
+            return b""
+
+        def go_on() -> None:
+            session = self.session
+            reply = outcome[0] if outcome else BackendDown().resp()
+            if reply == _MISSING_FUNCTION and may_load:
+                session.hold()
+                again = partial(self.fence, queue, then, may_load=False)
+                session.host.load_library(lambda: session.go_on(again))
+            elif reply[:1] == b"-":
+                session.leave_shared_lane()
+                session.host.write(reply)
+            else:
+                then()
+
+        replies.expect_own(swallow)
+        self.send(call)
+        self.session.when_private_quiet(go_on)
 
     # ---- Pub/Sub and the like
 
-    def stop_counting(self, raw: bytes, *, may_count_again: bool = False, stream: bool = False) -> None:
+    def stop_counting(
+        self, raw: bytes, *, may_count_again: bool = False, stream: bool = False, monitor: MonitorFilter | None = None
+    ) -> None:
         """Send a request from which on replies do not match requests, as soon as all that are due have come."""
         replies = self.open()
 
@@ -242,6 +270,7 @@ class PrivateSide:
                 return
             replies.stop_counting()
             replies.raw = stream
+            self._monitor = monitor
             self.may_count_again = may_count_again
             self.send(raw)
 
@@ -258,7 +287,7 @@ class PrivateSide:
         self.may_count_again = False
         self._after_mark = then
         self.session.hold()
-        self.send(b"*2\r\n$4\r\nPING\r\n$%d\r\n%b\r\n" % (len(mark), mark))
+        self.send(encode_own([b"PING", mark]))
 
     # ---- from the backend
 
@@ -269,6 +298,11 @@ class PrivateSide:
             return
         session = self.session
         out = replies.feed(data)
+        if self._monitor is not None:
+            out = self._monitor.feed(out)
+            if not replies.uncounted:
+                out += self._monitor.end()
+                self._monitor = None
         if session.pending or self._cut_push:  # answers of the shared lane must not get into the middle of a push
             self._cut_push += out
             out = b""

@@ -66,7 +66,7 @@ class Session:
         self._resume: Callable[[], None] | None = None  # runs first when the lane awaited is quiet
         self._last_queue: bytes | None = None  # pushed to or popped from since the last fence
         self._likely = 0  # foreign requests in its next chunk, to judge by its last
-        self._needs_private = False  # it gets large replies, which would hold up others on the shared lane
+        self._needs_private = False
 
     # ---- bytes in
 
@@ -206,7 +206,7 @@ class Session:
         if not self.closed:
             self.host.write(data)
             if len(data) > relay.LARGE_REPLY_BYTES:
-                self._needs_private = True
+                self.leave_shared_lane()  # such replies would hold up others
             if not self.pending:
                 self.resume_if_quiet()
 
@@ -346,26 +346,41 @@ class Session:
                     return
         self.when_shared_quiet(lambda: foreign.forward(self.private, name, frame))
 
-    def fence(self) -> None:
-        """Before WAIT: have it cover what this client wrote over the shared lane."""
+    def fence(self, then: Callable[[], None]) -> None:
+        """Before WAIT: have it cover what this client wrote over the shared lane, then run ``then``."""
         queue = self._last_queue
         if self.last_call is not None and self.last_call.route.queue:
             queue = self.last_call.route.queue
         self._last_queue = self.last_call = None
-        if queue is not None:
-            self.private.fence(queue)
+        if queue is None:
+            then()
+        else:
+            self.private.fence(queue, then)
+
+    def leave_shared_lane(self) -> None:
+        """From now on simple commands of this client take its private lane."""
+        self._needs_private = True
 
     # ---- state
 
-    def set_identity(self, identity: Identity) -> None:
+    def accepted_as(self, identity: Identity) -> None:
         """The backend has accepted this client as ``identity``."""
-        self.identity = identity
-        self.lane = self.host.lane(identity)
+        self._set_identity(identity)
         self.framer.unauthenticated = False
 
     def set_db(self, db: int) -> None:
         """The backend has accepted SELECT."""
-        self.set_identity(replace(self.identity, db=db, db_first=False))
+        self.accepted_as(replace(self.identity, db=db, db_first=False))
+
+    def begin(self) -> None:
+        """What the backend says to clients that have not authenticated is known (again): take frames."""
+        self._set_identity(self.identity)  # its lane may be another now
+        self.framer.unauthenticated = bool(self.shared.password_needed)
+        self.finish(b"")
+
+    def _set_identity(self, identity: Identity) -> None:
+        self.identity = identity
+        self.lane = self.host.lane(identity)
 
     def set_resp(self, resp: int) -> None:
         """The backend has accepted HELLO."""
@@ -377,4 +392,5 @@ class Session:
         self.private.reset()
         self.client_info.clear()
         self.set_resp(2)
-        self.set_identity(Identity())
+        self._set_identity(Identity())
+        self.framer.unauthenticated = bool(self.shared.password_needed)

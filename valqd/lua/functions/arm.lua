@@ -1,10 +1,11 @@
--- arm: a daemon has clients blocked on queues: remember it, so that it is woken.  Without queues: only a sign of life.
+-- arm: a daemon has clients blocked on queues: remember it, so that it is woken.
 -- Flags: allow-oom
 -- KEYS: queues
--- ARGV: daemon, for each queue: how many clients are blocked, and for how many ms the first of them has been
+-- ARGV: post (see volatile), for each queue: how many clients are blocked, and for how many ms the first of them has been
 -- Returns: for each queue [1 if a POP would get something, ms until the next timer or -1]
 -- Errors: none
 -- Complexity: O(log n) a queue
+
 -- 1 if a POP would get something, else 0; and ms until the next timer, or -1.
 local function look_at(key, now)
   local q = queue.open(key)
@@ -19,7 +20,8 @@ local function look_at(key, now)
 end
 
 local function call(keys, args)
-  local now = clock.now()
+  local exact = clock.exact()
+  local now = math.floor(exact)
   volatile.alive(args[1], now)
   local results = {}
   for i, key in ipairs(keys) do
@@ -30,7 +32,7 @@ local function call(keys, args)
     local name = key:sub(7, -8)
     volatile.block(name, args[1], tonumber(args[2 * i]))
     if ready == 0 then
-      volatile.wait(name, args[1], now - tonumber(args[2 * i + 1]))
+      volatile.wait(name, args[1], exact - tonumber(args[2 * i + 1]))
     end
     results[i] = {ready, next_ms}
   end

@@ -1,7 +1,7 @@
 -- disarm: a daemon has no clients blocked on these queues any more.
 -- Flags: allow-oom
 -- KEYS: queues
--- ARGV: daemon
+-- ARGV: post (see volatile)
 -- Returns: OK
 -- Errors: none
 -- Complexity: O(d) for d daemons that wait

@@ -14,7 +14,7 @@
 --   forward    ZSET  dead letters (id -> died_at ms) that the caller had no right to put into the dead letter queue
 --   sources    HASH  queues whose dead come here: set by who made them so, and could write here; outlives the queue
 --   fence      set and removed at once, when the queue is not there: a write for WAIT
---   wake:<d>   set and removed at once: tells daemon d that something is ready
+--   wake:<p>   set and removed at once: tells the daemon of post p (see volatile) that something is ready
 --
 -- A message is PLAIN while it has no option, priority 0 and at most PLAIN_BYTES, from its push to the ack of its first
 -- delivery: it lives in its slot only, ready when its id is at or after `head`, else in flight if inflight has it.

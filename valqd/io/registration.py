@@ -1,0 +1,187 @@
+"""Tells the backend on which queues this daemon has clients waiting, so that a push through any daemon wakes them.
+
+    arm: "post 4f…/0 has 3 clients on q, the first for 12 ms" ─▶ ready after all?  ─▶ wake
+                                                              └▶ next timer of q  ─▶ wake then
+    a push, anywhere ─▶ its function sets valq:{q}:wake:4f…/0 ─▶ Valkey tracks it ─▶ invalidated ─▶ wake
+
+A post is this worker's clients in one database.  Registration is volatile: it is repeated when the backend's memory has
+begun anew (see sweeper), when Valkey has forgotten what it tracked, and all the same every REARM_S.
+Bounds: one timer a queue that somebody waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from valqd.commands.request import fcall, queue_key
+from valqd.errors import ControlLost, StartError
+from valqd.io.control import Control
+from valqd.protocol.coalescer import is_missing_function
+
+REARM_S = 15.0
+#: How often the backend is asked for each queue while registration fails.
+_TICK_S = 1.0
+_ARM_BATCH = 500
+_CANNOT_ARM = "blocked POPs only look once a second, since their registration is refused"
+
+#: A queue as waiters know it: database and name.
+QueueId = tuple[int, bytes]
+#: How many clients wait for a queue, and since when (monotonic s) the first of them has.
+Line = tuple[int, float]
+
+
+class Registration:
+    """One worker's.  ``lines`` tells who waits (nobody: None), ``wake`` is told that something may be ready."""
+
+    def __init__(
+        self,
+        control: Control,
+        daemon: bytes,
+        queues: Callable[[], Iterable[QueueId]],
+        line: Callable[[QueueId], Line | None],
+        wake: Callable[[QueueId], None],
+    ) -> None:
+        self._control = control
+        self._daemon = daemon
+        self._queues = queues
+        self._line = line
+        self._wake = wake
+        self._timers: dict[QueueId, asyncio.TimerHandle] = {}
+        self._to_arm: set[QueueId] = set()
+        self._to_disarm: set[QueueId] = set()
+        self._asked = asyncio.Event()
+        self._refused = False  # nobody else wakes who waits
+        self._tasks = [asyncio.ensure_future(self._keep_armed()), asyncio.ensure_future(self._run())]
+        control.connected.append(self.arm_all)
+
+    def arm(self, queue: QueueId) -> None:
+        """Somebody waits for ``queue``, or others than before."""
+        self._to_arm.add(queue)
+        self._asked.set()
+
+    def arm_all(self) -> None:
+        """Register again: what became ready meanwhile is found by that."""
+        self._to_arm.update(self._queues())
+        self._asked.set()
+
+    def disarm(self, queue: QueueId) -> None:
+        """Nobody waits any more."""
+        self._to_disarm.add(queue)
+        self._asked.set()
+        if timer := self._timers.pop(queue, None):
+            timer.cancel()
+
+    def invalidated(self, keys: list[bytes] | None) -> None:
+        """Wake keys of this daemon were set; None: Valkey has forgotten what it tracked."""
+        if keys is None:
+            self.arm_all()
+            return
+        mark = b"}:wake:%b/" % self._daemon
+        for key in keys:
+            name, is_ours, db = key.rpartition(mark)
+            if is_ours:
+                queue = (int(db), name.removeprefix(b"valq:{"))
+                if self._line(queue):
+                    self._wake(queue)
+                else:
+                    self.disarm(queue)
+
+    def close(self) -> None:
+        """Stop the tasks."""
+        for task in self._tasks:
+            task.cancel()
+        for timer in self._timers.values():
+            timer.cancel()
+
+    async def _keep_armed(self) -> None:
+        while True:
+            for _ in range(int(REARM_S / _TICK_S)):
+                await asyncio.sleep(_TICK_S)
+                if self._refused or not self._control.up:
+                    for queue in list(self._queues()):
+                        self._wake(queue)
+                    self.arm_all()
+            self.arm_all()
+
+    async def _run(self) -> None:
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            await asyncio.sleep(0)  # all who ask in this turn
+            arm, self._to_arm = self._to_arm, set()
+            disarm, self._to_disarm = self._to_disarm, set()
+            try:
+                batch = 1 if self._control.clustered else _ARM_BATCH
+                for db, names in _by_db(batch, arm):
+                    await self._arm(db, names)
+                for db, names in _by_db(batch, (queue for queue in disarm if not self._line(queue))):
+                    await self._disarm(db, names)
+            except ControlLost:
+                self._refused = True  # until all is armed again when the connection is back
+            except StartError as error:  # the library cannot be loaded, for now
+                self._cannot_arm(error)
+
+    def _post(self, db: int) -> bytes:
+        return b"%b/%d" % (self._daemon, db)
+
+    async def _arm(self, db: int, names: list[bytes]) -> None:
+        lines = {name: line for name in names if (line := self._line((db, name)))}
+        if not lines:
+            return
+        post = self._post(db)
+        now = time.monotonic()
+        watch = [b"MGET", *(b"valq:{%b}:wake:%b" % (name, post) for name in lines)]
+        call = fcall("arm", [queue_key(name) for name in lines], post)
+        for count, since in lines.values():
+            call += [b"%d" % count, b"%.3f" % ((now - since) * 1000)]
+        replies = await self._control.calls([[b"CLIENT", b"TRACKING", b"ON"], watch, call], db)
+        refused = next((reply for reply in replies if isinstance(reply, Exception)), None)
+        if refused is None:
+            self._refused = False
+            self._control.complaints.over(_CANNOT_ARM)
+        elif is_missing_function(refused):
+            await self._control.load_library()
+            self.arm_all()
+            return
+        else:
+            self._cannot_arm(refused)
+        if isinstance(replies[-1], list):
+            self._armed(db, list(lines), replies[-1])
+
+    def _armed(self, db: int, names: list[bytes], found: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        for name, (ready, next_ms) in zip(names, found, strict=True):
+            queue = (db, name)
+            if timer := self._timers.pop(queue, None):
+                timer.cancel()
+            if ready:
+                self._wake(queue)
+            elif next_ms >= 0 and self._line(queue):
+                self._timers[queue] = loop.call_later((next_ms + 1) / 1000, self._timer, queue)
+
+    def _cannot_arm(self, why: object) -> None:
+        self._refused = True
+        self._control.complaints.say(_CANNOT_ARM, why)
+
+    def _timer(self, queue: QueueId) -> None:
+        del self._timers[queue]
+        self._wake(queue)
+
+    async def _disarm(self, db: int, names: list[bytes]) -> None:
+        """Leave the line; what this post was woken for meanwhile is for the next in it."""
+        keys = [queue_key(name) for name in names]
+        requests = [fcall("disarm", keys, self._post(db)), *(fcall("pass_on", [key]) for key in keys)]
+        if not any(self._queues()):
+            requests.append([b"CLIENT", b"TRACKING", b"OFF"])
+        await self._control.calls(requests, db)
+
+
+def _by_db(most: int, queues: Iterable[QueueId]) -> list[tuple[int, list[bytes]]]:
+    """Batches of at ``most`` so many names, by database."""
+    by_db: dict[int, list[bytes]] = {}
+    for db, name in queues:
+        by_db.setdefault(db, []).append(name)
+    return [(db, names[start : start + most]) for db, names in by_db.items() for start in range(0, len(names), most)]

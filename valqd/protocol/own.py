@@ -1,0 +1,64 @@
+"""What the daemon sends for itself is spelled ``sELECT``, so that a client's MONITOR can leave it out.
+
+Valkey takes a command's name in any case, and MONITOR shows it as it was sent: so the requests of any daemon's control
+connection, and those that bring a new lane into its client's state, are told from what clients send, by every daemon.
+Calls made for clients (PUSH as FCALL) are shown.
+"""
+
+from __future__ import annotations
+
+import re
+
+from valqd.protocol.requests import encode_request
+
+_OWN = re.compile(rb'\+[\d.]+ \[\d+ [^ ]+\] "[a-z][A-Z_]+"')
+_BY_FUNCTION = re.compile(rb"\+[\d.]+ \[\d+ lua\] ")
+#: By then a line has told whether it is to be left out; the addresses of unix sockets are paths.
+_MAX_HEAD_BYTES = 256
+
+
+def encode_own(argv: list[bytes]) -> bytes:
+    """A request of the daemon's own."""
+    return encode_request([argv[0][:1].lower() + argv[0][1:].upper(), *argv[1:]])
+
+
+class MonitorFilter:
+    """Takes the daemons' own lines, and those of the functions that they call, out of what MONITOR brings.
+
+    Bound: the head of a line, until it is clear whether it stays.
+    """
+
+    def __init__(self) -> None:
+        self._head = b""  # of a line of which it is not clear yet
+        self._inside = False  # a line of which it is
+        self._drops = False  # that line
+        self._drops_functions = False  # a call of the daemon's own came last
+
+    def feed(self, data: bytes) -> bytes:
+        """Bytes of the backend; those that the client gets."""
+        out: list[bytes] = []
+        *lines, rest = (self._head + data).split(b"\n")
+        self._head = b""
+        for line in lines:
+            self._take(line + b"\n", out)
+            self._inside = False
+        if rest and (self._inside or len(rest) > _MAX_HEAD_BYTES):
+            self._take(rest, out)
+            self._inside = True
+        else:
+            self._head = rest
+        return b"".join(out)
+
+    def end(self) -> bytes:
+        """What was kept back."""
+        head, self._head = self._head, b""
+        return head
+
+    def _take(self, piece: bytes, out: list[bytes]) -> None:
+        if not self._inside:
+            if _BY_FUNCTION.match(piece):
+                self._drops = self._drops_functions
+            else:
+                self._drops = self._drops_functions = _OWN.match(piece) is not None
+        if not self._drops:
+            out.append(piece)
