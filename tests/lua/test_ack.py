@@ -54,6 +54,16 @@ def test_late_worker_cannot_ack_even_when_more_is_due_than_one_call_settles(q):
     assert q.do("ack_many", *[f"{i}-1" for i in range(1500, 1000, -1)]) == [0] * 500
 
 
+def test_a_lease_that_is_over_and_not_settled_yet_holds_for_ids_alone(q):
+    q.fill(300)
+    for i in range(300):
+        q.ids(1, vt=1000 + i)
+    q.settle_clock(2000)
+    assert q.do("ack_many", "299", "298-1", "1-1", "297", "296-1") == [1, 0, 0, 1, 0]
+    q.sweep()
+    assert q.counts() == (298, 0, 0, 0)
+
+
 def test_many_tell_which_when_not_all(q):
     q.fill(300)
     q.ids(300)

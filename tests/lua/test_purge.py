@@ -77,3 +77,12 @@ def test_del_removes_from_any_state_and_stale_receipts_count_nothing(q):
 def test_purge_of_a_missing_queue(q):
     assert str(q.fcall("purge", "n2", "", "all")) == "NOQUEUE no such queue 'orders'"
     assert q.do("push_many", AUTO, "x") == 1
+
+
+def test_purge_of_a_queue_that_is_deleted_between_steps_ends(q):
+    q.fill(100_000)
+    removed, token = q.do("purge", "e2", "", "ready")
+    assert removed
+    assert token
+    q.do("delete", "n2")
+    assert q.do("purge", "e2", token, "ready") == [0, b""]

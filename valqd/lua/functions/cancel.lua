@@ -28,7 +28,7 @@ local function call(keys, args)
     record.free_dedup(q, id, meta)
     record.save(q, id, meta)
   elseif where and not (meta and meta.s == 'q') then
-    record.remove(q, id)
+    record.remove(q, id, where, meta)
     queue.count(q, 'cancelled', 1)
   else
     cancelled = 0

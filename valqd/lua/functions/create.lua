@@ -7,17 +7,18 @@
 -- Errors: QUEUEEXISTS ERR
 -- Complexity: O(1)
 local function call(keys, args)
+  local name = queue.name_of(keys[1])
   if server.call('HEXISTS', keys[1], 'created_at') == 1 then
     if args[2] == '1' then
       return reply.finish({ok = 'OK'}, args[1])
     end
-    return reply.error('QUEUEEXISTS', "queue '" .. keys[1]:sub(7, -8) .. "' is already there")
+    return reply.error('QUEUEEXISTS', "queue '" .. name .. "' is already there")
   end
-  local settings, problem = limits.parse(keys[1], {}, args, 3)
+  local settings, problem = limits.parse(name, {}, args, 3)
   if problem then
     return problem
   end
-  limits.note_target(keys[1]:sub(7, -8), nil, settings.limits)
+  limits.note_target(name, nil, settings.limits)
   queue.create(keys[1], settings.vt, settings.attempts, settings.retention, settings.limits)
   return reply.finish({ok = 'OK'}, args[1])
 end

@@ -11,7 +11,7 @@ local function call(keys, args)
     return queue.missing(keys[1])
   end
   while life.settle(q, 1000) do
-    if args[1]:byte(1) == 101 then
+    if reply.is_stepped(args[1]) then
       life.finish(q)
       return nil
     end

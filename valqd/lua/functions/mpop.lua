@@ -14,27 +14,21 @@ local function call(keys, args)
       end
     end
   end
-  local want = tonumber(args[3]) or 1
-  local vt = tonumber(args[4])
-  local noack = args[5]:find('N', 1, true) ~= nil
-  local with_meta = args[5]:find('M', 1, true) ~= nil
+  local options = pop.options(args[3], args[4], args[5])
   local messages = {}
   for _, key in ipairs(keys) do
-    if #messages == want then
+    if #messages == options.want then
       break
     end
     local q = queue.open(key)
     if q then
       life.settle(q, 1000)
-      local taken = pop.take(q, want - #messages, vt, noack)
+      local taken = pop.take(q, options.want - #messages, options)
       for i = 1, #taken.ids do
-        messages[#messages + 1] = pop.delivery(q, taken, i, vt, noack, with_meta, q.name)
+        messages[#messages + 1] = pop.delivery(q, taken, i, options, q.name)
       end
       pop.finish(q, #taken.ids)
     end
   end
-  if args[3] == '' then
-    return reply.finish(messages[1] or false, mode)
-  end
-  return reply.finish(messages, mode)
+  return reply.finish(options.many and messages or messages[1] or false, mode)
 end

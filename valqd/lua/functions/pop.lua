@@ -7,25 +7,20 @@
 -- Complexity: O(log n) a message
 local function call(keys, args)
   local mode, auto = args[1], args[2]
+  local options = pop.options(args[3], args[4], args[5])
   local q = queue.open(keys[1])
   if not q then
     if auto == '' then
       return queue.missing(keys[1])
     end
-    return reply.finish(args[3] ~= '' and {}, mode)
+    return reply.finish(options.many and {}, mode)
   end
   life.settle(q, 1000)
-  local vt = tonumber(args[4])
-  local noack = args[5]:find('N', 1, true) ~= nil
-  local with_meta = args[5]:find('M', 1, true) ~= nil
-  local taken = pop.take(q, tonumber(args[3]) or 1, vt, noack)
+  local taken = pop.take(q, options.want, options)
   local messages = {}
   for i = 1, #taken.ids do
-    messages[i] = pop.delivery(q, taken, i, vt, noack, with_meta)
+    messages[i] = pop.delivery(q, taken, i, options)
   end
   pop.finish(q, #messages)
-  if args[3] == '' then
-    return reply.finish(messages[1] or false, mode)
-  end
-  return reply.finish(messages, mode)
+  return reply.finish(options.many and messages or messages[1] or false, mode)
 end

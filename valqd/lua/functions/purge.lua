@@ -6,13 +6,13 @@
 -- Errors: NOQUEUE
 -- Complexity: O(m log n) for m messages removed, in steps of 2000
 local function call(keys, args)
-  local q = queue.open(keys[1])
-  if not q then
-    return queue.missing(keys[1])
-  end
   local removed, token = 0, args[2]
+  local q = queue.open(keys[1])
+  if not q then -- of a later step this is no error: messages were removed
+    return token == '' and queue.missing(keys[1]) or {0, ''}
+  end
   while life.settle(q, 1000) do
-    if args[1]:byte(1) == 101 then -- nothing removed yet: go on with the states as they have become
+    if reply.is_stepped(args[1]) then -- nothing removed yet: go on with the states as they have become
       life.finish(q)
       return {0, token ~= '' and token or bulk.first_token(q)}
     end
@@ -21,10 +21,10 @@ local function call(keys, args)
     local step
     step, token = bulk.purge(q, args[3], token)
     removed = removed + step
-  until token == '' or args[1]:byte(1) == 101
+  until token == '' or reply.is_stepped(args[1])
   volatile.compacts[q.name] = true
   life.finish(q)
-  if args[1]:byte(1) == 101 then
+  if reply.is_stepped(args[1]) then
     return {removed, token}
   end
   return removed

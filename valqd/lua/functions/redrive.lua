@@ -6,18 +6,18 @@
 -- Errors: NOQUEUE PAUSED FULL
 -- Complexity: O(m log n) for m messages moved, in steps of 1000
 local function call(keys, args)
+  local is_first = args[2] == '' -- what stops a later step is no error: messages were moved
   local q = queue.open(keys[1])
   if not q then
-    return queue.missing(keys[1])
+    return is_first and queue.missing(keys[1]) or {0, ''}
   end
   life.settle(q, 200) -- before the target is read: it may be where messages die to
   local target = q
-  local is_first = args[2] == '' -- what stops a later step is no error: messages were moved
   if args[4] ~= '' then
     target = queue.open(keys[2])
     if not target then
       life.finish(q)
-      return queue.missing(keys[2])
+      return is_first and queue.missing(keys[2]) or {0, ''}
     end
     life.settle(target, 200)
     if queue.paused(target, 'in') then
@@ -32,7 +32,7 @@ local function call(keys, args)
     local step
     step, token, problem = bulk.redrive(q, target, args, token)
     moved = moved + step
-  until token == '' or args[1]:byte(1) == 101
+  until token == '' or reply.is_stepped(args[1])
   life.finish(q)
   if target ~= q then
     add.finish(target)
@@ -40,7 +40,7 @@ local function call(keys, args)
   if problem and moved == 0 and is_first then
     return reply.error('FULL', problem)
   end
-  if args[1]:byte(1) == 101 then
+  if reply.is_stepped(args[1]) then
     return {moved, token}
   end
   return moved

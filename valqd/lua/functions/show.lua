@@ -20,6 +20,5 @@ local function call(keys, args)
   if n and not receipt.is_current(q, id, n, where, meta) then
     return reply.error('STALE', 'receipt ' .. args[2] .. ' is over')
   end
-  local found = view.find(q, id)
-  return reply.finish(found, args[1])
+  return reply.finish(view.find(q, id, where, meta), args[1])
 end

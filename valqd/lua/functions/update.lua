@@ -12,7 +12,7 @@ local function call(keys, args)
     return queue.missing(keys[1])
   end
   life.settle(q, 100)
-  local settings, problem = limits.parse(keys[1], q.limits or {}, args, 2)
+  local settings, problem = limits.parse(q.name, q.limits or {}, args, 2)
   if problem then
     life.finish(q)
     return problem
@@ -23,7 +23,7 @@ local function call(keys, args)
   for field, value in pairs({vt = settings.vt, attempts = settings.attempts, retention = settings.retention}) do
     server.call('HSET', q.key, field, value)
   end
-  q.attempts = nil
+  q.attempts = false -- queue.rules is to read them again
   local more = false
   if q.limits.max_bytes then
     volatile.note(q.name, q.now) -- the sweeper counts too, and alone for who does not call again
@@ -32,7 +32,7 @@ local function call(keys, args)
   local _, retention = queue.rules(q)
   life.find_due(q, retention)
   life.finish(q)
-  if more and args[1]:byte(1) == 101 then
+  if more and reply.is_stepped(args[1]) then
     return nil
   end
   return reply.finish({ok = 'OK'}, args[1])

@@ -34,8 +34,9 @@ local function excess(q, count, bytes)
   return over, over_bytes, full
 end
 
--- The oldest ready messages that are over by `over` messages and `over_bytes`, or fewer: when they are at least `most`, as
--- long as they make up for `count` messages and `bytes`.  Then whether these are enough, and whether they are all.
+-- The oldest ready messages, as many as make a queue fit again that is over its limits by `over` messages and `over_bytes`.
+-- Fewer when there are no more, or when they are at least `most` and make up for the `count` messages of `bytes` that come.
+-- Returns their ids, whether the queue fits without them, and, if it does not, whether there are no more.
 local function to_drop(q, over, over_bytes, most, count, bytes)
   local ids, freed = {}, 0
   local not_counted = 0 -- bytes of plain messages that are not records yet: see compact
@@ -72,7 +73,7 @@ end
 -- Drop ready messages that no older ready one is left before.
 local function drop(q, ids)
   for from = 1, #ids, DROP_PAGE do
-    local page, records, fields, buckets = {}, {}, {}, {}
+    local page, records, fields, plain = {}, {}, {}, {}
     for i = from, math.min(#ids, from + DROP_PAGE - 1) do
       page[#page + 1] = number.text(ids[i])
     end
@@ -82,17 +83,14 @@ local function drop(q, ids)
         fields[#fields + 1] = meta
       else
         local id = ids[from + i - 1]
-        local bucket = log.bucket(id)
-        buckets[bucket] = (buckets[bucket] or 0) + 1
+        plain[#plain + 1] = id
         q.plain = q.plain - 1
         q.head = id + 1 -- all plain ones before it are dropped
         q.moved = true
       end
     end
     record.drop_all(q, records, fields)
-    for bucket, count in pairs(buckets) do
-      log.forget(q, bucket, count)
-    end
+    log.forget_all(q, plain)
   end
   queue.count(q, 'dropped', #ids)
 end
@@ -159,7 +157,7 @@ function add.dedup_holder(q, key)
 end
 
 -- Whether a body may be a plain message in this queue: a queue with max_bytes has to know every size.
-function add.is_plain(q, body)
+local function is_plain(q, body)
   return #body <= PLAIN_BYTES and not (q.limits and q.limits.max_bytes)
 end
 
@@ -172,7 +170,7 @@ function add.plain(q, bodies, from, to)
   local large
   for i = from, to do
     local body = bodies[i]
-    if add.is_plain(q, body) then
+    if is_plain(q, body) then
       values[n + 1] = age
       values[n + 2] = body
     else

@@ -15,7 +15,8 @@ local PURGED = {
   all = {'inflight', 'delayed', 'dlq', 'ready'},
 }
 
--- Remove the first of an index with ids up to `last`; how many, and whether there may be more.
+-- Of `limit` members of an index, after the first `offset` of them, remove those with ids up to `last`.  Returns how many,
+-- whether there may be more, and the offset for these.
 local function purge_index(q, index, last, limit, offset)
   local found = server.call('ZRANGE', q.prefix .. index, offset, offset + limit - 1)
   local ids = {}
@@ -25,22 +26,18 @@ local function purge_index(q, index, last, limit, offset)
     end
   end
   local metas = record.load_all(q, ids)
-  local records, fields, plain, buckets = {}, {}, {}, {}
+  local records, fields, plain = {}, {}, {}
   for i, id in ipairs(ids) do
     if metas[i] then
       records[#records + 1] = id
       fields[#fields + 1] = metas[i]
     else -- in flight
       plain[#plain + 1] = id
-      local bucket = log.bucket(id)
-      buckets[bucket] = (buckets[bucket] or 0) + 1
     end
   end
   record.drop_all(q, records, fields)
   queue.remove(q, 'ZREM', index, plain)
-  for bucket, count in pairs(buckets) do
-    log.forget(q, bucket, count)
-  end
+  log.forget_all(q, plain)
   return #ids, #found == limit, offset + #found - #ids
 end
 
@@ -108,25 +105,23 @@ function bulk.purge(q, states, token)
   return removed, number.text(last) .. ':' .. which .. ':' .. number.text(offset)
 end
 
--- Move one dead letter to `target`; false and the text of the FULL error when it has no room.
+-- Move one dead letter to `target`, or return the text of the FULL error when that has no room.
 local function redrive_one(q, target, id, meta)
-  if target ~= q then
-    local body = server.call('HGET', q.prefix .. 'body', id)
-    local full = add.make_room(target, 1, #body)
-    if full then
-      return full
+  if target == q then
+    local full = add.make_room(q, 1, server.call('HSTRLEN', q.prefix .. 'body', id))
+    if not full then
+      life.redrive(q, id, meta)
     end
+    return full
+  end
+  local body = server.call('HGET', q.prefix .. 'body', id)
+  local full = add.make_room(target, 1, #body)
+  if not full then
     local copy = {t = meta.t, n = 0, a = 0, p = meta.p, v = meta.v, m = meta.m, h = meta.h, e = meta.e, f = meta.f, D = meta.D}
     record.enter(target, record.add(target, body, copy), copy, 'r')
     record.drop(q, id, meta)
-    return nil
   end
-  local full = add.make_room(q, 1, server.call('HSTRLEN', q.prefix .. 'body', id))
-  if full then
-    return full
-  end
-  life.redrive(q, id, meta)
-  return nil
+  return full
 end
 
 -- One step of args (see functions/redrive): moved, token for the next ('' when done), text of a FULL error.

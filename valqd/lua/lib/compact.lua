@@ -1,5 +1,5 @@
 -- compact: buckets of which little is left give their memory back.
--- requires: volatile, queue, record
+-- requires: volatile, queue, log, record
 
 local compact = {}
 
@@ -28,7 +28,7 @@ function compact.step(q)
       return false
     end
   end
-  local last = math.floor((q.seq - 1) / SLOTS)
+  local last = log.bucket(q.seq)
   local cursor = volatile.cursors[q.name] or '0'
   for _ = 1, STEP_PAGES do
     local found = server.call('HSCAN', gone_key, cursor, 'COUNT', PAGE_BUCKETS)

@@ -13,7 +13,7 @@ local function oldest_ready_at(q)
     end)
   end
   if server.call('ZCARD', q.prefix .. 'ready') > 0 then
-    for priority = 0, 31 do -- within one priority the smallest id is the oldest
+    for priority = 0, MAX_PRIORITY do -- within one priority the smallest id is the oldest
       local from = number.text(-priority * PRIORITY_STEP)
       local to = number.text((1 - priority) * PRIORITY_STEP - 1)
       local first = server.call('ZRANGEBYSCORE', q.prefix .. 'ready', from, to, 'LIMIT', 0, 1)[1]

@@ -185,7 +185,7 @@ function life.redrive(q, id, meta)
   record.enter(q, id, meta, 'r')
 end
 
--- A record was removed because its TTL was over.
+-- The TTL of a record is over: it is removed, whatever index it is in.
 function life.expire(q, id, meta)
   record.drop(q, id, meta)
   queue.count(q, 'expired', 1)
@@ -244,8 +244,9 @@ local function first_score(q, index)
   return first[2] and tonumber(first[2]) or FOREVER
 end
 
--- Without those that die into another queue and are too many for one step: these stay in flight until the next, and who
--- comes back keeps his place.  Ids, their fields by the same index, whether some stay.
+-- Of messages whose lease is over, those that one step ends: all that do not die (in two steps they would lose their order),
+-- and as many of those that die as it may move into another queue.  The others stay in flight until the next step.  Returns
+-- ids, their fields by the same index, whether some stay.
 local function without_too_many(q, ids, metas)
   local kept, fields = {}, {}
   local moved = 0

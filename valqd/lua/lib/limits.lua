@@ -37,13 +37,13 @@ function limits.note_target(name, old, new)
   end
 end
 
--- Read {field, value} pairs of args from index `at` on top of the limits `old`.  Returns {vt, attempts, retention (given
--- ones, as strings), limits}, or nil and an error reply.
-function limits.parse(key, old, args, at)
+-- Read {field, value} pairs of args from index `at` for queue `name`, on top of the limits `old`.  Returns {vt, attempts,
+-- retention (given ones, as strings), limits}, or nil and an error reply.
+function limits.parse(name, old, args, at)
   local settings = {}
   local new = {}
-  for name, value in pairs(old) do
-    new[name] = value
+  for field, value in pairs(old) do
+    new[field] = value
   end
   local direct = {visibility_timeout = 'vt', max_delivery_attempts = 'attempts', retention_period = 'retention'}
   for i = at, #args, 2 do
@@ -56,8 +56,8 @@ function limits.parse(key, old, args, at)
     elseif field == 'overflow' then
       new.overflow = value ~= '' and value or nil
     elseif field == 'dead_letter_queue' then
-      if value ~= '' and is_cycle(key:sub(7, -8), value) then
-        return nil, reply.error('ERR', "DLQ '" .. value .. "' leads back to queue '" .. key:sub(7, -8) .. "'")
+      if value ~= '' and is_cycle(name, value) then
+        return nil, reply.error('ERR', "DLQ '" .. value .. "' leads back to queue '" .. name .. "'")
       end
       new.dlq = value ~= '' and value or nil
     else

@@ -5,6 +5,17 @@ local pop = {}
 
 local RECORD_BATCH = 256
 
+-- What a POP asks for.  count: '' for one message, and no array; vt: ms or ''; flags: N for NOACK, M for WITHMETA.
+function pop.options(count, vt, flags)
+  return {
+    many = count ~= '',
+    want = tonumber(count) or 1,
+    vt = tonumber(vt),
+    noack = flags:find('N', 1, true) ~= nil,
+    with_meta = flags:find('M', 1, true) ~= nil,
+  }
+end
+
 -- Ready plain messages from the head on, in order and at most `want`, with ids below `below`; appends to taken and, with
 -- their deadline, to `leases` (arguments for ZADD; nil with NOACK).
 local function take_plain(q, want, below, taken, leases, deadline)
@@ -56,7 +67,7 @@ local function first_records(q, want)
 end
 
 -- Deliver a record with these fields: whether it was delivered, or its TTL is over or its attempts are used up.
-local function take_record(q, id, meta, vt, noack)
+local function take_record(q, id, meta, options)
   if meta.x and meta.x <= q.now then
     life.expire(q, id, meta)
     return false
@@ -71,8 +82,8 @@ local function take_record(q, id, meta, vt, noack)
   if meta.n > 1 then
     queue.count(q, 'redelivered', 1)
   end
-  if not noack then
-    meta.l = q.now + (vt or meta.v or q.vt)
+  if not options.noack then
+    meta.l = q.now + (options.vt or meta.v or q.vt)
     meta.g = q.now
     queue.note_due(q, meta.l)
   end
@@ -95,7 +106,7 @@ end
 
 -- Ready messages, records and plain ones, in order and at most `want`; appends to taken and leases as take_plain does.
 -- records: the first of the ready ones, as the caller has read them.
-local function take_mixed(q, want, vt, noack, records, taken, leases, deadline)
+local function take_mixed(q, want, options, records, taken, leases, deadline)
   local ids = taken.ids
   while true do
     local batch = math.min(want - #ids, RECORD_BATCH)
@@ -107,13 +118,14 @@ local function take_mixed(q, want, vt, noack, records, taken, leases, deadline)
     end
     local metas = record.load_all(q, record_ids)
     local moved_ids, moved_metas, places = {}, {}, {}
-    while #ids < want and (all or records[at]) do -- after the last of a full batch others may come before plain ones
+    -- After the last record of a full batch the next batch is read first: it may come before the plain messages.
+    while #ids < want and (all or records[at]) do
       local score = records[at + 1] and tonumber(records[at + 1])
       if q.plain > 0 and (not score or q.head < score) then
         take_plain(q, want - #ids, score or FOREVER, taken, leases, deadline)
       elseif score then
         local id, meta = records[at], metas[(at + 1) / 2]
-        if take_record(q, tonumber(id), meta, vt, noack) then
+        if take_record(q, tonumber(id), meta, options) then
           local n = #ids + 1
           ids[n] = id
           taken.metas[n] = meta
@@ -132,7 +144,7 @@ local function take_mixed(q, want, vt, noack, records, taken, leases, deadline)
       for m, place in ipairs(places) do
         taken.bodies[place] = bodies[m]
       end
-      move_records(q, moved_ids, moved_metas, noack)
+      move_records(q, moved_ids, moved_metas, options.noack)
     end
     if #ids == want or all then
       return
@@ -142,20 +154,20 @@ local function take_mixed(q, want, vt, noack, records, taken, leases, deadline)
 end
 
 -- Take up to `want` messages.  Returns arrays: ids (as text), bodies, and by the same index ages (plain messages) or metas
--- (records).  vt: ms or nil.  The caller settles first and saves the cursors after.
-function pop.take(q, want, vt, noack)
+-- (records).  The caller settles first and saves the cursors after.
+function pop.take(q, want, options)
   local taken = {ids = {}, bodies = {}, ages = {}, metas = {}}
   if queue.paused(q, 'out') then
     return taken
   end
   local ids = taken.ids
   local started = q.head
-  local deadline_ms = q.now + (vt or q.vt)
+  local deadline_ms = q.now + (options.vt or q.vt)
   local deadline = number.arg(deadline_ms)
-  local leases = not noack and {}
+  local leases = not options.noack and {}
   local records = first_records(q, want)
   if records[1] then
-    take_mixed(q, want, vt, noack, records, taken, leases, deadline)
+    take_mixed(q, want, options, records, taken, leases, deadline)
   elseif q.plain > 0 then
     take_plain(q, want, FOREVER, taken, leases, deadline)
   end
@@ -192,8 +204,9 @@ function pop.finish(q, count)
 end
 
 -- The i-th of what was taken, as a value.  queue_name: MPOP's `queue`, or nil.
-function pop.delivery(q, taken, i, vt, noack, with_meta, queue_name)
+function pop.delivery(q, taken, i, options, queue_name)
   local id, meta = taken.ids[i], taken.metas[i]
+  local noack = options.noack
   local items = {}
   local function put(name, value)
     items[#items + 1] = name
@@ -206,10 +219,10 @@ function pop.delivery(q, taken, i, vt, noack, with_meta, queue_name)
   put('body', taken.bodies[i])
   put('attempts', meta and meta.a or 1)
   put('receipt', not noack and id .. '-' .. number.text(meta and meta.n or 1))
-  if with_meta then
+  if options.with_meta then
     local enqueued_at = meta and meta.t or log.enqueued_at(q, taken.ages[i])
     put('enqueued_at', enqueued_at)
-    put('deadline', not noack and (meta and meta.l or q.now + (vt or q.vt)))
+    put('deadline', not noack and (meta and meta.l or q.now + (options.vt or q.vt)))
     put('priority', meta and meta.p or 0)
     put('headers', {map = meta and meta.h or {}})
     put('age_ms', math.max(0, q.now - enqueued_at))

@@ -41,6 +41,7 @@ local function blank()
     attempts = false, retention = false, -- see queue.rules
     due_changed = false, moved = false, woken = false, behind = false, gathered = false,
     dead = false, -- who dies in this step, while that is collected
+    by_daemon = false, -- a daemon acts of its own accord, and not for a client
   }
 end
 
@@ -51,6 +52,11 @@ queue.only = blank()
 local prefixes, names = {}, {}
 local named = 0
 local MAX_NAMED = 1000
+
+-- The name in a queue's key.
+function queue.name_of(key)
+  return key:sub(7, -8)
+end
 
 -- Open the queue of `key`, as the table `q` if given; nil if there is none.  Its limits are a table or nil.
 function queue.open(key, q)
@@ -64,7 +70,7 @@ function queue.open(key, q)
     end
     named = named + 1
     prefixes[key] = key:sub(1, -6)
-    names[key] = key:sub(7, -8)
+    names[key] = queue.name_of(key)
   end
   q = q or blank()
   q.key = key
@@ -100,10 +106,14 @@ function queue.create_auto(key, auto, q)
   return queue.open(key, q)
 end
 
+-- As the field of that name holds them.
+local function packed(limits)
+  return limits and next(limits) and cmsgpack.pack(limits) or ''
+end
+
 function queue.create(key, vt, attempts, retention, limits)
-  local now = number.text(clock.now())
   server.call('HSET', key, 'seq', 0, 'head', 1, 'plain', 0, 'due', number.text(FOREVER), 'vt', vt, 'delivered', 0,
-    'acked', 0, 'limits', limits and next(limits) and cmsgpack.pack(limits) or '', 'created_at', now,
+    'acked', 0, 'limits', packed(limits), 'created_at', number.text(clock.now()),
     'attempts', attempts, 'retention', retention)
 end
 
@@ -117,7 +127,7 @@ function queue.open_or_create(key, auto, q)
 end
 
 function queue.missing(key)
-  return reply.error('NOQUEUE', "no such queue '" .. key:sub(7, -8) .. "'")
+  return reply.error('NOQUEUE', "no such queue '" .. queue.name_of(key) .. "'")
 end
 
 -- max_delivery_attempts and retention (ms), which only settling needs.
@@ -226,8 +236,7 @@ function queue.paused(q, way)
 end
 
 function queue.save_limits(q)
-  local limits = q.limits
-  server.call('HSET', q.key, 'limits', limits and next(limits) and cmsgpack.pack(limits) or '')
+  server.call('HSET', q.key, 'limits', packed(q.limits))
 end
 
 -- One SCAN step: next cursor and the names of queues that match and that the caller may read.
@@ -238,7 +247,7 @@ function queue.names(pattern, cursor)
   for _, key in ipairs(step[2]) do
     local readable = server.pcall('HEXISTS', key, 'created_at')
     if readable == 1 then
-      names[#names + 1] = key:sub(7, -8)
+      names[#names + 1] = queue.name_of(key)
     end
   end
   return {step[1], names}

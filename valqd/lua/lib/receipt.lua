@@ -20,8 +20,8 @@ function receipt.is_current(q, id, n, where, meta)
   return not q.behind or tonumber(server.call('ZSCORE', q.prefix .. 'inflight', id)) > q.now
 end
 
--- Find the delivery that `text` names.  Returns meta (a record made of a plain message, if need be) when it is in
--- flight and, by a receipt, still this one; else nil, code, error text.
+-- Find the delivery that `text` names.  Returns its record's fields (none for a plain message) and the id when it is in
+-- flight and, by a receipt, still this one; else nil, id, code, error text.
 function receipt.inflight(q, text)
   local id, n = receipt.parse(text)
   if not id then
@@ -38,15 +38,39 @@ function receipt.inflight(q, text)
   if not current then
     return nil, id, 'NOTINFLIGHT', 'message ' .. number.text(id) .. ' is not in flight'
   end
-  return meta or {}, id, where
+  return meta or {}, id
 end
 
 local ACK_BATCH = 1000
 -- Fewer receipts than this are looked up among the records without asking first whether any record is in flight.
 local FEW = 4
 
--- Whether receipts may name records: every record that is not in flight is in one of three other indexes.
-local function has_records(q, only_receipts, count)
+-- What args[from] to args[to] name: ids and, by the same index, the receipts' n (both text; nil for an id alone).
+-- Then whether all are receipts.
+local function read(args, from, to)
+  local byte, sub = string.byte, string.sub
+  local ids, numbers = {}, {}
+  local count = 0
+  local only_receipts = true
+  for i = from, to do
+    local text = args[i]
+    count = count + 1
+    local dash, one = byte(text, -2, -1)
+    if dash == 45 and one == 49 then -- "-1": a first delivery's receipt
+      ids[count] = sub(text, 1, -3)
+      numbers[count] = '1'
+    else
+      local at = text:find('-', 1, true)
+      ids[count] = at and text:sub(1, at - 1) or text
+      numbers[count] = at and text:sub(at + 1)
+      only_receipts = only_receipts and at
+    end
+  end
+  return ids, numbers, only_receipts
+end
+
+-- Whether some of these may name records: every record that is not in flight is in one of three other indexes.
+local function may_name_records(q, count, only_receipts)
   local records = server.call('HLEN', q.prefix .. 'meta')
   if records == 0 or not only_receipts or count < FEW then
     return records > 0
@@ -55,89 +79,87 @@ local function has_records(q, only_receipts, count)
     + server.call('ZCARD', q.prefix .. 'dlq')
 end
 
--- Acknowledge args[from] to args[to]; sets results[from - base] ... to 1 or 0; how many.
-local function ack_batch(q, args, from, to, results, base)
-  local byte, sub = string.byte, string.sub
-  local ids, numbers = {}, {}
-  local count = 0
-  local only_receipts = true
-  for i = from, to do
-    local text = args[i]
-    count = count + 1
-    if byte(text, -1) == 49 and byte(text, -2) == 45 then -- "-1": a first delivery's receipt
-      ids[count] = sub(text, 1, -3)
-      numbers[count] = '1'
-    else
-      local dash = text:find('-', 1, true)
-      ids[count] = dash and text:sub(1, dash - 1) or text
-      numbers[count] = dash and text:sub(dash + 1)
-      only_receipts = only_receipts and dash
+-- When the leases of `ids` end; false for what is not in flight, and for a receipt whose lease is over and not settled yet.
+local function leases(q, ids, numbers)
+  local ends = server.call('ZMSCORE', q.prefix .. 'inflight', unpack(ids))
+  if q.behind then
+    for i = 1, #ids do
+      ends[i] = ends[i] and (not numbers[i] or tonumber(ends[i]) > q.now) and ends[i]
     end
   end
-  local inflight = q.prefix .. 'inflight'
-  local metas = has_records(q, only_receipts, count) and server.call('HMGET', q.prefix .. 'meta', unpack(ids))
-  local scores
-  if count > 1 then
-    scores = server.call('ZMSCORE', inflight, unpack(ids))
-  elseif not metas and numbers[1] == '1' and not q.behind then -- the hot lone case: removing tells whether it was there
-    scores = {server.call('ZREM', inflight, ids[1]) == 1}
-  else
-    scores = {server.call('ZSCORE', inflight, ids[1])}
-  end
-  if q.behind then -- leases that are over and not settled yet
-    for i = 1, count do
-      scores[i] = scores[i] and (not numbers[i] or tonumber(scores[i]) > q.now) and scores[i]
-    end
-  end
-  local removed, buckets, seen = {}, {}, {}
-  local acked, m = 0, 0
-  local dropped, fields = {}, {}
-  for i = 1, count do
+  return ends
+end
+
+-- Whether a plain message of that id (nil if it is none) is ready.
+local function is_ready(q, id)
+  return id and id >= q.head and id <= q.seq and log.read(q, id)
+end
+
+-- Which of `ids` are acknowledged, once however often they are named: plain messages in flight, ready ones, records, the
+-- records' fields; sets results[at + 1] ... to 1 or 0.  ends: as of leases.  metas: packed fields of records, or false.
+local function choose(q, ids, numbers, ends, metas, results, at)
+  local inflight, ready, records, fields = {}, {}, {}, {}
+  local chosen = {}
+  local n_inflight = 0
+  for i = 1, #ids do
     local id, n = ids[i], numbers[i]
-    local done = 0
-    if seen[id] then
-      done = 0
+    local done = false
+    if chosen[id] then
+      done = false -- named before
     elseif metas and metas[i] then
       local meta = cmsgpack.unpack(metas[i])
-      if not n or (scores[i] and meta.s == 'i' and tonumber(n) == meta.n) then
-        dropped[#dropped + 1] = id
+      if not n or (ends[i] and meta.s == 'i' and tonumber(n) == meta.n) then
+        records[#records + 1] = id
         fields[#fields + 1] = meta
-        done = 1
+        done = true
       end
-    elseif scores[i] then
+    elseif ends[i] then
       if not n or n == '1' then
-        m = m + 1
-        removed[m] = id
-        local bucket = math.floor((id - 1) / SLOTS)
-        buckets[bucket] = (buckets[bucket] or 0) + 1
-        done = 1
+        n_inflight = n_inflight + 1
+        inflight[n_inflight] = id
+        done = true
       end
-    elseif not n then
-      local number_id = tonumber(id)
-      if number_id and number_id >= q.head and number_id <= q.seq and log.read(q, number_id) then
-        log.clear(q, number_id)
-        done = 1
-      end
+    elseif not n and is_ready(q, tonumber(id)) then
+      ready[#ready + 1] = id
+      done = true
     end
-    if done == 1 then
-      seen[id] = true
-      acked = acked + 1
+    if done then
+      chosen[id] = true
     end
-    results[from - base + i] = done
+    results[at + i] = done and 1 or 0
   end
-  if dropped[1] then
-    record.drop_all(q, dropped, fields)
+  return inflight, ready, records, fields
+end
+
+-- Plain messages that were in flight are gone; they are in no index any more.
+local function forget(q, ids)
+  log.forget_all(q, ids)
+  volatile.compacts[q.name] = true
+end
+
+-- Acknowledge args[from] to args[to], at most ACK_BATCH; sets results[at + 1] ... to 1 or 0; how many.
+local function ack_batch(q, args, from, to, results, at)
+  local ids, numbers, only_receipts = read(args, from, to)
+  local metas = may_name_records(q, #ids, only_receipts) and server.call('HMGET', q.prefix .. 'meta', unpack(ids))
+  -- The hot case, one plain message in flight: removing tells whether it is that.
+  if not ids[2] and not metas and not q.behind and (numbers[1] or '1') == '1'
+    and server.call('ZREM', q.prefix .. 'inflight', ids[1]) == 1 then
+    forget(q, ids)
+    results[at + 1] = 1
+    return 1
   end
-  if m > 0 then
-    if scores[1] ~= true then
-      server.call('ZREM', inflight, unpack(removed))
-    end
-    for bucket, gone in pairs(buckets) do
-      log.forget(q, bucket, gone)
-    end
-    volatile.compacts[q.name] = true
+  local inflight, ready, records, fields = choose(q, ids, numbers, leases(q, ids, numbers), metas, results, at)
+  if inflight[1] then
+    server.call('ZREM', q.prefix .. 'inflight', unpack(inflight))
+    forget(q, inflight)
   end
-  return acked
+  for _, id in ipairs(ready) do
+    log.clear(q, tonumber(id))
+  end
+  if records[1] then
+    record.drop_all(q, records, fields)
+  end
+  return #inflight + #ready + #records
 end
 
 -- Acknowledge what args[from] ... name: how many, and 1 or 0 for each.
@@ -145,7 +167,7 @@ function receipt.ack(q, args, from)
   local results = {}
   local acked = 0
   for start = from, #args, ACK_BATCH do
-    acked = acked + ack_batch(q, args, start, math.min(#args, start + ACK_BATCH - 1), results, from)
+    acked = acked + ack_batch(q, args, start, math.min(#args, start + ACK_BATCH - 1), results, start - from)
   end
   if acked > 0 then
     q.acked = q.acked + acked

@@ -183,11 +183,8 @@ function record.find(q, id)
   return nil
 end
 
--- Remove message `id` from whatever state it is in; whether it was there.  where, meta: as record.find gave them, if known.
+-- Remove message `id` from whatever state it is in.  where, meta: as record.find gave them.
 function record.remove(q, id, where, meta)
-  if not where then
-    where, meta = record.find(q, id)
-  end
   if where == 'record' then
     record.drop(q, id, meta)
   elseif where == 'inflight' then
@@ -196,5 +193,4 @@ function record.remove(q, id, where, meta)
   elseif where == 'ready' then
     log.clear(q, id)
   end
-  return where ~= nil, meta
 end

@@ -104,6 +104,11 @@ local function native(value, resp3)
   return result
 end
 
+-- Whether this is mode e: a daemon asks, which calls again for the next step.
+function reply.is_stepped(mode)
+  return mode:byte(1) == 101
+end
+
 -- The function's reply for `value` in `mode`.
 function reply.finish(value, mode)
   local resp3 = mode:byte(2) == 51

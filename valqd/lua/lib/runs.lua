@@ -14,20 +14,13 @@ function runs.kind(spec)
   if kind then
     return kind
   end
-  local resp, count, vt, flags = spec:match('^(%d),(%d*),(%d*),(%a*)$')
-  flags = flags or ''
-  kind = {
-    resp3 = resp == '3',
-    many = count and count ~= '',
-    want = tonumber(count) or 1,
-    vt = tonumber(vt),
-    flags = flags,
-    plain = not (count and count ~= '') and flags == '', -- one message and nothing special
-    noack = flags:find('N', 1, true) ~= nil,
-    with_meta = flags:find('M', 1, true) ~= nil,
-    null = resp == '3' and '_\r\n' or '$-1\r\n',
-    heads = {},
-  }
+  local resp, count, vt, flags = (spec == '' and '2,,,' or spec):match('^(%d),(%d*),(%d*),(%a*)$')
+  kind = pop.options(count, vt, flags)
+  kind.resp3 = resp == '3'
+  kind.flags = flags
+  kind.plain = not kind.many and flags == '' -- one message and nothing special
+  kind.null = resp == '3' and '_\r\n' or '$-1\r\n'
+  kind.heads = {}
   for size = 1, 20 do
     kind.heads[size] = (resp == '3' and '%4' or '*8') .. '\r\n$2\r\nid\r\n$' .. size .. '\r\n'
   end
@@ -119,7 +112,7 @@ function runs.deal(q, kinds_of, reps_of, from, to, taken, results)
             o = o + 1
             out[o] = record_delivery(kind.heads, ids[i], bodies[i], meta)
           else
-            reply.append(out, pop.delivery(q, taken, i, kind.vt, kind.noack, kind.with_meta), kind.resp3)
+            reply.append(out, pop.delivery(q, taken, i, kind), kind.resp3)
             o = #out
           end
         end

@@ -39,9 +39,11 @@ function view.message(q, id, where, meta, age, body)
   }}
 end
 
--- The value for message `id`, or nil.
-function view.find(q, id)
-  local where, meta = record.find(q, id)
+-- The value for message `id`, or nil.  where, meta: as record.find gave them, if it was asked.
+function view.find(q, id, where, meta)
+  if not where then
+    where, meta = record.find(q, id)
+  end
   if not where then
     return nil
   end
