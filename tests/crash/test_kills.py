@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers import Connection, Valkey, Valqd, as_map, free_port, request, until
+from tests.wire.expect import blocked, noticed
 
 
 class Load:
@@ -196,8 +197,7 @@ def test_what_clients_of_redis_ask_for_leaves_their_blocked_pops_where_they_are(
         assert isinstance(waiting.call("CLIENT", "MAINT_NOTIFICATIONS", "ON"), Exception)
         waiting.send("VALQ.POP", "q", "BLOCK", 0)
         with Connection(daemon.port) as pushing:
-            pushing.call("VALQ.CREATE", "q")
-            until(lambda: as_map(pushing.call("VALQ.INFO", "q"))[b"blocked_clients"] == 1, what="blocked")
+            blocked(pushing, "q")
             valkey.kill()
             valkey.start()
             until(lambda: pushing.call("VALQ.PUSH", "q", "x") == b"1", what="served again")
@@ -257,9 +257,9 @@ def test_a_client_that_leaves_before_its_reply_uses_up_no_attempt(before, last, 
         os.kill(valkey.pid, signal.SIGSTOP)
         try:
             leaving.send_raw(b"".join(request(*command) for command in last))
-            time.sleep(0.1)
+            noticed(connection)
             leaving.close()
-            time.sleep(0.1)
+            noticed(connection)
         finally:
             os.kill(valkey.pid, signal.SIGCONT)
         until(lambda: as_map(connection.call("VALQ.INFO", "q"))[b"delivered_total"] == 1, 5, "delivered")
@@ -272,10 +272,6 @@ def test_a_client_that_leaves_before_its_reply_uses_up_no_attempt(before, last, 
 def rss_mb(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
-
-
-def children(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 def test_a_stopped_backend_bounds_memory_and_loses_nothing():
@@ -318,37 +314,6 @@ def test_a_client_that_never_reads_bounds_memory():
                 deaf.send_raw(request("GET", "big") * 1_000_000)
             assert rss_mb(daemon.pid) - before < 100
             assert connection.call("PING") == b"PONG"
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_sigterm_answers_what_waits_and_ends_with_status_0(workers):
-    with Valkey() as valkey, Valqd(valkey.url, workers=workers) as daemon:
-        waiting = [Connection(daemon.port) for _ in range(6)]
-        for connection in waiting:
-            connection.send("VALQ.POP", "nothing", "BLOCK", "0")
-        time.sleep(0.2)
-        daemon.signal(signal.SIGTERM)
-        assert [connection.read() for connection in waiting] == [None] * 6
-        for connection in waiting:
-            connection.close()
-        assert daemon.process.wait(5) == 0
-
-
-def test_a_worker_that_is_killed_is_started_again():
-    with Valkey() as valkey, Valqd(valkey.url, workers=2) as daemon:
-        until(lambda: len(children(daemon.pid)) == 2, 5, "two workers")
-        before = children(daemon.pid)
-        os.kill(int(before[0]), signal.SIGKILL)
-
-        def replaced():
-            now = children(daemon.pid)
-            return len(now) == 2 and before[0] not in now
-
-        until(replaced, 5, "a new worker")
-        daemon.wait_ready()
-        for _ in range(8):
-            with Connection(daemon.port) as connection:
-                assert isinstance(connection.call("VALQ.PUSH", "q", "x"), bytes)
 
 
 def test_twenty_sidecars_deliver_once_and_sweep_once():

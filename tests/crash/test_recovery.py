@@ -9,6 +9,7 @@ import time
 import pytest
 
 from tests.servers import Connection, Valkey, Valqd, as_map, request, until
+from tests.wire.expect import blocked
 
 
 def refused(reply, code: str):
@@ -24,11 +25,6 @@ def count(direct, section: str, field: str) -> int:
 
 def writes_refused(direct) -> int:
     return count(direct, "errorstats", "errorstat_NOREPLICAS:count=")
-
-
-def blocked(connection, queue):
-    connection.call("VALQ.CREATE", queue, "NX")
-    until(lambda: as_map(connection.call("VALQ.INFO", queue))[b"blocked_clients"] == 1, 5, "blocked")
 
 
 # ---- who clients are

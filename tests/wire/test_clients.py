@@ -12,6 +12,8 @@ import redis
 import valkey
 import valkey.asyncio
 
+from tests.wire.expect import blocked
+
 
 def life(run, queue):
     """``run(*words)`` sends one command; map replies may be lists."""
@@ -71,10 +73,10 @@ def test_pipelines_and_transactions(valqd, queue):
             assert pipe.execute() == [True, b"101"]
 
 
-async def test_asyncio_client(valqd, queue, resp):
-    async with valkey.asyncio.Valkey(port=valqd.port, protocol=resp) as client:
-        waiting = asyncio.ensure_future(client.execute_command("VALQ.POP", queue, "BLOCK", "5000"))
-        await asyncio.sleep(0.05)
+async def test_asyncio_client(valqd, client, queue, resp):
+    async with valkey.asyncio.Valkey(port=valqd.port, protocol=resp) as asyncio_client:
+        waiting = asyncio.ensure_future(asyncio_client.execute_command("VALQ.POP", queue, "BLOCK", "5000"))
+        await asyncio.to_thread(blocked, client, queue)
         async with valkey.asyncio.Valkey(port=valqd.port, protocol=resp) as other:
             assert await other.execute_command("VALQ.PUSH", queue, "wake") == b"1"
         reply = await waiting
