@@ -186,6 +186,22 @@ def test_while_the_daemons_own_user_is_refused_blocked_pops_look_for_themselves(
             assert daemon.output().count("daemon's own connection is refused") == 1
 
 
+@pytest.mark.parametrize("taken", ["-mget", "-client|tracking"])
+def test_a_daemon_that_may_not_watch_says_so_and_blocked_pops_look_for_themselves(taken):
+    with Valkey() as valkey, Connection(valkey.port) as direct:
+        assert direct.call("ACL", "SETUSER", "daemon", "on", ">pw", "~*", "&*", "+@all", taken) == b"OK"
+        with (
+            Valqd(valkey.url.replace("//", "//daemon:pw@")) as daemon,
+            Connection(daemon.port, timeout_s=1.5) as waiting,
+            Connection(daemon.port) as pushing,
+        ):
+            waiting.send("VALQ.POP", "q", "BLOCK", 0)
+            blocked(pushing, "q")
+            pushing.call("VALQ.PUSH", "q", "x")
+            assert as_map(waiting.read())[b"body"] == b"x"
+            until(lambda: "blocked POPs only look once a second" in daemon.output(), what="said")
+
+
 def test_a_read_only_backend_is_said_once():
     with Valkey() as valkey, Connection(valkey.port) as direct:
         with Valqd(valkey.url) as daemon, Connection(daemon.port) as connection:

@@ -83,6 +83,22 @@ def test_redrive_into_a_queue_that_is_full_after_a_step_tells_how_many_were_move
     assert str(q.fcall("redrive", "e2", "", "ALL", "other", "", keys=keys)).startswith("PAUSED")
 
 
+def test_redrive_into_a_queue_that_is_deleted_after_a_step_tells_how_many_were_moved(q):
+    q.create(vt=1000, attempts=1)
+    q.fill(1500)
+    q.ids(1500)
+    q.settle_clock(1000)
+    q.sweep()
+    other = q.other("other").create()
+    keys = [q.key, other.key]
+    moved, token = q.do("redrive", "e2", "", "ALL", "other", "", keys=keys)
+    assert (moved, token != b"") == (1000, True)
+    other.do("delete", "n2")
+    assert q.do("redrive", "e2", token, "ALL", "other", "", keys=keys) == [0, b""]
+    assert str(q.fcall("redrive", "e2", "", "ALL", "other", "", keys=keys)) == "NOQUEUE no such queue 'other'"
+    assert q.counts() == (0, 0, 0, 500)
+
+
 def test_redrive_takes_ids_and_no_receipts_whose_lease_is_over(q):
     q.push("x")
     q.nack(q.pop()["receipt"], kind="FATAL")

@@ -46,6 +46,15 @@ def test_purge_in_steps_leaves_what_came_after_it_began(q):
     assert q.ids() == list(range(100_001, 100_011))
 
 
+def test_purge_of_a_queue_that_is_deleted_after_a_step_tells_how_many_were_removed(q):
+    q.fill(100_000)
+    removed, token = q.do("purge", "e2", "", "ready")
+    assert (removed > 0, token != b"") == (True, True)
+    q.do("delete", "n2")
+    assert q.do("purge", "e2", token, "ready") == [0, b""]
+    assert str(q.fcall("purge", "e2", "", "ready")).startswith("NOQUEUE")
+
+
 def longest_call_ms(q):
     stats = q.link.ok("SLOWLOG", "GET", 100)
     return max((entry[2] / 1000 for entry in stats if entry[3][0] == b"FCALL"), default=0)

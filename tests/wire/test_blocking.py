@@ -255,3 +255,47 @@ def test_fair_turns_are_those_of_the_same_queues(pushing, queue):
             names = [f"{queue}{name}" for name in pair_of_queues]
             served.append(as_map(pushing.call("VALQ.MPOP", 2, *names, "FAIR"))[b"queue"][-1:])
     assert b"".join(served) == b"acbdacbd"
+
+
+@pytest.mark.parametrize("flush", ["FLUSHALL", "FLUSHDB"])
+def test_who_is_blocked_when_everything_is_flushed_is_woken_all_the_same(queue, flush):
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port, timeout_s=1) as waiting,
+        Connection(daemon.port) as pushing,
+    ):
+        waiting.send("VALQ.POP", queue, "BLOCK", "0")
+        blocked(pushing, queue)
+        assert direct.call(flush, "SYNC") == b"OK"
+        pushing.call("VALQ.PUSH", queue, "x")
+        assert as_map(waiting.read())[b"body"] == b"x"
+
+
+def test_a_push_wakes_who_waits_in_its_database_though_another_has_waited_longer_in_the_next(pair, pushing, queue):
+    _, first, second = pair
+    with (
+        Connection(first.port) as elsewhere,
+        Connection(first.port) as watching,
+        Connection(second.port, timeout_s=0.5) as waiting,
+    ):
+        for connection in (elsewhere, watching):
+            assert connection.call("SELECT", "1") == b"OK"
+        elsewhere.send("VALQ.POP", queue, "BLOCK", "0")
+        blocked(watching, queue, 1)
+        waiting.send("VALQ.POP", queue, "BLOCK", "0")
+        blocked(pushing, queue, 2)
+        pushing.call("VALQ.PUSH", queue, "x")
+        assert as_map(waiting.read())[b"body"] == b"x"
+
+
+def test_clients_that_one_daemon_has_blocked_in_two_databases_are_all_counted(pair, pushing, queue):
+    with contextlib.ExitStack() as stack:
+        watching, *waiters = [stack.enter_context(Connection(pair[1].port)) for _ in range(4)]
+        for connection in (watching, *waiters[1:]):
+            assert connection.call("SELECT", "1") == b"OK"
+        for waiter in waiters:
+            waiter.send("VALQ.POP", queue, "BLOCK", "0")
+        for connection in (pushing, watching):
+            blocked(connection, queue, 3)

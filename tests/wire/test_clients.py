@@ -134,3 +134,11 @@ def test_command_answers_for_our_commands(client, direct):
     keys = list(docs) if isinstance(docs, dict) else docs[::2]
     assert sorted(keys) == [b"get", b"valq.push"]
     assert set(client.call("COMMAND", "LIST", "FILTERBY", "PATTERN", "valq.p*")) >= {b"valq.push", b"valq.pop"}
+
+
+PATTERNS = {"valq.[^m]p*": b"valq.update", "valq.[^m]op": b"valq.pop", r"valq.p\op": b"valq.pop", "V*.P?P": b"valq.pop"}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_command_list_takes_patterns_as_valkey_does(client, pattern):
+    assert client.call("COMMAND", "LIST", "FILTERBY", "PATTERN", pattern) == [PATTERNS[pattern]]

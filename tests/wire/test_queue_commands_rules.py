@@ -112,6 +112,17 @@ def test_a_missing_queue_is_noqueue_with_auto_create_on_and_off(client, strict, 
     assert queue.encode() not in client.call("VALQ.LIST")
 
 
+@pytest.mark.parametrize("case", [*NEEDS_QUEUE, ("PUSH", "q", "x"), ("POP", "q")], ids=lambda case: case[0])
+def test_an_error_repeats_the_bytes_of_a_name_on_either_lane(strict, queue, case):
+    command, _, *args = case
+    name = queue.encode() + b"\xff"
+    error = b"-NOQUEUE no such queue '%b'\r\n" % name
+    exact(strict, error, "VALQ." + command, name, *args)
+    # Behind a reply that is due from the client's own lane, it takes that lane too.
+    strict.send_raw(request("LRANGE", "none", "0", "-1") + request("VALQ." + command, name, *args))
+    assert strict.read_raw(4 + len(error)) == b"*0\r\n" + error
+
+
 def test_push_and_pop_on_a_missing_queue_with_auto_create_on(client, queue):
     nothing = b"_\r\n" if client.call("VALQ.LIST") is not None and is_resp3(client) else b"$-1\r\n"
     exact(client, nothing, "VALQ.POP", queue)
