@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers import Connection, Valkey, Valqd, as_map, free_port, request, until
+from tests.wire.expect import blocked, noticed
 
 
 class Load:
@@ -22,6 +23,7 @@ class Load:
         self._lock = threading.Lock()
         self.pushed: set[bytes] = set()
         self.acked: list[bytes] = []
+        self.in_doubt: set[bytes] = set()  # bodies whose ACK may have been applied, though nobody said so
         self.errors: set[str] = set()
         self._threads = [
             threading.Thread(target=run, args=(number,)) for number in range(pairs) for run in (self._push, self._work)
@@ -78,10 +80,16 @@ class Load:
             if popped is None or isinstance(popped, Exception):
                 return popped
             message = as_map(popped)
-            acked = connection.call("VALQ.ACK", "load", message[b"receipt"])
+            try:
+                acked = connection.call("VALQ.ACK", "load", message[b"receipt"])
+            except OSError:
+                self.in_doubt.add(message[b"body"])
+                raise
             if acked == 1:
                 with self._lock:
                     self.acked.append(message[b"body"])
+            elif "may have been applied" in str(acked):
+                self.in_doubt.add(message[b"body"])
             return acked
 
         self._forever(step)
@@ -104,12 +112,12 @@ def drain(connection) -> set[bytes]:
 def check(load, connection):
     left = drain(connection)
     assert len(load.acked) == len(set(load.acked)), "acknowledged twice"
+    assert not left & set(load.acked), "acknowledged, and still there"
     info = as_map(connection.call("VALQ.INFO", "load"))
     assert info[b"pushed_total"] == info[b"acked_total"]
     # What was pushed with an answer was acknowledged: by an answered ACK, by one whose answer was lost, or just now.
-    lost = load.pushed - set(load.acked) - left
-    assert len(lost) <= info[b"acked_total"] - len(load.acked) - len(left)
     assert load.pushed
+    assert load.pushed <= set(load.acked) | load.in_doubt | left
 
 
 def test_nothing_answered_is_lost_when_the_daemon_is_killed():
@@ -142,16 +150,14 @@ def test_nothing_answered_is_lost_when_valkey_is_killed():
         for _ in range(2):
             time.sleep(0.7)
             valkey.kill()
-            until(lambda: str(connection.call("VALQ.PUSH", "load", "x")).startswith("NOBACKEND"), 2, "NOBACKEND")
+            until(lambda: str(connection.call("VALQ.PUSH", "beside", "x")).startswith("NOBACKEND"), 2, "NOBACKEND")
             valkey.start()
-        until(lambda: isinstance(connection.call("VALQ.PUSH", "load", "x"), bytes), 5, "service again")
+        until(lambda: isinstance(connection.call("VALQ.PUSH", "beside", "x"), bytes), 5, "service again")
         load.stop()
         assert load.errors <= {"NOBACKEND", "LOADING"}
         connection.call("VALQ.PUSH", "patient", "at last")
         assert as_map(waiting.read())[b"body"] == b"at last"
-        drain(connection)
-        assert as_map(connection.call("VALQ.INFO", "load"))[b"msgs"] == 0
-        assert len(load.acked) == len(set(load.acked))
+        check(load, connection)
 
 
 def is_written(connection):
@@ -191,8 +197,7 @@ def test_what_clients_of_redis_ask_for_leaves_their_blocked_pops_where_they_are(
         assert isinstance(waiting.call("CLIENT", "MAINT_NOTIFICATIONS", "ON"), Exception)
         waiting.send("VALQ.POP", "q", "BLOCK", 0)
         with Connection(daemon.port) as pushing:
-            pushing.call("VALQ.CREATE", "q")
-            until(lambda: as_map(pushing.call("VALQ.INFO", "q"))[b"blocked_clients"] == 1, what="blocked")
+            blocked(pushing, "q")
             valkey.kill()
             valkey.start()
             until(lambda: pushing.call("VALQ.PUSH", "q", "x") == b"1", what="served again")
@@ -252,9 +257,9 @@ def test_a_client_that_leaves_before_its_reply_uses_up_no_attempt(before, last, 
         os.kill(valkey.pid, signal.SIGSTOP)
         try:
             leaving.send_raw(b"".join(request(*command) for command in last))
-            time.sleep(0.1)
+            noticed(connection)
             leaving.close()
-            time.sleep(0.1)
+            noticed(connection)
         finally:
             os.kill(valkey.pid, signal.SIGCONT)
         until(lambda: as_map(connection.call("VALQ.INFO", "q"))[b"delivered_total"] == 1, 5, "delivered")
@@ -267,10 +272,6 @@ def test_a_client_that_leaves_before_its_reply_uses_up_no_attempt(before, last, 
 def rss_mb(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
-
-
-def children(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 def test_a_stopped_backend_bounds_memory_and_loses_nothing():
@@ -313,37 +314,6 @@ def test_a_client_that_never_reads_bounds_memory():
                 deaf.send_raw(request("GET", "big") * 1_000_000)
             assert rss_mb(daemon.pid) - before < 100
             assert connection.call("PING") == b"PONG"
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_sigterm_answers_what_waits_and_ends_with_status_0(workers):
-    with Valkey() as valkey, Valqd(valkey.url, workers=workers) as daemon:
-        waiting = [Connection(daemon.port) for _ in range(6)]
-        for connection in waiting:
-            connection.send("VALQ.POP", "nothing", "BLOCK", "0")
-        time.sleep(0.2)
-        daemon.signal(signal.SIGTERM)
-        assert [connection.read() for connection in waiting] == [None] * 6
-        for connection in waiting:
-            connection.close()
-        assert daemon.process.wait(5) == 0
-
-
-def test_a_worker_that_is_killed_is_started_again():
-    with Valkey() as valkey, Valqd(valkey.url, workers=2) as daemon:
-        until(lambda: len(children(daemon.pid)) == 2, 5, "two workers")
-        before = children(daemon.pid)
-        os.kill(int(before[0]), signal.SIGKILL)
-
-        def replaced():
-            now = children(daemon.pid)
-            return len(now) == 2 and before[0] not in now
-
-        until(replaced, 5, "a new worker")
-        daemon.wait_ready()
-        for _ in range(8):
-            with Connection(daemon.port) as connection:
-                assert isinstance(connection.call("VALQ.PUSH", "q", "x"), bytes)
 
 
 def test_twenty_sidecars_deliver_once_and_sweep_once():

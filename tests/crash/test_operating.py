@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers import ROOT, Connection, Valkey, Valqd, as_map, free_port, until
-from tests.wire.expect import message, refused
+from tests.wire.expect import blocked, message, refused
 
 
 def start_refused(*arguments, **environment) -> str:
@@ -92,13 +92,15 @@ WORKERS = pytest.mark.parametrize("workers", [1, 2])
 @WORKERS
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 def test_a_signal_ends_waits_and_all_processes(workers, number):
-    with Valqd(workers=workers) as daemon, Connection(daemon.port) as connection, Connection(daemon.port) as waiting:
+    with contextlib.ExitStack() as stack:
+        daemon = stack.enter_context(Valqd(workers=workers))
+        connection, *waiting = [stack.enter_context(Connection(daemon.port)) for _ in range(7)]
         server = server_of(connection)
-        waiting.send("VALQ.POP", "q", "BLOCK", 0)
-        connection.call("VALQ.CREATE", "q")
-        until(lambda: as_map(connection.call("VALQ.INFO", "q"))[b"blocked_clients"] == 1, what="blocked")
+        for waiter in waiting:
+            waiter.send("VALQ.POP", "q", "BLOCK", 0)
+        blocked(connection, "q", 6)
         daemon.signal(number)
-        assert waiting.read() is None
+        assert [waiter.read() for waiter in waiting] == [None] * 6
         assert daemon.process.wait(8) == 0
         assert not alive(server)
         assert "ERROR" not in daemon.output()
@@ -127,14 +129,18 @@ def test_an_embedded_valkey_that_was_started_again_stops_with_its_daemon(workers
 def test_a_worker_that_dies_is_replaced_and_a_killed_daemons_port_is_free_at_once(valkey):
     port = free_port()
     with Valqd(valkey.url, port=port, workers=2) as daemon:
-        children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
-        os.kill(int(children[0]), signal.SIGKILL)
+
+        def children():
+            return Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
+
+        before = until(lambda: len(children()) == 2 and children(), what="two workers")
+        os.kill(int(before[0]), signal.SIGKILL)
         until(lambda: "was ended by signal 9" in daemon.output(), what="seen")
-
-        def two():
-            return len(Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()) == 2
-
-        until(two, what="replaced")
+        until(lambda: len(children()) == 2 and before[0] not in children(), what="replaced")
+        daemon.wait_ready()
+        for _ in range(8):
+            with Connection(daemon.port) as connection:
+                assert isinstance(connection.call("VALQ.PUSH", "replaced", "x"), bytes)
         daemon.kill()
         with Valqd(valkey.url, port=port, workers=2) as again, Connection(again.port) as connection:
             assert connection.call("PING") == b"PONG"
@@ -170,8 +176,7 @@ def test_while_the_daemons_own_user_is_refused_blocked_pops_look_for_themselves(
         url = valkey.url.replace("//", "//daemon:pw@")
         with Valqd(url) as daemon, Connection(daemon.port) as waiting, Connection(daemon.port) as pushing:
             waiting.send("VALQ.POP", "q", "BLOCK", 10_000)
-            pushing.call("VALQ.CREATE", "q")
-            until(lambda: as_map(pushing.call("VALQ.INFO", "q"))[b"blocked_clients"] == 1, what="blocked")
+            blocked(pushing, "q")
             assert direct.call("ACL", "DELUSER", "daemon") == 1
             until(lambda: "daemon's own connection is refused" in daemon.output(), what="said")
             assert pushing.call("VALQ.PUSH", "q", "x") == b"1"
@@ -179,6 +184,22 @@ def test_while_the_daemons_own_user_is_refused_blocked_pops_look_for_themselves(
             assert as_map(waiting.read())[b"body"] == b"x"
             time.sleep(1.5)
             assert daemon.output().count("daemon's own connection is refused") == 1
+
+
+@pytest.mark.parametrize("taken", ["-mget", "-client|tracking"])
+def test_a_daemon_that_may_not_watch_says_so_and_blocked_pops_look_for_themselves(taken):
+    with Valkey() as valkey, Connection(valkey.port) as direct:
+        assert direct.call("ACL", "SETUSER", "daemon", "on", ">pw", "~*", "&*", "+@all", taken) == b"OK"
+        with (
+            Valqd(valkey.url.replace("//", "//daemon:pw@")) as daemon,
+            Connection(daemon.port, timeout_s=1.5) as waiting,
+            Connection(daemon.port) as pushing,
+        ):
+            waiting.send("VALQ.POP", "q", "BLOCK", 0)
+            blocked(pushing, "q")
+            pushing.call("VALQ.PUSH", "q", "x")
+            assert as_map(waiting.read())[b"body"] == b"x"
+            until(lambda: "blocked POPs only look once a second" in daemon.output(), what="said")
 
 
 def test_a_read_only_backend_is_said_once():

@@ -5,10 +5,12 @@ import re
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.servers import Connection, Valkey, Valqd, as_map, request, until
+from tests.wire.expect import blocked
 
 
 def refused(reply, code: str):
@@ -24,11 +26,6 @@ def count(direct, section: str, field: str) -> int:
 
 def writes_refused(direct) -> int:
     return count(direct, "errorstats", "errorstat_NOREPLICAS:count=")
-
-
-def blocked(connection, queue):
-    connection.call("VALQ.CREATE", queue, "NX")
-    until(lambda: as_map(connection.call("VALQ.INFO", queue))[b"blocked_clients"] == 1, 5, "blocked")
 
 
 # ---- who clients are
@@ -97,6 +94,17 @@ def test_who_has_not_authenticated_is_closed_as_by_valkey_for_much(guarded, data
             replies.append(connection.read_until_closed())
     assert replies[0] == replies[1]
     assert b"-ERR Protocol error: unauthenticated" in replies[1]
+
+
+@pytest.mark.parametrize("data", [LARGE[:40], ELEVEN[:5]], ids=["bulk", "arguments"])
+@pytest.mark.parametrize("before", [("HELLO 2",), ("HELLO 3",), ("RESET",), ("AUTH pw", "RESET")], ids=" ".join)
+def test_who_has_only_said_hello_or_was_reset_has_not_authenticated(guarded, data, before):
+    for server in guarded:
+        with Connection(server.port, timeout_s=1) as connection:
+            for command in before:
+                connection.call(*command.split())
+            connection.send_raw(data)
+            assert b"-ERR Protocol error: unauthenticated" in connection.read_until_closed()
 
 
 @pytest.mark.parametrize("before", [b"", request("LRANGE", "none", "0", "-1")], ids=["clean", "private lane"])
@@ -288,3 +296,55 @@ def test_without_a_backend_new_clients_get_an_error_for_anything(resp):
                 refused(new.call(*command), "NOBACKEND")
         for connection, command in zip(idle, stateful, strict=True):
             refused(connection.call(*command), "NOBACKEND")
+
+
+def test_clients_that_a_full_lane_has_stopped_are_answered_when_its_connection_is_lost():
+    with contextlib.ExitStack() as stack:
+        valkey = stack.enter_context(Valkey())
+        daemon = stack.enter_context(Valqd(valkey.url))
+        direct = stack.enter_context(Connection(valkey.port))
+        clients = [stack.enter_context(Connection(daemon.port, timeout_s=4)) for _ in range(60)]
+
+        def lane(field):
+            """A number of the one connection that is held up."""
+            for line in direct.call("CLIENT", "LIST").decode().splitlines():
+                if " flags=b " in line:
+                    return int(dict(pair.split("=", 1) for pair in line.split())[field])
+            return 0
+
+        assert [client.call("PING") for client in clients] == [b"PONG"] * 60
+        direct.call("CLIENT", "PAUSE", "20000", "WRITE")
+        with ThreadPoolExecutor(len(clients)) as pool:
+            pushes = [pool.submit(client.call, "VALQ.PUSH", "big", b"x" * (1 << 20)) for client in clients]
+            until(lambda: lane("qbuf") > 32_000_000, 5, "the lane is full")
+            assert direct.call("CLIENT", "KILL", "ID", str(lane("id"))) == 1
+            direct.call("CLIENT", "UNPAUSE")
+            answers = [push.result() for push in pushes]
+        assert {str(answer).split()[0] for answer in answers if isinstance(answer, Exception)} == {"NOBACKEND"}
+        assert all(isinstance(client.call("VALQ.PUSH", "big", "y"), bytes) for client in clients)
+
+
+def test_daemons_that_look_at_many_queues_come_to_rest():
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url) as first,
+        Valqd(valkey.url),
+        Connection(first.port) as connection,
+        Connection(valkey.port) as direct,
+    ):
+        connection.call("VALQ.CREATE", "q")
+        copy = "for i = 1, 40000 do redis.call('COPY', KEYS[1], 'valq:{' .. i .. '}:queue') end"
+        direct.call("EVAL", copy, 1, "valq:{q}:queue")  # so many that to look at them outlasts the sweeper's lease
+
+        def sweeps():
+            return count(direct, "commandstats", "cmdstat_fcall:calls=")
+
+        def at_rest():
+            before = sweeps()
+            time.sleep(0.3)
+            return sweeps() - before < 10
+
+        first.signal(signal.SIGSTOP)
+        until(lambda: sweeps() > 1000, 3, "the second has the lease, and looks at all queues")
+        first.signal(signal.SIGCONT)
+        until(at_rest, 20, "nothing is left to do")

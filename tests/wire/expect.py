@@ -73,6 +73,18 @@ def counts(connection, queue) -> dict:
     }
 
 
+def blocked(watching, queue, count=1):
+    """Wait until so many clients, no more and no less, are registered as blocked on the queue."""
+    watching.call("VALQ.CREATE", queue, "NX")
+    until(lambda: info(watching, queue)["blocked_clients"] == count, 5, "blocked")
+
+
+def noticed(beside):
+    """The daemon has been around its loop: it has seen whatever was sent, or closed, before."""
+    for _ in range(10):
+        assert isinstance(beside.call("VALQ.HELP"), list)  # which it answers by itself
+
+
 def until_pop(connection, queue, timeout_s=3.0) -> dict:
     """Pop until there is something."""
     return until(lambda: pop(connection, queue), timeout_s, f"a message in {queue}")

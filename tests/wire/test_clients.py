@@ -12,6 +12,8 @@ import redis
 import valkey
 import valkey.asyncio
 
+from tests.wire.expect import blocked
+
 
 def life(run, queue):
     """``run(*words)`` sends one command; map replies may be lists."""
@@ -71,10 +73,10 @@ def test_pipelines_and_transactions(valqd, queue):
             assert pipe.execute() == [True, b"101"]
 
 
-async def test_asyncio_client(valqd, queue, resp):
-    async with valkey.asyncio.Valkey(port=valqd.port, protocol=resp) as client:
-        waiting = asyncio.ensure_future(client.execute_command("VALQ.POP", queue, "BLOCK", "5000"))
-        await asyncio.sleep(0.05)
+async def test_asyncio_client(valqd, client, queue, resp):
+    async with valkey.asyncio.Valkey(port=valqd.port, protocol=resp) as asyncio_client:
+        waiting = asyncio.ensure_future(asyncio_client.execute_command("VALQ.POP", queue, "BLOCK", "5000"))
+        await asyncio.to_thread(blocked, client, queue)
         async with valkey.asyncio.Valkey(port=valqd.port, protocol=resp) as other:
             assert await other.execute_command("VALQ.PUSH", queue, "wake") == b"1"
         reply = await waiting
@@ -132,3 +134,11 @@ def test_command_answers_for_our_commands(client, direct):
     keys = list(docs) if isinstance(docs, dict) else docs[::2]
     assert sorted(keys) == [b"get", b"valq.push"]
     assert set(client.call("COMMAND", "LIST", "FILTERBY", "PATTERN", "valq.p*")) >= {b"valq.push", b"valq.pop"}
+
+
+PATTERNS = {"valq.[^m]p*": b"valq.update", "valq.[^m]op": b"valq.pop", r"valq.p\op": b"valq.pop", "V*.P?P": b"valq.pop"}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_command_list_takes_patterns_as_valkey_does(client, pattern):
+    assert client.call("COMMAND", "LIST", "FILTERBY", "PATTERN", pattern) == [PATTERNS[pattern]]

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.servers import Connection, Valkey, Valqd, request, until
-from tests.wire.expect import bodies, counts, drain, info, message, refused, show, until_pop
+from tests.wire.expect import blocked, bodies, counts, drain, info, message, noticed, refused, show, until_pop
 
 SPELLINGS = [("VALQ.PUSH",), ("VALQ", "PUSH")]
 ONE_OR_TWO_WORDS = pytest.mark.parametrize("push", SPELLINGS, ids=["one word", "two words"])
@@ -33,12 +33,6 @@ def parked(port, *commands, resp=2, count=1):
             waiter.send(*commands[1:])
         blocked(watching, queue, count)
         yield waiters
-
-
-def blocked(watching, queue, count):
-    """Wait until so many clients are registered as blocked on the queue."""
-    watching.call("VALQ.CREATE", queue, "NX")
-    until(lambda: info(watching, queue)["blocked_clients"] == count, 5, "blocked")
 
 
 def in_db(valkey, db, queue) -> bool:
@@ -228,7 +222,7 @@ def test_a_pipelined_pop_really_waits(valqd, resp, queue, kind, before):
         assert time.monotonic() - start > 0.149
         waiter.send_raw(data + request(*command, "BLOCK", "20000"))
         assert [waiter.read() for _ in replies] == replies
-        blocked(pushing, queue, 1)
+        blocked(pushing, queue)
         pushing.call("VALQ.PUSH", queue, "x")
         assert message(waiter.read())["body"] == b"x"
         assert waiter.call("PING") == b"PONG"
@@ -242,7 +236,7 @@ def test_a_waiter_that_leaves_takes_no_waiter_of_another_database_along(pair, qu
         leaving.call("SELECT", leaves)
         pushing.call("SELECT", leaves)
         leaving.send("VALQ.POP", queue, "BLOCK", "0")
-        blocked(pushing, queue, 1)
+        blocked(pushing, queue)
         pushing.call("SELECT", stays)
         for waiter in (first, second):
             waiter.call("SELECT", stays)
@@ -270,7 +264,7 @@ def test_a_broken_queue_does_not_keep_waiters_of_others_asleep(queue):
         blocked(pushing, "beside", 1)
         direct.call("HSET", "valq:{evil}:queue", "created_at", "1")
         direct.call("FUNCTION", "FLUSH")
-        blocked(pushing, queue, 1)
+        blocked(pushing, queue)
         pushing.call("VALQ.PUSH", queue, "x")
         assert message(waiter.read())["body"] == b"x"
 
@@ -293,25 +287,38 @@ def test_a_half_closed_client_gets_its_replies_and_then_the_end(pair, queue, kno
             assert connection.read_until_closed() == b"+PONG\r\n" + pushed + b"$-1\r\n"
 
 
+def blocked_in_valkey(direct, count):
+    """Wait until so many clients are blocked in Valkey's own commands."""
+    until(lambda: b"blocked_clients:%d\r\n" % count in direct.call("INFO", "clients"), 5, "blocked in Valkey")
+
+
 def test_a_half_closed_client_that_waits_in_valkey_takes_nothing(pair, queue):
     valkey, daemon = pair
     with Connection(daemon.port, timeout_s=5) as half, Connection(valkey.port) as direct:
         half.send("BLPOP", queue, "0")
-        until(lambda: b"blocked_clients:1\r\n" in direct.call("INFO", "clients"), 5, "it waits")
+        blocked_in_valkey(direct, 1)
         half.socket.shutdown(socket.SHUT_WR)
         assert half.read_until_closed() == b""
-        until(lambda: b"blocked_clients:0\r\n" in direct.call("INFO", "clients"), 5, "it does not wait any more")
+        blocked_in_valkey(direct, 0)
         assert direct.call("RPUSH", queue, "x") == 1
         assert direct.call("LPOP", queue) == b"x"
 
 
 @pytest.mark.parametrize("wait", [("VALQ.POP", "BLOCK", "0"), ("BLPOP", "0")], ids=["here", "in Valkey"])
 def test_a_half_closed_client_that_waits_is_closed_at_once_whatever_is_behind(pair, queue, wait):
+    valkey, daemon = pair
     command, *options = wait
-    with Connection(pair[1].port, timeout_s=3) as half:
+    with (
+        Connection(daemon.port, timeout_s=3) as half,
+        Connection(daemon.port) as other,
+        Connection(valkey.port) as direct,
+    ):
         assert half.call("LRANGE", queue, "0", "-1") == []
         half.send_raw(request(command, queue, *options) + request("PING") * 3)
-        time.sleep(0.1)  # so that it waits
+        if command == "BLPOP":
+            blocked_in_valkey(direct, 1)
+        else:
+            blocked(other, queue)
         half.socket.shutdown(socket.SHUT_WR)
         assert half.read_until_closed() == b""
 
@@ -326,7 +333,7 @@ def test_a_half_closed_client_takes_no_message(queue, command):
             with valkey_stopped(valkey):
                 half.send(*command.format(q=queue).split())
                 half.socket.shutdown(socket.SHUT_WR)
-                time.sleep(0.1)  # the daemon sees the end before the message
+                noticed(other)  # the end comes before the message
             assert b"\r\nx\r\n" not in half.read_until_closed()
             popped = until_pop(other, queue, 3)
             assert (popped["body"], popped["attempts"]) == (b"x", 1)
@@ -359,7 +366,7 @@ def test_a_waiting_client_that_closes_with_much_unread_takes_nothing(pair, queue
         for number in range(3):
             with Connection(port) as leaving:
                 leaving.send_raw(waiting + request("SET", "unread", "x" * 1000) * 200)
-                blocked(other, queue, 1)
+                blocked(other, queue)
             other.call("VALQ.PUSH", queue, number)
             assert until_pop(other, queue)["body"] == b"%d" % number
 

@@ -130,7 +130,7 @@ def test_a_frame_cut_at_every_byte(pair):
             assert connection.read() == b"PONG"
 
 
-def test_messages_reach_subscribers_and_vaql_works_beside_them(pair):
+def test_messages_reach_subscribers_and_valq_works_beside_them(pair):
     _, _, daemon = pair
     with Connection(daemon.port, 3) as subscriber, Connection(daemon.port) as publisher:
         subscriber.send("SUBSCRIBE", "news")

@@ -345,7 +345,8 @@ class PrivateSide:
             return
         host = self.session.host
         if replies.at_boundary and not self.silent:
-            host.write(BackendDown(under_way=sent).resp() * replies.owed)
+            owed = replies.owed if not replies.uncounted else 0 if sent else 1  # SUBSCRIBE itself, or what came by it
+            host.write(BackendDown(under_way=sent).resp() * owed)
         has_state = sent and (self.in_multi or self.has_state)
         if has_state or replies.uncounted or self.silent or not replies.at_boundary:
             host.close()
