@@ -13,9 +13,10 @@ from typing import Any, Protocol
 from valqd.protocol import relay
 from valqd.protocol.relay import ReplyType
 
-#: Most items of one merged call: far below the 8,000 values at which Lua's ``unpack`` stops.
+#: Nothing joins a call that holds as many items.  Even the 1,023 pushes that one may then hold (see coalescer) are far
+#: below the 8,000 values at which Lua's ``unpack`` stops.
 MAX_ITEMS = 512
-#: A call is closed for further items beyond this many bytes.
+#: Nothing joins a call that holds as many bytes.
 MAX_CALL_BYTES = 1 << 20
 #: Merged pops aim at replies of at most this many bytes (by the queue's recent body sizes).
 MAX_POP_REPLY_BYTES = 4 << 20
