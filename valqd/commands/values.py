@@ -49,7 +49,9 @@ class ValueType:
 
 _INTEGER = re.compile(rb"(?:0|[1-9][0-9]{0,19})\Z").match
 _SECONDS = re.compile(rb"(0|[1-9][0-9]{0,19})(?:\.([0-9]{1,30}))?\Z").match
-_ID = re.compile(rb"[1-9][0-9]{0,18}(?:-[1-9][0-9]{0,9})?\Z").match
+#: An id or a receipt, as a pattern.
+ID_PATTERN = rb"[1-9][0-9]{0,18}(?:-[1-9][0-9]{0,9})?"
+_ID = re.compile(ID_PATTERN + rb"\Z").match
 _CURSOR = re.compile(rb"(?:0|[1-9][0-9]{0,19})\Z").match
 _QUEUE = re.compile(rb"[^\x00-\x20\x7f{}]{1,255}\Z").match
 

@@ -24,7 +24,6 @@ from typing import Any
 
 from hiredis import HiredisError
 
-from valqd.commands.request import FUNCTION_PREFIX
 from valqd.protocol.calls import CALL_TYPES, LONE_ROUTE, MAX_CALL_BYTES, Call, LoneCall, Recipient, RelayCall, Route
 from valqd.protocol.relay import ReplyType
 
@@ -216,7 +215,7 @@ class Routes:
             if len(self._routes) >= self.MAX_ROUTES:
                 self._routes.clear()
             args = (self._auto_create, *fixed) if takes_auto else fixed
-            route = Route(CALL_TYPES[function], queue, FUNCTION_PREFIX + function.encode(), args)
+            route = Route(CALL_TYPES[function], queue, function, args)
             self._routes[key] = route
         return route
 

@@ -16,6 +16,7 @@ import re
 from abc import ABC, abstractmethod
 
 from valqd.commands.request import Request
+from valqd.commands.values import ID_PATTERN
 from valqd.protocol.calls import MAX_ITEMS, Recipient, Route, bulk
 from valqd.protocol.coalescer import Coalescer
 
@@ -35,8 +36,8 @@ _HEAD = 20
 #: How many pops a run is, as an argument.
 _POPS = [bulk(b"%d" % pops) for pops in range(MAX_ITEMS + 1)]
 
-_ID = re.compile(rb"[1-9]\d{0,18}(?:-[1-9]\d{0,9})?")
-_ID_BULKS = re.compile(rb"(?:\$[1-9]\d?\r\n[1-9]\d{0,18}(?:-[1-9]\d{0,9})?\r\n)+")
+_ID = re.compile(ID_PATTERN)
+_ID_BULKS = re.compile(rb"(?:\$[1-9][0-9]?\r\n%b\r\n)+" % ID_PATTERN)
 
 
 class PopTemplate:
