@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from valqd.commands.reply_values import Set, Status
 from valqd.errors import CommandError
-from valqd.protocol.encoding import Set, Status, encode
+from valqd.protocol.encoding import encode
 
 CASES: list[tuple[Any, bytes, bytes]] = [
     (None, b"$-1\r\n", b"_\r\n"),
