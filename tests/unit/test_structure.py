@@ -9,7 +9,10 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 MODULES = sorted((ROOT / "valqd").rglob("*.py"))
 PURE = [path for path in MODULES if path.parent.name in ("protocol", "commands", "lua")]
-FORBIDDEN = {"asyncio", "socket", "time", "os", "threading", "subprocess", "select", "uvloop", "signal"}
+FORBIDDEN = {
+    *("asyncio", "uvloop", "socket", "select", "signal", "threading", "subprocess"),
+    *("os", "sys", "pathlib", "time", "random"),
+}
 
 
 def imports(path: Path) -> set[str]:
