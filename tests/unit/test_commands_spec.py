@@ -93,7 +93,8 @@ def test_page_names_every_command_option_and_error() -> None:
 
 
 def test_examples_are_commands_that_parse() -> None:
-    from valqd.commands.grammar import Limits, parse
+    from valqd.commands.grammar import parse
+    from valqd.commands.values import Limits
 
     for command in COMMANDS:
         assert any(sent.startswith(command.full_name.upper()) for sent, _ in command.example)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from valqd.commands.grammar import Limits, parse
+from valqd.commands.grammar import parse
 from valqd.commands.request import Request
 from valqd.commands.spec import Command, Counted, Option, Positional, Slot
 from valqd.commands.table import COMMANDS
-from valqd.commands.values import BODY, ValueType
+from valqd.commands.values import BODY, Limits, ValueType
 from valqd.errors import CommandError
 
 LIMITS = Limits()

@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 CONTAINER = b"valq"
+_GROUP = "valq"
 
 #: In the order that Valkey names them.
 _FLAG_ORDER = ("write", "readonly", "denyoom", "noscript", "blocking", "loading", "stale", "fast", "movablekeys")
@@ -61,7 +62,7 @@ def _docs(command: Command) -> dict[str, Value]:
     docs: dict[str, Value] = {
         "summary": command.summary,
         "since": command.since,
-        "group": command.group,
+        "group": _GROUP,
         "complexity": command.complexity,
     }
     arguments = argument_docs(command)
@@ -85,7 +86,7 @@ _DOCS: list[tuple[bytes, dict[str, Value]]] = [
         {
             "summary": "A container for the commands of the job queue.",
             "since": COMMANDS[0].since,
-            "group": COMMANDS[0].group,
+            "group": _GROUP,
             "complexity": "Depends on subcommand.",
             "subcommands": dict(_SUBCOMMAND_DOCS),
         },
