@@ -15,13 +15,13 @@ test: $(INSTALLED) lint types  ## everything that must hold
 lint: $(INSTALLED)  ## style, and generated files that are stale
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m valqd.commands.docs --check
+	$(BIN)/python -m tools.docs --check
 
 types: $(INSTALLED)
-	$(BIN)/mypy valqd
+	$(BIN)/mypy valqd tools
 
 docs: $(INSTALLED)  ## generate docs/commands.md from the SPECs
-	$(BIN)/python -m valqd.commands.docs --write
+	$(BIN)/python -m tools.docs --write
 
 soak: $(INSTALLED)  ## the model of the queue against the real functions, for ten minutes
 	VALQD_SOAK=1 $(BIN)/pytest tests/property

@@ -216,7 +216,7 @@ class Bench:
         with Connection(self.servers.valkey.port) as direct, Connection(self.servers.valqd.port) as connection:
 
             def used() -> int:
-                return int(direct.call("INFO", "memory").partition(b"used_memory:")[2].split()[0])
+                return int(memory_info(direct, "used_memory"))
 
             def grown(fill: Callable[[], None]) -> float:
                 self.servers.clear()
@@ -317,6 +317,12 @@ def take(connection: Connection, count: int, keep: int) -> int:
     return left
 
 
+def memory_info(connection: Connection, field: str) -> str:
+    """One field of INFO memory."""
+    lines = connection.call("INFO", "memory").decode().splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)[field]
+
+
 def compiled() -> str:
     """The load generator, built when its source is newer."""
     source, target = HERE / "load.c", HERE / "build" / "load"
@@ -329,14 +335,17 @@ def compiled() -> str:
     return str(target)
 
 
-def write_results(rows: list[Row], took_s: float) -> None:
-    """The table, as bench/results.md."""
+def write_results(rows: list[Row], allocator: str, took_s: float) -> None:
+    """The table, as bench/results.md.
+
+    ``allocator`` is Valkey's: with many delayed messages glibc's malloc (libc) gives lower figures than jemalloc.
+    """
     lines = [
         "# Measured",
         "",
         f"`make bench` on {datetime.date.today():%Y-%m-%d}: {os.cpu_count()} cores, {platform.machine()}, Python "
-        f"{platform.python_version()}, Valkey without persistence, one worker, load generator on the same cores; "
-        f"{ROUNDS} rounds of {SECONDS} s for each side, in turns; {took_s:.0f} s in all.",
+        f"{platform.python_version()}, Valkey without persistence (allocator: {allocator}), one worker, load "
+        f"generator on the same cores; {ROUNDS} rounds of {SECONDS} s for each side, in turns; {took_s:.0f} s in all.",
         "",
         "| | at least | aim for | valqd | against | ratio: median (range) | |",
         "|---|---|---|---|---|---|---|",
@@ -359,8 +368,10 @@ def main() -> None:
         bench = Bench(servers, compiled())
         for group in chosen or groups:
             getattr(bench, group)()
+        with Connection(servers.valkey.port) as connection:
+            allocator = memory_info(connection, "mem_allocator")
     if not chosen:
-        write_results(bench.rows, time.monotonic() - start)
+        write_results(bench.rows, allocator, time.monotonic() - start)
 
 
 if __name__ == "__main__":

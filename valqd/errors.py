@@ -1,4 +1,8 @@
-"""Errors that reach a client as a RESP error reply.  Each class owns the code that the reply starts with."""
+"""The daemon's errors.
+
+``CommandError`` and what derives from it go to a client as a RESP error reply; each class owns the code that the reply
+starts with.  ``StartError`` and ``ControlLost`` reach no client as they are: an operator reads them, or nobody.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +29,9 @@ class CommandError(Exception):
 
     code = "ERR"
 
-    def __init__(self, text: str, code: str = "ERR") -> None:
-        self.code = code
+    def __init__(self, text: str) -> None:
         self.text = text
-        super().__init__(f"{code} {text}")
+        super().__init__(f"{self.code} {text}")
 
     def resp(self) -> bytes:
         """The reply.  A line break in the text would end it early, so it becomes a space."""
@@ -38,13 +41,15 @@ class CommandError(Exception):
 class BackendDown(CommandError):
     """The backing Valkey cannot be reached.  The daemon goes on, and reconnects by itself."""
 
+    code = "NOBACKEND"
+
     def __init__(self, under_way: bool = False) -> None:
         """``under_way``: the command was already sent, so that it may have been applied."""
         if under_way:
             text = "connection to the backend was lost while the command was under way: it may have been applied"
         else:
             text = "the backend cannot be reached: the command was not sent, try again"
-        super().__init__(text, "NOBACKEND")
+        super().__init__(text)
 
 
 class StartError(Exception):

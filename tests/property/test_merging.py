@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.servers import Connection, Valkey, as_map, request
-from valqd.commands.grammar import Limits, parse
+from valqd.commands.grammar import parse
 from valqd.commands.request import fcall, function_call, queue_key
+from valqd.commands.values import Limits
 from valqd.errors import CommandError
 from valqd.io import steps
 from valqd.io.worker import Worker

@@ -20,8 +20,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from tests.lua.conftest import Link, flat
 from tests.property.model import REDRIVE_STEP, TRIM_STEP, Model, Queue, Refused, Settings
 from tests.servers import Valkey
-from valqd.commands.grammar import Limits, parse
+from valqd.commands.grammar import parse
 from valqd.commands.request import function_call
+from valqd.commands.values import Limits
 from valqd.lua import bundle
 
 SOAK_S = 600

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from valqd.commands import introspection
+from valqd.commands.reply_values import Set, Status
 from valqd.commands.table import COMMANDS
 from valqd.errors import CommandError
-from valqd.protocol.encoding import Set, Status, encode
+from valqd.protocol.encoding import encode
 
 ROWS: list[Any] = [*introspection.command_info_entries()]
 ALL_ROWS: list[Any] = [*ROWS, *ROWS[-1][9]]

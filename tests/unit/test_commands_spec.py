@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import pkgutil
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tools import docs
 from valqd import commands
-from valqd.commands import docs, push
+from valqd.commands import push
 from valqd.commands.spec import OneOf, Option, OptionValue, Positional, SpecError
 from valqd.commands.table import COMMANDS
 from valqd.commands.values import BODY, QUEUE, VISIBILITY
@@ -64,12 +64,6 @@ def test_every_command_has_a_file_of_its_own_and_is_in_the_table() -> None:
             assert path.stem.rstrip("_") in {command.name for command in COMMANDS}
 
 
-def test_commands_are_pure() -> None:
-    for path in (ROOT / "valqd/commands").glob("*.py"):
-        imported = set(re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), re.MULTILINE))
-        assert not imported & {"asyncio", "socket", "time", "os", "random", "threading", "uvloop", "hiredis"}
-
-
 def test_page_is_what_the_specs_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert docs.main(["--check"]) == 0
@@ -99,7 +93,8 @@ def test_page_names_every_command_option_and_error() -> None:
 
 
 def test_examples_are_commands_that_parse() -> None:
-    from valqd.commands.grammar import Limits, parse
+    from valqd.commands.grammar import parse
+    from valqd.commands.values import Limits
 
     for command in COMMANDS:
         assert any(sent.startswith(command.full_name.upper()) for sent, _ in command.example)

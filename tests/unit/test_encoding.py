@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from valqd.errors import CommandError
-from valqd.protocol.encoding import Set, Status, encode
+from valqd.commands.reply_values import Set, Status
+from valqd.errors import BackendDown, CommandError
+from valqd.protocol.encoding import encode
 
+NOT_SENT = b"-NOBACKEND the backend cannot be reached: the command was not sent, try again\r\n"
 CASES: list[tuple[Any, bytes, bytes]] = [
     (None, b"$-1\r\n", b"_\r\n"),
     (b"", b"$0\r\n\r\n", b"$0\r\n\r\n"),
@@ -29,7 +31,7 @@ CASES: list[tuple[Any, bytes, bytes]] = [
     (Set([Status("x"), Status("y")]), b"*2\r\n+x\r\n+y\r\n", b"~2\r\n+x\r\n+y\r\n"),
     (Set(), b"*0\r\n", b"~0\r\n"),
     (CommandError("no such thing"), b"-ERR no such thing\r\n", b"-ERR no such thing\r\n"),
-    (CommandError("gone", "NOMSG"), b"-NOMSG gone\r\n", b"-NOMSG gone\r\n"),
+    (BackendDown(), NOT_SENT, NOT_SENT),
 ]
 
 

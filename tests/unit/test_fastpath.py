@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.servers import request
-from valqd.commands.grammar import Limits, parse
+from valqd.commands.grammar import parse
+from valqd.commands.values import Limits
 from valqd.protocol.calls import bulk
 from valqd.protocol.coalescer import Coalescer, Routes
 from valqd.protocol.fastpath import (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from valqd.commands.grammar import Limits, parse
+from valqd.commands.grammar import parse
 from valqd.commands.request import Merge, Request, function_call, queue_key
 from valqd.commands.table import is_ours, lookup
+from valqd.commands.values import Limits
 from valqd.errors import CommandError
 
 LIMITS = Limits(max_body_bytes=100)

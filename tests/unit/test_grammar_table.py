@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from valqd.commands.grammar import Limits, parse
+from valqd.commands.grammar import parse
 from valqd.commands.request import Request
 from valqd.commands.spec import Command, Counted, Option, Positional, Slot
 from valqd.commands.table import COMMANDS
-from valqd.commands.values import BODY, ValueType
+from valqd.commands.values import Limits, ValueType
 from valqd.errors import CommandError
 
 LIMITS = Limits()
@@ -35,6 +36,47 @@ JUNK = [
     "99999999999999999999999",
 ]
 
+
+class Borders(NamedTuple):
+    """Values accepted at the borders of a range, and values refused next to them."""
+
+    low: str
+    high: str
+    refused: tuple[str, ...] = ()
+
+
+#: By the range that HELP and the docs state.
+BORDERS = {
+    "1 to 255 bytes without braces, white space or control characters": Borders("q", "q" * 255, ("a b", "q" * 256)),
+    "a message id (7) or a receipt (7-1)": Borders("1", "9" * 19 + "-" + "9" * 10, ("0", "1-0", "9" * 20)),
+    "a decimal number": Borders("0", "18446744073709551615", ("x", "18446744073709551616")),
+    "any bytes, at most max_body_bytes": Borders("", "body"),
+    "0 to 65536 bytes long": Borders("", "x" * 65536, ("x" * 65537,)),
+    "1 to 64 bytes long": Borders("x", "x" * 64, ("", "x" * 65)),
+    "1 to 256 bytes long": Borders("x", "x" * 256, ("", "x" * 257)),
+    "1 to 1024 bytes long": Borders("x", "x" * 1024, ("", "x" * 1025)),
+    "0.001 to 43200 seconds": Borders("0.001", "43200", ("0", "43200.001")),
+    "1 to 43200 seconds": Borders("1", "43200", ("0.999", "43200.001")),
+    "0 to 31536000 seconds": Borders("0", "31536000", ("31536000.001",)),
+    "1 to 31536000 seconds, or 0 for no limit": Borders("1", "31536000", ("0.999", "31536000.001")),
+    "60 to 31536000 seconds, or 0 for ever": Borders("60", "31536000", ("59.999", "31536000.001")),
+    "0 to 18446744073709551615 seconds": Borders("0", "18446744073709551615", ("18446744073709551615.001",)),
+    "0.001 to 18446744073709551615 seconds": Borders(
+        "0.001", "18446744073709551615", ("0", "18446744073709551615.001")
+    ),
+    "an integer from 0 to 31": Borders("0", "31", ("32",)),
+    "an integer from 0 to 100": Borders("0", "100", ("101",)),
+    "an integer from 1 to 1000": Borders("1", "1000", ("0", "1001")),
+    "an integer from 1 to 10000": Borders("1", "10000", ("0", "10001")),
+    "an integer from 0 to 9007199254740991": Borders("0", "9007199254740991", ("9007199254740992",)),
+    "an integer from 1 to 9007199254740991": Borders("1", "9007199254740991", ("0", "9007199254740992")),
+    "an integer from 0 to 18446744073709551615": Borders("0", "18446744073709551615", ("18446744073709551616",)),
+    "FIXED, LINEAR or EXP": Borders("FIXED", "exp", ("FIXEDX", "0")),
+    "REFUSE or DROPHEAD": Borders("REFUSE", "drophead", ("REFUSEX", "0")),
+    "IN, OUT, ALL or NONE": Borders("IN", "none", ("INX", "0")),
+    "READY, INFLIGHT, DELAYED or DLQ": Borders("READY", "dlq", ("READYX", "0")),
+}
+
 SLOTS = [(command, slot) for command in COMMANDS for slot in command.slots()]
 
 
@@ -55,15 +97,19 @@ def required(command: Command) -> list[str]:
     args: list[str] = []
     for positional in command.positionals:
         if isinstance(positional, Counted):
-            args += ["1", positional.type.low]
+            args += ["1", low(positional.type)]
         elif not positional.optional:
-            args.append("jobs" if positional.name == "queue" else positional.type.low)
+            args.append("jobs" if positional.name == "queue" else low(positional.type))
     return args
 
 
-def written(option: Option, value: str = "low") -> list[str]:
-    """The option with values at their lower or upper border."""
-    values = [getattr(item.type, value) for item in option.values]
+def low(kind: ValueType) -> str:
+    return BORDERS[kind.range].low
+
+
+def written(option: Option, border: int = 0) -> list[str]:
+    """The option with values at their lower or upper border (0, 1)."""
+    values = [BORDERS[item.type.range][border] for item in option.values]
     return [option.token, *(["1"] if option.most else []), *values]
 
 
@@ -177,7 +223,7 @@ def option_values() -> Iterator[tuple[Command, Slot, int]]:
 def test_option_value_at_its_borders(command: Command, slot: Slot, index: int) -> None:
     option = slot.option
     value = option.values[index]
-    for border in ("low", "high"):
+    for border in (0, 1):
         run(command, *required(command), *given_with_parent(slot), *written(option, border))
     label = option.token if len(option.values) == 1 and not option.most else f"{option.token} {value.name}"
     for wrong in refused(value.type):
@@ -193,10 +239,10 @@ def test_positional_at_its_borders(command: Command) -> None:
     if command.name == "help" or len(places) < len(command.positionals):
         return
     for index, positional in enumerate(places):
-        before = [place.type.low for place in places[:index]]
-        after = [place.type.low for place in places[index + 1 :]]
-        for border in (positional.type.low, positional.type.high):
-            run(command, *before, border, *after)
+        before = [low(place.type) for place in places[:index]]
+        after = [low(place.type) for place in places[index + 1 :]]
+        for accepted in BORDERS[positional.type.range][:2]:
+            run(command, *before, accepted, *after)
         for wrong in refused(positional.type):
             if positional.optional and wrong[:1].isalpha():
                 continue  # taken for an unknown option, which names it too
@@ -209,9 +255,9 @@ def test_count_at_its_borders(command: Command) -> None:
     for counted in command.positionals:
         if isinstance(counted, Counted):
             before = required(command)[:-2]
-            run(command, *before, str(counted.most), *[counted.type.low] * counted.most)
+            run(command, *before, str(counted.most), *[low(counted.type)] * counted.most)
             for wrong in ("0", str(counted.most + 1), *JUNK):
-                text = refusal(command, *before, wrong, counted.type.low)
+                text = refusal(command, *before, wrong, low(counted.type))
                 assert text == f"{counted.count} must be an integer from 1 to {counted.most}"
 
 
@@ -228,14 +274,13 @@ def test_number_of_groups_at_its_borders(command: Command, slot: Slot) -> None:
 def refused(kind: ValueType) -> list[str]:
     """What a value of this type must not be."""
     numeric = kind.docs_type in ("integer", "double", "unix-time")
-    return [wrong for wrong in (kind.below, kind.above) if wrong] + (JUNK if numeric else [])
+    return [*BORDERS[kind.range].refused, *(JUNK if numeric else [])]
 
 
-def test_every_bounded_type_states_its_borders() -> None:
+def test_table_has_every_range_and_no_other() -> None:
+    places = [place.type for command in COMMANDS for place in command.positionals]
     values = [value.type for _, slot in SLOTS for value in slot.option.values]
-    for kind in values:
-        assert kind.high
-        assert kind.above or kind is BODY
+    assert {kind.range for kind in places + values} == set(BORDERS)
 
 
 WORDS = [

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from valqd.commands.keys import queue_options
+from valqd.commands.reply_values import Set, Status, Value
 from valqd.commands.spec import Command, Counted, OneOf, Option, OptionValue, Positional
 from valqd.commands.values import QUEUE
-from valqd.protocol.encoding import Set, Status, Value
 
 Doc = dict[str, Value]
 

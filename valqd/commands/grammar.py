@@ -15,8 +15,6 @@ from valqd.commands.table import COMMANDS, lookup
 from valqd.commands.values import Limits, Parse, integer
 from valqd.errors import CommandError, shown
 
-__all__ = ["Limits", "parse"]
-
 _NONE = b"NONE"
 
 

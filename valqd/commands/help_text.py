@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from textwrap import wrap
 
+from valqd.commands.reply_values import Status
 from valqd.commands.spec import Command, Option, Positional
 from valqd.commands.table import COMMANDS, named
-from valqd.protocol.encoding import Status
 
 _WIDTH = 80
 _INDENT = "    "

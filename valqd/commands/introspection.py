@@ -1,7 +1,7 @@
 """What COMMAND tells of our commands, in the shapes of Valkey's own replies.
 
 Each command is there under both spellings: ``valq.push``, and ``valq|push`` as a subcommand of ``valq``.  Values are
-for ``encode``, which makes maps and sets of them in RESP3 and arrays in RESP2.
+as in ``reply_values``: maps and sets where Valkey has them in RESP3, which are arrays in RESP2.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from valqd.commands.argument_docs import argument_docs
 from valqd.commands.help_text import help_lines
 from valqd.commands.keys import getkeys, getkeysandflags, has_movable_keys, key_spec_values, legacy_range
+from valqd.commands.reply_values import Set, Status, Value
 from valqd.commands.spec import Command
 from valqd.commands.table import COMMANDS
-from valqd.protocol.encoding import Set, Status, Value
 
 __all__ = [
     "command_doc",
@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 CONTAINER = b"valq"
+_GROUP = "valq"
 
 #: In the order that Valkey names them.
 _FLAG_ORDER = ("write", "readonly", "denyoom", "noscript", "blocking", "loading", "stale", "fast", "movablekeys")
@@ -64,7 +65,7 @@ def _docs(command: Command) -> dict[str, Value]:
     docs: dict[str, Value] = {
         "summary": command.summary,
         "since": command.since,
-        "group": command.group,
+        "group": _GROUP,
         "complexity": command.complexity,
     }
     arguments = argument_docs(command)
@@ -88,7 +89,7 @@ _DOCS: list[tuple[bytes, dict[str, Value]]] = [
         {
             "summary": "A container for the commands of the job queue.",
             "since": COMMANDS[0].since,
-            "group": COMMANDS[0].group,
+            "group": _GROUP,
             "complexity": "Depends on subcommand.",
             "subcommands": dict(_SUBCOMMAND_DOCS),
         },

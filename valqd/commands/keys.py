@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from valqd.commands.reply_values import Set, Status, Value
 from valqd.commands.spec import Command, Counted, Option
 from valqd.commands.table import lookup
 from valqd.commands.values import QUEUE
 from valqd.errors import CommandError
-from valqd.protocol.encoding import Set, Status, Value
 
 #: How a queue named by an option is used: messages may be put there.
 _OPTION_KEY_FLAGS = ("RW", "insert")

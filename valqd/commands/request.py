@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-#: Functions are named ``valq<contract version>_<name>``, so that old and new daemons can share one Valkey.
-FUNCTION_PREFIX = b"valq1_"
+from valqd.lua import bundle
+
+_FUNCTION_PREFIX = bundle.FUNCTION_PREFIX.encode()
 
 
 class Merge(NamedTuple):
@@ -43,7 +44,7 @@ def queue_key(name: bytes) -> bytes:
 
 def fcall(function: str, keys: Sequence[bytes], *args: bytes) -> list[bytes]:
     """The FCALL of a function, named without its prefix."""
-    return [b"FCALL", FUNCTION_PREFIX + function.encode(), b"%d" % len(keys), *keys, *args]
+    return [b"FCALL", _FUNCTION_PREFIX + function.encode(), b"%d" % len(keys), *keys, *args]
 
 
 def function_call(request: Request, mode: bytes, auto: bytes, token: bytes = b"") -> list[bytes]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from valqd.commands.request import Request
@@ -177,7 +177,6 @@ class Command:
     needs_more: bool = False  #: required arguments alone are too few
     optional_together: bool = False  #: optional positionals: all of them or none
     since: str = "0.1.0"
-    group: str = field(default="valq")
 
     def __post_init__(self) -> None:
         _check(_NAME.match(self.name) is not None, f"command name {self.name!r}")
@@ -238,9 +237,9 @@ class Command:
         """Every option, nested ones too, with where it stands."""
         yield from _slots(self.arguments, None)
 
-    def syntax(self, name: str | None = None) -> str:
+    def syntax(self) -> str:
         """As in ``VALQ.PUSH queue body [delay] [DELAY seconds | AT unix-ms] ...``."""
-        parts = [name or self.full_name.upper()]
+        parts = [self.full_name.upper()]
         optional = [arg.name for arg in self.positionals if isinstance(arg, Positional) and arg.optional]
         for argument in self.arguments:
             if isinstance(argument, Option | OneOf):

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from itertools import count
 from typing import Any
 
-from valqd.commands.grammar import Limits
+from valqd.commands.values import Limits
 from valqd.config import Settings
 from valqd.errors import ControlLost
 from valqd.io.backend import Backend

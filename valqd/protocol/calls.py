@@ -10,12 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from valqd.commands.request import fcall, queue_key
 from valqd.protocol import relay
 from valqd.protocol.relay import ReplyType
 
-#: Most items of one merged call: far below the 8,000 values at which Lua's ``unpack`` stops.
+#: Nothing joins a call that holds as many items.  Even the 1,023 pushes that one may then hold (see coalescer) are far
+#: below the 8,000 values at which Lua's ``unpack`` stops.
 MAX_ITEMS = 512
-#: A call is closed for further items beyond this many bytes.
+#: Nothing joins a call that holds as many bytes.
 MAX_CALL_BYTES = 1 << 20
 #: Merged pops aim at replies of at most this many bytes (by the queue's recent body sizes).
 MAX_POP_REPLY_BYTES = 4 << 20
@@ -68,11 +70,11 @@ class Route:
 
     __slots__ = ("call_type", "fixed", "head", "head_args", "max_items", "queue")
 
-    def __init__(self, call_type: type[Call], queue: bytes, function: bytes, fixed: Sequence[bytes]) -> None:
+    def __init__(self, call_type: type[Call], queue: bytes, function: str, fixed: Sequence[bytes]) -> None:
         self.call_type = call_type
         self.queue = queue
         self.fixed = tuple(fixed)
-        args = [b"FCALL", function, b"1", b"valq:{%b}:queue" % queue, *fixed]
+        args = fcall(function, (queue_key(queue),), *fixed)
         self.head = b"".join([bulk(arg) for arg in args])
         self.head_args = len(args)
         self.max_items = MAX_ITEMS
@@ -336,7 +338,7 @@ CALL_TYPES: dict[str, type[Call]] = {
     "extend_many": ExtendCall,
 }
 
-LONE_ROUTE = Route(LoneCall, b"", b"", ())
+LONE_ROUTE = Route(LoneCall, b"", "", ())
 
 
 def ids(first: int, count: int) -> bytes:

@@ -1,30 +1,14 @@
 """Values to RESP2 or RESP3 bytes, for what the daemon answers itself (HELP, COMMAND, HELLO, errors).
 
-Queue replies are encoded by the functions in Valkey and never pass through here.  Knows nothing of commands.
+Queue replies are encoded by the functions in Valkey and never pass through here.  Must not know what the values mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Mapping
 
+from valqd.commands.reply_values import Set, Status, Value
 from valqd.errors import CommandError
-
-
-class Status(str):
-    """Text sent as a simple string (``+OK``); line breaks are not allowed in it."""
-
-    __slots__ = ()
-
-
-class Set(tuple["Value", ...]):
-    """Elements sent as a set (``~``) in RESP3 and as an array in RESP2; their order is kept."""
-
-    __slots__ = ()
-
-
-Scalar: TypeAlias = bool | int | float | bytes | str | CommandError | None
-Value: TypeAlias = "Scalar | Sequence[Value] | Mapping[str, Value] | Mapping[bytes, Value]"
 
 
 def encode(value: Value, resp: int) -> bytes:

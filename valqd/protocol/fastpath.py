@@ -13,8 +13,10 @@ Knows byte layouts only; it must not decide whether a client may use it (order, 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 
 from valqd.commands.request import Request
+from valqd.commands.values import ID_PATTERN
 from valqd.protocol.calls import MAX_ITEMS, Recipient, Route, bulk
 from valqd.protocol.coalescer import Coalescer
 
@@ -34,8 +36,8 @@ _HEAD = 20
 #: How many pops a run is, as an argument.
 _POPS = [bulk(b"%d" % pops) for pops in range(MAX_ITEMS + 1)]
 
-_ID = re.compile(rb"[1-9]\d{0,18}(?:-[1-9]\d{0,9})?")
-_ID_BULKS = re.compile(rb"(?:\$[1-9]\d?\r\n[1-9]\d{0,18}(?:-[1-9]\d{0,9})?\r\n)+")
+_ID = re.compile(ID_PATTERN)
+_ID_BULKS = re.compile(rb"(?:\$[1-9][0-9]?\r\n%b\r\n)+" % ID_PATTERN)
 
 
 class PopTemplate:
@@ -68,8 +70,8 @@ class PopTemplate:
         return size >= len(self.prefix) * self._route.max_items
 
 
-class PushTemplate:
-    """A PUSH without options: the prefix ends with the ``$`` of its body."""
+class OneArgumentTemplate(ABC):
+    """A command of which all but the last argument repeats itself: the prefix ends with that argument's ``$``."""
 
     def __init__(self, prefix: bytes, route: Route, most_bytes: int = MAX_BODY_BYTES) -> None:
         self.prefix = prefix
@@ -116,26 +118,36 @@ class PushTemplate:
         """Whether a run of ``size`` bytes is one client's share: the bytes alone count."""
         return False
 
+    @abstractmethod
     def takes(self, data: bytes, start: int, end: int) -> bool:
         """Whether the argument at ``start`` to ``end`` is plain."""
-        return True
 
+    @abstractmethod
     def takes_all(self, bulks: bytes, count: int) -> bool:
         """Whether all ``count`` arguments are plain."""
+
+
+class PushTemplate(OneArgumentTemplate):
+    """A PUSH without options; any bytes are a body."""
+
+    def takes(self, data: bytes, start: int, end: int) -> bool:  # noqa: D102 - see OneArgumentTemplate
+        return True
+
+    def takes_all(self, bulks: bytes, count: int) -> bool:  # noqa: D102 - see OneArgumentTemplate
         return True
 
 
-class AckTemplate(PushTemplate):
-    """An ACK of one id or receipt: the prefix ends with its ``$``."""
+class AckTemplate(OneArgumentTemplate):
+    """An ACK of one id or receipt."""
 
-    def takes(self, data: bytes, start: int, end: int) -> bool:  # noqa: D102 - see PushTemplate
+    def takes(self, data: bytes, start: int, end: int) -> bool:  # noqa: D102 - see OneArgumentTemplate
         return _ID.fullmatch(data, start, end) is not None
 
-    def takes_all(self, bulks: bytes, count: int) -> bool:  # noqa: D102 - see PushTemplate
+    def takes_all(self, bulks: bytes, count: int) -> bool:  # noqa: D102 - see OneArgumentTemplate
         return bulks.count(b"\r") == 2 * count and _ID_BULKS.fullmatch(bulks) is not None
 
 
-Template = PopTemplate | PushTemplate
+Template = PopTemplate | OneArgumentTemplate
 
 
 class Templates:

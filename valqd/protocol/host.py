@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from valqd.commands import grammar
 from valqd.commands.request import Request
+from valqd.commands.values import Limits
 from valqd.protocol.coalescer import Coalescer, Routes
 from valqd.protocol.fastpath import Templates
 
@@ -100,7 +100,7 @@ class Host(Protocol):
 class Shared:
     """What all sessions of a worker share."""
 
-    def __init__(self, auto_create: bytes, limits: grammar.Limits, first_identity: Identity) -> None:
+    def __init__(self, auto_create: bytes, limits: Limits, first_identity: Identity) -> None:
         self.first_identity = first_identity  # of a client that has just connected
         self.auto_create = auto_create
         self.limits = limits

@@ -1,4 +1,4 @@
-"""Writes docs/commands.md from the SPECs: ``python -m valqd.commands.docs --write`` (or ``--check``)."""
+"""Writes docs/commands.md from the SPECs: ``python -m tools.docs --write`` (or ``--check``)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PROMPT = "127.0.0.1:6390> "
 _INTRO = """\
 # Commands
 
-<!-- Written by `python -m valqd.commands.docs --write`. Edit the SPECs in valqd/commands/ instead. -->
+<!-- Written by `python -m tools.docs --write`. Edit the SPECs in valqd/commands/ instead. -->
 
 `VALQ.PUSH orders hello` and `VALQ PUSH orders hello` are the same command, in any letter case; `VALQ` alone is
 `VALQ.HELP`. `valkey-cli` and `redis-cli` complete and hint both spellings.
@@ -124,9 +124,9 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--check"]:
         if PATH.is_file() and PATH.read_text(encoding="utf-8") == render():
             return 0
-        sys.stderr.write(f"{PATH} is not what the SPECs say: run python -m valqd.commands.docs --write\n")
+        sys.stderr.write(f"{PATH} is not what the SPECs say: run python -m tools.docs --write\n")
         return 1
-    sys.stderr.write("usage: python -m valqd.commands.docs --write | --check\n")
+    sys.stderr.write("usage: python -m tools.docs --write | --check\n")
     return 2
 
 

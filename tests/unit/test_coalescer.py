@@ -1,0 +1,117 @@
+"""Calls are bounded, and what was kept back while the library was missing is dealt out once, in order."""
+
+import pytest
+from hiredis import HiredisError
+
+from tests.servers import request
+from valqd.protocol.calls import MAX_CALL_BYTES, MAX_ITEMS, NoDelivery, bulk
+from valqd.protocol.coalescer import Coalescer, Routes
+
+MISSING = HiredisError("ERR Function not found")
+GONE = b"-NOBACKEND gone\r\n"
+
+
+class Client(NoDelivery):
+    def __init__(self, answers):
+        super().__init__()
+        self.answers = answers
+
+    def answer(self, data):
+        self.answers.append(data)
+
+
+@pytest.fixture
+def coalescer():
+    return Coalescer()
+
+
+@pytest.fixture
+def push():
+    return Routes(b"").get("push_many", b"q", True, ())
+
+
+def sent_units(coalescer):
+    coalescer.take()
+    return [call.units for call, _ in coalescer.sent]
+
+
+def test_a_call_holds_less_than_the_bound_and_one_deal(coalescer, push):
+    client = Client([])
+    for pushes in (MAX_ITEMS - 1, MAX_ITEMS, 1):
+        coalescer.join(client, push, bulk(b"m") * pushes, pushes, pushes, None)
+    assert sent_units(coalescer) == [2 * MAX_ITEMS - 1, 1]
+
+
+def test_a_call_holds_fewer_bytes_than_the_bound_and_one_deal(coalescer, push):
+    client = Client([])
+    half = bulk(b"m" * (MAX_CALL_BYTES // 2))
+    for _ in range(4):
+        coalescer.join(client, push, half, 1, 1, None)
+    assert sent_units(coalescer) == [2, 2]
+
+
+def recovering(coalescer, push, answers):
+    """A push found no library; a request of another client after it was answered."""
+    coalescer.join(Client(answers), push, bulk(b"m"), 1, 1, None)
+    coalescer.lone(Client(answers), request("GET", "a"), lambda reply: reply)
+    coalescer.take()
+    coalescer.deliver(MISSING)
+    coalescer.deliver(b"+first\r\n")
+    assert coalescer.must_resend
+    assert answers == []
+
+
+def ended(coalescer):
+    return not (coalescer.recovering or coalescer.sent or coalescer.backlog_bytes)
+
+
+def test_what_is_repeated_is_answered_in_its_turn(coalescer, push):
+    answers = []
+    recovering(coalescer, push, answers)
+    assert b"valq1_push_many" in b"".join(coalescer.resend())
+    assert answers == []
+    coalescer.deliver(7)
+    assert answers == [b"$1\r\n7\r\n", b"+first\r\n"]
+    assert ended(coalescer)
+
+
+def test_a_library_that_stays_away_is_given_up(coalescer, push):
+    answers = []
+    recovering(coalescer, push, answers)
+    for _ in range(3):
+        coalescer.resend()
+        coalescer.deliver(MISSING)
+    assert answers == [b"-ERR Function not found\r\n", b"+first\r\n"]
+    assert ended(coalescer)
+
+
+def test_a_library_that_cannot_be_loaded_fails_what_found_none(coalescer, push):
+    answers = []
+    recovering(coalescer, push, answers)
+    coalescer.give_up(b"-ERR no library\r\n")
+    assert answers == [b"-ERR no library\r\n", b"+first\r\n"]
+    assert ended(coalescer)
+
+
+@pytest.mark.parametrize("resent", [False, True])
+def test_a_lost_connection_fails_what_is_not_answered_once(coalescer, push, resent):
+    answers = []
+    recovering(coalescer, push, answers)
+    if resent:
+        coalescer.resend()
+    coalescer.fail_sent(GONE)
+    assert answers == [GONE, b"+first\r\n"]
+    assert ended(coalescer)
+
+
+def test_what_was_not_answered_before_recovery_fails_after_what_was_kept(coalescer, push):
+    answers = []
+    coalescer.join(Client(answers), push, bulk(b"m"), 1, 1, None)
+    coalescer.lone(Client(answers), request("GET", "a"), lambda reply: reply)
+    coalescer.take()
+    coalescer.deliver(MISSING)
+    coalescer.join(Client(answers), push, bulk(b"m"), 1, 1, None)
+    coalescer.fail_sent(GONE)
+    assert answers == [GONE, GONE]
+    assert not coalescer.idle
+    assert coalescer.backlog_bytes == len(bulk(b"m"))

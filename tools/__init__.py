@@ -1,0 +1,1 @@
+"""What the developers of valqd run, and its users never: no part of the package."""
