@@ -14,6 +14,13 @@ from hypothesis import strategies as st
 from tests.servers import Connection, Valkey, Valqd, request, until
 
 HELLO3 = request("HELLO", "3")
+
+
+def said(line):
+    """Commands, written as ``GET a | PING``."""
+    return b"".join(request(*command.split()) for command in line.split("|"))
+
+
 SCRIPTS = {
     "strings": request("SET", "a", "1") + request("GET", "a") + request("INCR", "a") + request("GET", "none"),
     "inline": b'SET a "x y"\r\nGET a\r\n\r\nget a\n' + request("GET", "a"),
@@ -39,6 +46,14 @@ SCRIPTS = {
     "auth": request("AUTH", "nobody", "wrong") + request("AUTH", "a", "b", "c") + request("HELLO", "9"),
     "auth without need": request("AUTH", "wrong") + request("HELLO", "3", "FROB"),
     "auth by hello": request("HELLO", "3", "AUTH", "nobody", "x") + request("PING"),
+    "hello behind others": said("UNWATCH | HELLO 3 | UNSUBSCRIBE c | SUBSCRIBE c | GET none | PING"),
+    "skip multi": said("CLIENT REPLY SKIP | MULTI | SET a 1 | EXEC | GET a"),
+    "skip unsubscribe": said("CLIENT REPLY SKIP | UNSUBSCRIBE c | GET none | PING"),
+    "skip subscribe": said("HELLO 3 | CLIENT REPLY SKIP | SUBSCRIBE c | GET none | PING"),
+    "reset behind reply off": said("AUTH default x | CLIENT REPLY OFF | RESET | PING"),
+    "reset behind a silent command": said("CLIENT REPLY SKIP | GET none | CLIENT REPLY OFF | RESET | PING"),
+    "reset of a subscriber": said("SUBSCRIBE c | RESET | PUNSUBSCRIBE | CLIENT REPLY ON | CLIENT REPLY SKIP | PING | GET a"),
+    "reply off is refused": said("SET a 1 | SUBSCRIBE c | CLIENT REPLY OFF | WAIT 0 1 | PING | UNSUBSCRIBE | GET a"),
     "reset": request("SELECT", "2") + request("MULTI") + request("RESET") + request("DBSIZE"),
     "large": request("SET", "big", b"\r\n\0" * 60_000) + request("GET", "big") + request("APPEND", "big", "x"),
     "quit": request("SET", "a", "2") + request("QUIT") + request("GET", "a"),

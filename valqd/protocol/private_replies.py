@@ -48,8 +48,8 @@ class PrivateReplies:
         self._own = 0  # of these, replies that the client does not know of
         self.uncounted = False
         self.raw = False  #: a replication stream: not even replies can be told apart
-        #: while uncounted: replies that are swallowed (or passed), and whether they end the uncounted mode
-        self._markers: dict[bytes, tuple[bool, bool]] = {}
+        #: while uncounted: replies that the client does not get, and whether they end the uncounted mode
+        self._markers: dict[bytes, bool] = {}
         self._scanner = ReplyScanner()
         self._parser = WholeParser()
         self._held = bytearray()  # the start of a special reply, or of what may be a marker
@@ -100,9 +100,9 @@ class PrivateReplies:
         self.outstanding = 0
         self._expected.clear()
 
-    def add_marker(self, reply: bytes, *, ends: bool, swallowed: bool) -> None:
-        """While uncounted: a reply equal to ``reply`` ends the uncounted mode, or is kept from the client."""
-        self._markers[reply] = (ends, swallowed)
+    def add_marker(self, reply: bytes, *, ends: bool) -> None:
+        """While uncounted: a reply equal to ``reply`` is kept from the client, and may end the uncounted mode."""
+        self._markers[reply] = ends
 
     @property
     def at_boundary(self) -> bool:
@@ -173,15 +173,12 @@ class PrivateReplies:
             if self.uncounted:
                 raw = self._take_held(data[start : end.offset])
                 start = end.offset
-                marker = self._markers.get(raw)
-                if marker is None:
+                ends = self._markers.get(raw)
+                if ends is None:
                     emit(raw)
-                    continue
-                ends, swallowed = marker
-                self._markers.clear()
-                self.uncounted = not ends
-                if not swallowed:
-                    emit(raw)
+                else:
+                    self._markers.clear()
+                    self.uncounted = not ends
                 continue
             if end.is_push or not self._expected:  # or an error that the backend sends before it closes
                 if self._special_is_next():

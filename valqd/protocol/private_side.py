@@ -283,24 +283,23 @@ class PrivateSide:
         return self.uncounted and self._monitor is None and self.session.resp == 2
 
     def reset_uncounted(self, raw: bytes) -> None:
-        """Send RESET while replies do not match requests: its own tells that they do again."""
+        """Send RESET while replies do not match requests."""
         if self.replies is None:  # the backend went away before
             self.session.host.write(BackendDown().resp())
             return
         self.replies.stop_counting()
-        self.may_count_again = False
-        self.replies.add_marker(b"+RESET\r\n", ends=True, swallowed=False)
         self.send(raw)
         self.session.reset()
+        self.ask_if_counted(lambda: None)
 
     def ask_if_counted(self, then: Callable[[], None]) -> None:
         """Does an uncounted connection answer one to one again?  Its own reply to a PING tells; then run ``then``."""
         replies = self.open()
         self._marks += 1
         mark = b"valqd-mark-%d-%d" % (self.session.client_id, self._marks)
-        replies.add_marker(b"$%d\r\n%b\r\n" % (len(mark), mark), ends=True, swallowed=True)
+        replies.add_marker(b"$%d\r\n%b\r\n" % (len(mark), mark), ends=True)
         if self.session.resp == 2:  # still subscribed
-            replies.add_marker(b"*2\r\n$4\r\npong\r\n$%d\r\n%b\r\n" % (len(mark), mark), ends=False, swallowed=True)
+            replies.add_marker(b"*2\r\n$4\r\npong\r\n$%d\r\n%b\r\n" % (len(mark), mark), ends=False)
         self.may_count_again = False
         self._after_mark = then
         self.session.hold()
