@@ -34,6 +34,12 @@ def _yes_no(value: str) -> bool:
     raise ValueError("must be yes or no")
 
 
+def _path(value: str) -> str:
+    if not value:
+        raise ValueError("must name a folder")
+    return value
+
+
 def _integer(least: int, most: int, unit: str = "") -> Callable[[str], int]:
     def parse(value: str) -> int:
         if not value.isascii() or not value.isdigit() or not least <= int(value) <= most:
@@ -106,7 +112,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("backend_ca_file", "", _text, "FILE", "CA certificates for valkeys://; empty: the system's."),
     Setting("backend_cert_file", "", _text, "FILE", "Certificate to show to valkeys://, if it wants one."),
     Setting("backend_key_file", "", _text, "FILE", "Its private key; empty: in the same file."),
-    Setting("data_dir", "./valqd-data", _text, "DIR", "Where the embedded Valkey keeps its data and its socket."),
+    Setting("data_dir", "./valqd-data", _path, "DIR", "Where the embedded Valkey keeps its data and its socket."),
     Setting(
         "appendfsync",
         "everysec",

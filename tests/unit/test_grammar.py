@@ -135,6 +135,7 @@ def test_delay_out_of_range_is_refused_by_name(raw: str) -> None:
 
 
 def test_ranges_are_named() -> None:
+    assert refusal("VALQ.CREATE q 0.9999") == refusal("VALQ.CREATE q 0")
     assert refusal("VALQ.CREATE q 0") == "ERR visibility_timeout must be 1 to 43200 seconds"
     assert refusal("VALQ.CREATE q 30 0") == "ERR max_delivery_attempts must be an integer from 1 to 1000"
     assert refusal("VALQ.CREATE q 30 5 59") == "ERR retention_period must be 60 to 31536000 seconds, or 0 for ever"

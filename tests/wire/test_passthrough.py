@@ -52,7 +52,8 @@ SCRIPTS = {
     "skip subscribe": said("HELLO 3 | CLIENT REPLY SKIP | SUBSCRIBE c | GET none | PING"),
     "reset behind reply off": said("AUTH default x | CLIENT REPLY OFF | RESET | PING"),
     "reset behind a silent command": said("CLIENT REPLY SKIP | GET none | CLIENT REPLY OFF | RESET | PING"),
-    "reset of a subscriber": said("SUBSCRIBE c | RESET | PUNSUBSCRIBE | CLIENT REPLY ON | CLIENT REPLY SKIP | PING | GET a"),
+    "reset of a subscriber": said("SUBSCRIBE c | RESET | PUNSUBSCRIBE | CLIENT REPLY ON | CLIENT REPLY SKIP | PING")
+    + said("GET a"),
     "reply off is refused": said("SET a 1 | SUBSCRIBE c | CLIENT REPLY OFF | WAIT 0 1 | PING | UNSUBSCRIBE | GET a"),
     "reset": request("SELECT", "2") + request("MULTI") + request("RESET") + request("DBSIZE"),
     "large": request("SET", "big", b"\r\n\0" * 60_000) + request("GET", "big") + request("APPEND", "big", "x"),

@@ -52,20 +52,18 @@ _CURSOR = re.compile(rb"(?:0|[1-9][0-9]{0,19})\Z").match
 _QUEUE = re.compile(rb"[^\x00-\x20\x7f{}]{1,255}\Z").match
 
 
-def seconds_to_ms(raw: bytes) -> int | None:
-    """Decimal seconds as milliseconds, None if malformed.  A part of a millisecond counts as a whole one.
-
-    Rounding up keeps the promise that nothing is due before its time: 0.0001 s is 1 ms, 1.0001 s is 1001 ms.
-    """
+def _to_ms(raw: bytes) -> tuple[int, int] | None:
+    """Decimal seconds in ms, rounded down and rounded up; None if malformed."""
     match = _SECONDS(raw)
     if match is None:
         return None
     whole, fraction = match.groups()
-    ms = int(whole) * MS
-    if fraction:
-        digits = fraction.ljust(3, b"0")
-        ms += int(digits[:3]) + (digits[3:].strip(b"0") != b"")
-    return ms
+    down = int(whole) * MS
+    if not fraction:
+        return down, down
+    digits = fraction.ljust(3, b"0")
+    down += int(digits[:3])
+    return down, down + (digits[3:].strip(b"0") != b"")
 
 
 def _number(ms: int) -> str:
@@ -73,7 +71,7 @@ def _number(ms: int) -> str:
 
 
 def seconds(low_ms: int, high_s: int, zero: str = "") -> ValueType:
-    """A duration in decimal seconds, handed on in ms.
+    """A duration in decimal seconds, handed on in ms, of which a part counts as a whole one: nothing is due too early.
 
     ``zero`` says what 0 means where it is taken besides the range (for "no limit"), as in "0 for ever".
     """
@@ -81,10 +79,10 @@ def seconds(low_ms: int, high_s: int, zero: str = "") -> ValueType:
     phrase = f"{_number(low_ms)} to {high_s} seconds" + (f", or {zero}" if zero else "")
 
     def parse(raw: bytes, label: str, limits: Limits) -> bytes:
-        ms = seconds_to_ms(raw)
-        if ms is None or not (low_ms <= ms <= high_ms or (zero and ms == 0)):
+        down, up = _to_ms(raw) or (-1, -1)
+        if not (low_ms <= down and up <= high_ms) and not (zero and up == 0):
             raise CommandError(f"{label} must be {phrase}")
-        return b"%d" % ms
+        return b"%d" % up
 
     return ValueType("double", phrase, parse)
 
