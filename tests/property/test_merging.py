@@ -25,7 +25,7 @@ from valqd.io import steps
 from valqd.io.worker import Worker
 from valqd.lua.bundle import whole_source
 from valqd.protocol import relay
-from valqd.protocol.calls import NoDelivery
+from valqd.protocol.calls import NoDelivery, error_line
 from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.host import Identity, Shared
 from valqd.protocol.requests import parse_popped
@@ -123,7 +123,10 @@ class Noted(NoDelivery):
 @coroutine
 def ask(lane, argv):
     """What a command in steps awaits: whoever runs it sends the call, and goes on with the reply."""
-    return (yield argv)
+    reply = yield argv
+    if isinstance(reply, Exception):
+        raise steps.Failed(error_line(reply))
+    return reply
 
 
 class Client:
@@ -258,7 +261,6 @@ events = st.sampled_from(["nothing"] * 6 + ["time", "flush", "leave", "send"])
 @pytest.fixture(autouse=True)
 def driven_here(monkeypatch):
     """Commands in steps run without a loop; clients that pipeline simple commands stay on the shared lane."""
-    monkeypatch.setattr(steps, "SharedLane", Lane)
     monkeypatch.setattr(steps, "ask", ask)
     monkeypatch.setattr(relay, "MAX_REQUESTS", 1000)
 

@@ -21,7 +21,7 @@ from tests.lua.conftest import Link, flat
 from tests.property.model import REDRIVE_STEP, TRIM_STEP, Model, Queue, Refused, Settings
 from tests.servers import Valkey
 from valqd.commands.grammar import parse
-from valqd.commands.request import function_call
+from valqd.commands.request import Steps, function_call
 from valqd.commands.values import Limits
 from valqd.lua import bundle
 
@@ -91,7 +91,7 @@ class QueueMachine(RuleBasedStateMachine):
             reply = self.joined_call(request)
         elif form[0] == "n":
             reply = self.link.call(*function_call(request, b"n%d" % resp, AUTO))
-        elif request.stepped:
+        elif request.steps is Steps.TOKEN:
             reply, token = 0, b""
             while not isinstance(reply, Exception):
                 step, token = self.step(request, token)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from valqd.commands.grammar import parse
-from valqd.commands.request import Merge, Request, function_call, queue_key
+from valqd.commands.request import Merge, Request, Steps, function_call, queue_key
 from valqd.commands.table import is_ours, lookup
 from valqd.commands.values import Limits
 from valqd.errors import CommandError
@@ -391,7 +391,7 @@ def test_request(line: str, function: str, queues: tuple[bytes, ...], args: tupl
     request = ask(line)
     assert (request.function, request.queues, request.args) == (function, queues, args)
     assert request.merge is None
-    assert request.stepped == (function in ("purge", "redrive"))
+    assert (request.steps is Steps.TOKEN) == (function in ("purge", "redrive"))
 
 
 def test_refusals_of_the_rest() -> None:

@@ -49,6 +49,9 @@ SCRIPTS = {
     "hello behind others": said("UNWATCH | HELLO 3 | UNSUBSCRIBE c | SUBSCRIBE c | GET none | PING"),
     "skip multi": said("CLIENT REPLY SKIP | MULTI | SET a 1 | EXEC | GET a"),
     "skip unsubscribe": said("CLIENT REPLY SKIP | UNSUBSCRIBE c | GET none | PING"),
+    "unsubscribe behind reply off": said(
+        "GET a | CLIENT REPLY OFF | SUNSUBSCRIBE | GET a | CLIENT REPLY ON | GET a | UNSUBSCRIBE c | GET none"
+    ),
     "skip subscribe": said("HELLO 3 | CLIENT REPLY SKIP | SUBSCRIBE c | GET none | PING"),
     "reset behind reply off": said("AUTH default x | CLIENT REPLY OFF | RESET | PING"),
     "reset behind a silent command": said("CLIENT REPLY SKIP | GET none | CLIENT REPLY OFF | RESET | PING"),

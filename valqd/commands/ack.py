@@ -10,7 +10,7 @@ from valqd.commands.values import ID
 
 def _build(args: Arguments) -> Request:
     ids = args.many["id"]
-    return Request("ack", "ack", (args.one["queue"],), ids, False, False, Merge("ack_many", False, (), ids))
+    return Request("ack", "ack", (args.one["queue"],), ids, False, None, Merge("ack_many", False, (), ids))
 
 
 SPEC = Command(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from valqd.commands.queue_options import QUEUE_ARGUMENT
-from valqd.commands.request import Request
+from valqd.commands.request import Request, Steps
 from valqd.commands.spec import Arguments, Command
 
 
 def _build(args: Arguments) -> Request:
-    return Request("info", "info", (args.get("queue"),), ())
+    return Request("info", "info", (args.get("queue"),), (), steps=Steps.REPEATED)
 
 
 SPEC = Command(

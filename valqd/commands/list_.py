@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from valqd.commands.request import Request
+from valqd.commands.request import Request, Steps
 from valqd.commands.spec import Arguments, Command, Option, OptionValue
 from valqd.commands.values import PATTERN
 
 
 def _build(args: Arguments) -> Request:
-    return Request("list", "list_all", (), (args.get("match"),))
+    return Request("list", "list_all", (), (args.get("match"),), steps=Steps.NAMES)
 
 
 SPEC = Command(

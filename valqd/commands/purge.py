@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from valqd.commands.queue_options import QUEUE_ARGUMENT
-from valqd.commands.request import Request
+from valqd.commands.request import Request, Steps
 from valqd.commands.spec import Arguments, Command, OneOf, Option
 
 
 def _build(args: Arguments) -> Request:
     state = args.get("state", b"MAIN").lower()
-    return Request("purge", "purge", (args.get("queue"),), (state,), stepped=True)
+    return Request("purge", "purge", (args.get("queue"),), (state,), steps=Steps.TOKEN)
 
 
 SPEC = Command(

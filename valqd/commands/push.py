@@ -79,7 +79,7 @@ def push_request(command: str, args: Arguments, bodies: tuple[bytes, ...], reply
     call = (reply_many, b"%d" % (len(pairs) // 2), *pairs, b"%d" % len(fields), *headers, *bodies)
     plain = not pairs and not headers and not reply_many
     merge = Merge("push_many", True, (), bodies) if plain else None
-    return Request(command, "push", (queue,), call, True, False, merge)
+    return Request(command, "push", (queue,), call, True, None, merge)
 
 
 def _pairs(args: Arguments) -> list[bytes]:

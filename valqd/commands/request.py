@@ -7,6 +7,7 @@ keys, and nothing of options or of what a function does.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum, auto
 from typing import NamedTuple
 
 from valqd.lua import bundle
@@ -23,6 +24,15 @@ class Merge(NamedTuple):
     items: tuple[bytes, ...]  #: this request's own; for pop_many its one spec, without how often it is repeated
 
 
+class Steps(Enum):
+    """How a command that takes several calls, so that none holds Valkey for long, goes on."""
+
+    TOKEN = auto()  #: each call returns how many, and a token for the next in place of the last one in ARGV
+    REPEATED = auto()  #: the same call, until it answers
+    COUNTING = auto()  #: the first call does it; more of them without ``args`` follow until one answers
+    NAMES = auto()  #: a cursor through names, for LIST
+
+
 class Request(NamedTuple):
     """One command, checked and rewritten.  A tuple because one is made for every command a client sends."""
 
@@ -31,7 +41,7 @@ class Request(NamedTuple):
     queues: tuple[bytes, ...]  #: their keys are KEYS, in this order
     args: tuple[bytes, ...]  #: ARGV after mode, token and auto
     takes_auto: bool = False  #: ARGV has the defaults for creating a missing queue before ``args``
-    stepped: bool = False  #: runs in bounded steps: ARGV has the token of the last one
+    steps: Steps | None = None  #: None: one call does it
     merge: Merge | None = None  #: None: is always a call of its own
     block_ms: int | None = None  #: how long to wait for a message; 0 for ever, None not at all
     fair: bool = False  #: the daemon rotates ``queues`` from one call to the next
@@ -54,7 +64,7 @@ def function_call(request: Request, mode: bytes, auto: bytes, token: bytes = b""
     queue, or empty; ``token`` what the last step of a stepped call returned.
     """
     call = fcall(request.function, [queue_key(name) for name in request.queues], mode)
-    if request.stepped:
+    if request.steps is Steps.TOKEN:
         call.append(token)
     if request.takes_auto:
         call.append(auto)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from valqd.commands.queue_options import BY_NAME, BY_POSITION, QUEUE_ARGUMENT, fields, named_queues
-from valqd.commands.request import Request
+from valqd.commands.request import Request, Steps
 from valqd.commands.spec import Arguments, Command
 
 
 def _build(args: Arguments) -> Request:
     pairs = [item for name, value in fields(args).items() for item in (name.encode(), value)]
-    return Request("update", "update", named_queues(args), tuple(pairs))
+    return Request("update", "update", named_queues(args), tuple(pairs), steps=Steps.COUNTING)
 
 
 SPEC = Command(

@@ -212,7 +212,7 @@ class Client(Outgoing, asyncio.Protocol):
 
     def release(self, queue: bytes, data: bytes) -> None:
         """Give popped messages back that could not be handed over."""
-        self._worker.release(cast("SharedLane", self.session.lane), queue, data)
+        self._worker.release(self.session.lane, queue, data)
 
     # ---- what the worker asks
 

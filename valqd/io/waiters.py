@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 from valqd.commands.request import Request, function_call
 from valqd.io.control import Control
 from valqd.io.registration import Line, QueueId, Registration
-from valqd.io.shared_lane import SharedLane
 from valqd.protocol.calls import Call, Route, error_line
-from valqd.protocol.host import Shared
+from valqd.protocol.host import Lane, Shared
 from valqd.protocol.requests import encode_request, join_merged, nothing_popped
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class Waiter:
         "parked", "queues", "request", "since",
     )  # fmt: skip
 
-    def __init__(self, waiters: Waiters, client: Client, lane: SharedLane, request: Request) -> None:
+    def __init__(self, waiters: Waiters, client: Client, lane: Lane, request: Request) -> None:
         self._waiters = waiters
         self._client = client
         self._lane = lane
@@ -182,9 +181,7 @@ class Waiters:
 
     def block(self, client: Client, request: Request) -> Waiter:
         """Start a wait; the client's session is held until it ends."""
-        lane = client.session.lane
-        assert isinstance(lane, SharedLane)
-        waiter = Waiter(self, client, lane, request)
+        waiter = Waiter(self, client, client.session.lane, request)
         others_came_first = any(queue in self._parked for queue in waiter.queues)
         if others_came_first or not waiter.pop():
             self.park(waiter)

@@ -26,7 +26,7 @@ from valqd.io.shared_lane import SharedLane, SharedLanes
 from valqd.io.sweeper import Sweeper
 from valqd.io.waiters import Waiters
 from valqd.protocol.calls import NoDelivery, bulk
-from valqd.protocol.host import Identity, Shared
+from valqd.protocol.host import Identity, Lane, Shared
 from valqd.protocol.requests import parse_popped
 
 _TICK_S = 0.02
@@ -178,7 +178,7 @@ class Worker:
             if client.session.lane is lane:
                 client.close()
 
-    def release(self, lane: SharedLane, queue: bytes, data: bytes) -> None:
+    def release(self, lane: Lane, queue: bytes, data: bytes) -> None:
         """Messages were popped for a client that is gone: give them back, and their attempts."""
         receipts: dict[bytes, list[bytes]] = {}
         for reply in parse_popped(data):

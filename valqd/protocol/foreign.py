@@ -166,6 +166,12 @@ _EFFECTS: dict[bytes, Callable[[PrivateSide, list[bytes]], None]] = {
 
 def _watched_effect(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     """A command that changes who or what the session is, if the backend accepts it."""
+    if side.must_ask_if_counted:
+        side.ask_if_counted(lambda: _watched_effect(side, argv, raw))
+        return
+    if side.is_subscribed:  # refused
+        side.send(raw)
+        return
     effect = _EFFECTS[argv[0].upper()]
 
     def watch(reply: bytes) -> bytes:
@@ -203,7 +209,7 @@ def _client(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         if side.must_ask_if_counted:
             side.ask_if_counted(lambda: _client(side, argv, raw))
             return
-        if side.is_subscribed:  # refused in RESP2
+        if side.is_subscribed:  # refused
             side.send(raw)
             return
         if what == b"OFF":
@@ -255,8 +261,9 @@ def _subscribe(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         return
     unsubscribes = b"UNSUBSCRIBE" in argv[0].upper()
     if unsubscribes and side.session.resp == 2 and not replies.uncounted:
-        side.skip_next = False  # these confirmations come even so
-        side.send_plain(raw, max(1, len(argv) - 1))
+        side.skip_next = False
+        replies.expect(max(1, len(argv) - 1))  # even after CLIENT REPLY OFF or SKIP
+        side.send(raw)
         return
     side.stop_counting(raw, may_count_again=side.session.resp == 3 or unsubscribes)
 

@@ -34,9 +34,10 @@ class Identity:
         return requests
 
 
-class SharedLane(Protocol):
+class Lane(Protocol):
     """The multiplexed backend connection of one identity."""
 
+    identity: Identity
     coalescer: Coalescer
     up: bool  #: False: calls cannot be sent, and must be refused at once
 
@@ -63,7 +64,7 @@ class Host(Protocol):
     def is_closing(self) -> bool:
         """Whether what is written now does not reach the client."""
 
-    def lane(self, identity: Identity) -> SharedLane:
+    def lane(self, identity: Identity) -> Lane:
         """The shared lane of an identity that was proved."""
 
     def prove(self, identity: Identity, request: bytes, done: Callable[[bytes | None], None]) -> None:

@@ -279,7 +279,7 @@ class PrivateSide:
 
     @property
     def is_subscribed(self) -> bool:
-        """Whether (in RESP2) the backend only takes what has to do with Pub/Sub."""
+        """Whether the backend only takes what has to do with Pub/Sub (RESP2) and refuses the rest."""
         return self.uncounted and self._monitor is None and self.session.resp == 2
 
     def reset_uncounted(self, raw: bytes) -> None:
@@ -298,8 +298,8 @@ class PrivateSide:
         self._marks += 1
         mark = b"valqd-mark-%d-%d" % (self.session.client_id, self._marks)
         replies.add_marker(b"$%d\r\n%b\r\n" % (len(mark), mark), ends=True)
-        if self.session.resp == 2:  # still subscribed
-            replies.add_marker(b"*2\r\n$4\r\npong\r\n$%d\r\n%b\r\n" % (len(mark), mark), ends=False)
+        # Or, in RESP2, still subscribed:
+        replies.add_marker(b"*2\r\n$4\r\npong\r\n$%d\r\n%b\r\n" % (len(mark), mark), ends=False)
         self.may_count_again = False
         self._after_mark = then
         self.session.hold()

@@ -285,7 +285,7 @@ class Session:
             self._last_queue = request.queues[0]
         if request.block_ms is not None:
             self.when_shared_quiet(lambda: self._hold_for(self.host.block, request))
-        elif request.stepped or request.command in ("list", "info", "update"):
+        elif request.steps is not None:
             self.when_shared_quiet(lambda: self._hold_for(self.host.run_steps, request))
         else:
             merge = request.merge
