@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from valqd.commands import introspection
+from valqd.commands.help_text import help_lines
+from valqd.commands.keys import getkeys, getkeysandflags
 from valqd.commands.reply_values import Set, Status
 from valqd.commands.table import COMMANDS
 from valqd.errors import CommandError
@@ -146,9 +148,9 @@ def test_docs_of_options() -> None:
 )
 def test_getkeys(line: str, keys: list[str]) -> None:
     argv = line.encode().split()
-    assert introspection.getkeys(argv) == [key.encode() for key in keys]
-    flagged: Any = introspection.getkeysandflags(argv)
-    assert [key for key, _ in flagged] == introspection.getkeys(argv)
+    assert getkeys(argv) == [key.encode() for key in keys]
+    flagged: Any = getkeysandflags(argv)
+    assert [key for key, _ in flagged] == getkeys(argv)
     assert all(isinstance(flags, Set) and flags[0] == "RW" for _, flags in flagged)
 
 
@@ -167,12 +169,12 @@ def test_getkeys(line: str, keys: list[str]) -> None:
 )
 def test_getkeys_refuses_as_valkey_does(line: str, text: str) -> None:
     with pytest.raises(CommandError) as caught:
-        introspection.getkeys(line.encode().split())
+        getkeys(line.encode().split())
     assert str(caught.value) == f"ERR {text}"
 
 
 def test_help_names_every_command() -> None:
-    lines = introspection.help_lines(None)
+    lines = help_lines(None)
     assert lines[0] == "VALQ.<command> [<arg> ...]. Commands are:"
     for command in COMMANDS:
         at = next(i for i, line in enumerate(lines) if line.split(" ")[0] == command.name.upper())
@@ -181,7 +183,7 @@ def test_help_names_every_command() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_help_of_one_command_tells_all_of_it(command: Any) -> None:
-    lines = introspection.help_lines(command.name.encode())
+    lines = help_lines(command.name.encode())
     assert lines[0] == command.syntax()
     assert lines[1].strip() == command.summary
     for heading in ("Reply:", "Complexity:"):
@@ -193,4 +195,4 @@ def test_help_of_one_command_tells_all_of_it(command: Any) -> None:
 
 def test_help_of_an_unknown_command_is_an_error() -> None:
     with pytest.raises(CommandError, match=r"unknown command 'VALQ\.NOSUCH'"):
-        introspection.help_lines(b"NOSUCH")
+        help_lines(b"NOSUCH")

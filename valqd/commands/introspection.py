@@ -7,22 +7,10 @@ as in ``reply_values``: maps and sets where Valkey has them in RESP3, which are 
 from __future__ import annotations
 
 from valqd.commands.argument_docs import argument_docs
-from valqd.commands.help_text import help_lines
-from valqd.commands.keys import getkeys, getkeysandflags, has_movable_keys, key_spec_values, legacy_range
+from valqd.commands.keys import has_movable_keys, key_spec_values, legacy_range
 from valqd.commands.reply_values import Set, Status, Value
 from valqd.commands.spec import Command
 from valqd.commands.table import COMMANDS
-
-__all__ = [
-    "command_doc",
-    "command_docs",
-    "command_info",
-    "command_info_entries",
-    "command_names",
-    "getkeys",
-    "getkeysandflags",
-    "help_lines",
-]
 
 CONTAINER = b"valq"
 _GROUP = "valq"

@@ -139,10 +139,11 @@ class Worker:
         self.waiters.stop_all()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.settings.shutdown_timeout - 0.5
-        # What waits in Valkey (BLPOP) may wait for ever.
-        for until, under_way in ((deadline, "busy"), (loop.time() + _PRIVATE_GRACE_S, "awaits_backend")):
-            while any(getattr(client, under_way) for client in self.clients) and loop.time() < min(until, deadline):
-                await asyncio.sleep(_TICK_S)
+        while any(client.busy for client in self.clients) and loop.time() < deadline:
+            await asyncio.sleep(_TICK_S)
+        grace_ends = min(loop.time() + _PRIVATE_GRACE_S, deadline)  # what waits in Valkey (BLPOP) may wait for ever
+        while any(client.awaits_backend for client in self.clients) and loop.time() < grace_ends:
+            await asyncio.sleep(_TICK_S)
         self.outbox.flush()
         for client in list(self.clients):
             client.close()

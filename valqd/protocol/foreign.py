@@ -10,7 +10,8 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from valqd.commands import introspection, table
+from valqd.commands import table
+from valqd.commands.keys import getkeys, getkeysandflags
 from valqd.errors import CommandError
 from valqd.protocol import command_reply
 from valqd.protocol.encoding import encode
@@ -281,7 +282,7 @@ def _asked_of_command(argv: list[bytes], resp: int) -> tuple[bytes, Callable[[by
     sub = argv[1].upper() if len(argv) > 1 else b""
     if sub in (b"GETKEYS", b"GETKEYSANDFLAGS") and len(argv) > 2 and table.is_ours(argv[2]):
         try:
-            keys = introspection.getkeys(argv[2:]) if sub == b"GETKEYS" else introspection.getkeysandflags(argv[2:])
+            keys = getkeys(argv[2:]) if sub == b"GETKEYS" else getkeysandflags(argv[2:])
         except CommandError as error:
             answer = error.resp()
         else:

@@ -19,7 +19,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from valqd.commands import grammar, introspection, table
+from valqd.commands import grammar, table
+from valqd.commands.help_text import help_lines
 from valqd.commands.request import Merge, Request, function_call
 from valqd.errors import BackendDown, CommandError
 from valqd.protocol import foreign, handshake, relay
@@ -275,7 +276,7 @@ class Session:
 
     def _help(self, request: Request) -> None:
         try:
-            self._answer_here(introspection.help_lines(request.args[0] if request.args else None))
+            self._answer_here(help_lines(request.args[0] if request.args else None))
         except CommandError as error:
             self._answer_here(error)
 
