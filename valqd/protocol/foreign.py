@@ -180,7 +180,7 @@ def _watched_effect(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
             effect(side, argv)
         return reply
 
-    if side.silent or side.open().uncounted:  # nothing will tell: take it as accepted
+    if side.mute or side.open().uncounted:  # nothing will tell: take it as accepted
         effect(side, argv)
     side.send_watched(raw, watch)
     if argv[0].upper() == b"HELLO":  # what follows is to be read in the protocol version that it brings
@@ -191,7 +191,7 @@ def _reset(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     replies = side.open()
     if len(argv) != 1:
         side.send_plain(raw, 1)
-    elif replies.uncounted or side.silent:
+    elif replies.uncounted or side.mute:
         side.session.when_private_quiet(lambda: side.reset_uncounted(raw))
     else:
         side.leave_multi()
@@ -244,7 +244,7 @@ def _client(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
 def _sets_state(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     """What this leaves behind, if it is accepted, cannot be made again on another connection."""
-    if side.silent or side.open().uncounted:  # nothing will tell
+    if side.mute or side.open().uncounted:  # nothing will tell
         side.has_state = True
 
     def watch(reply: bytes) -> bytes:

@@ -62,7 +62,7 @@ class Session:
         self.last_call: Call | None = None
         self.pending = 0  # deals whose answers have not come
         self._gone = False
-        self.closed = False  # nor is anything else
+        self.closed = False  # it gets nothing any more
         # Holding: bytes wait in the framer until what is awaited has come
         self._held = False
         self._unread = False
