@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 from valqd.commands import table
 from valqd.commands.keys import getkeys, getkeysandflags
 from valqd.errors import CommandError
-from valqd.protocol import command_reply
+from valqd.protocol import command_reply, handshake
 from valqd.protocol.encoding import encode
 from valqd.protocol.framing import Frame, Kind
-from valqd.protocol.host import Identity
 from valqd.protocol.own import MonitorFilter
 from valqd.protocol.replies import split_elements
 from valqd.protocol.requests import encode_request
@@ -139,23 +138,15 @@ def _select_effect(side: PrivateSide, argv: list[bytes]) -> None:
 def _auth_effect(side: PrivateSide, argv: list[bytes]) -> None:
     if len(argv) in (2, 3):
         user = argv[1] if len(argv) == 3 else None
-        db = side.session.identity.db
-        side.session.accepted_as(Identity(user, argv[-1], db, db_first=db > 0))
+        side.session.accepted_as(side.session.identity.as_user(user, argv[-1]))
 
 
 def _hello_effect(side: PrivateSide, argv: list[bytes]) -> None:
-    if len(argv) < 2:
-        return
-    at = 2
-    while at < len(argv):
-        option = argv[at].upper()
-        if option == b"AUTH" and at + 2 < len(argv):
-            _auth_effect(side, [b"AUTH", argv[at + 1], argv[at + 2]])
-            at += 3
-        else:
-            at += 2
-    if argv[1] in (b"2", b"3"):
-        side.session.set_resp(int(argv[1]))
+    hello = handshake.Hello.of(argv)
+    if hello.password is not None:
+        side.session.accepted_as(side.session.identity.as_user(hello.user, hello.password))
+    if hello.resp is not None:
+        side.session.set_resp(hello.resp)
 
 
 _EFFECTS: dict[bytes, Callable[[PrivateSide, list[bytes]], None]] = {

@@ -9,7 +9,7 @@ put together from the backend's own.  What is not exactly one of these forms is 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from valqd.errors import BackendDown
 from valqd.protocol.calls import bulk, error_line
@@ -98,9 +98,7 @@ def _auth(session: Session, frame: Frame) -> bool:
     if len(frame.argv) not in (2, 3):
         return False
     user = frame.argv[1] if len(frame.argv) == 3 else None
-    return _prove(
-        session, replace(session.identity, user=user, password=frame.argv[-1], db_first=session.identity.db > 0), frame
-    )
+    return _prove(session, session.identity.as_user(user, frame.argv[-1]), frame)
 
 
 def _select(session: Session, frame: Frame) -> bool:
@@ -109,28 +107,44 @@ def _select(session: Session, frame: Frame) -> bool:
     return _prove(session, replace(session.identity, db=int(frame.argv[1]), db_first=False), frame)
 
 
-def _hello(session: Session, frame: Frame) -> bool:
-    argv = frame.argv
-    resp = session.resp
-    identity = session.identity
-    auth: list[bytes] = []
+class Hello(NamedTuple):
+    """What a HELLO asks for."""
+
+    resp: int | None = None
+    user: bytes = b""
+    password: bytes | None = None
     name: bytes | None = None
-    if len(argv) > 1:
-        if argv[1] not in (b"2", b"3"):
-            return False
-        resp = int(argv[1])
-    at = 2
-    while at < len(argv):
-        option = argv[at].upper()
-        if option == b"AUTH" and at + 2 < len(argv):
-            auth = [b"AUTH", *argv[at + 1 : at + 3]]
-            identity = replace(identity, user=argv[at + 1], password=argv[at + 2], db_first=identity.db > 0)
-            at += 3
-        elif option == b"SETNAME" and at + 1 < len(argv) and all(33 <= char <= 126 for char in argv[at + 1]):
-            name = argv[at + 1]
-            at += 2
-        else:
-            return False
+    is_plain: bool = True  #: as far as can be told, the backend accepts its form
+
+    @classmethod
+    def of(cls, argv: list[bytes]) -> Hello:
+        """Of a request's arguments, the name included."""
+        hello = cls()
+        if len(argv) > 1:
+            hello = cls(int(argv[1])) if argv[1] in (b"2", b"3") else cls(is_plain=False)
+        at = 2
+        while at < len(argv):
+            option = argv[at].upper()
+            if option == b"AUTH" and at + 2 < len(argv):
+                hello = hello._replace(user=argv[at + 1], password=argv[at + 2])
+                at += 3
+            elif option == b"SETNAME" and at + 1 < len(argv) and all(33 <= char <= 126 for char in argv[at + 1]):
+                hello = hello._replace(name=argv[at + 1])
+                at += 2
+            else:
+                hello = hello._replace(is_plain=False)
+                at += 1
+        return hello
+
+
+def _hello(session: Session, frame: Frame) -> bool:
+    hello = Hello.of(frame.argv)
+    if not hello.is_plain:
+        return False
+    resp = session.resp if hello.resp is None else hello.resp
+    identity = session.identity
+    if hello.password is not None:
+        identity = identity.as_user(hello.user, hello.password)
 
     def ask(error: bytes | None = None) -> None:
         if session.closed:
@@ -138,7 +152,7 @@ def _hello(session: Session, frame: Frame) -> bool:
         if error is not None:
             session.finish(error)
             return
-        if auth:
+        if hello.password is not None:
             session.accepted_as(identity)
         if not session.lane.up:
             session.finish(BackendDown().resp())
@@ -152,8 +166,8 @@ def _hello(session: Session, frame: Frame) -> bool:
         if not isinstance(reply, list):
             return error_line(reply)
         session.set_resp(resp)
-        if name is not None:
-            session.client_info[b"CLIENT SETNAME"] = name
+        if hello.name is not None:
+            session.client_info[b"CLIENT SETNAME"] = hello.name
         fields = dict(zip(reply[::2], reply[1::2], strict=True))
         fields[b"proto"] = resp
         fields[b"id"] = session.client_id
@@ -164,8 +178,8 @@ def _hello(session: Session, frame: Frame) -> bool:
     def start() -> None:
         # Held until the answer is there: the frames after HELLO are to be read in the new protocol version.
         session.hold()
-        if auth:
-            session.host.prove(identity, encode_request(auth), ask)
+        if hello.password is not None:
+            session.host.prove(identity, encode_request([b"AUTH", hello.user, hello.password]), ask)
         else:
             ask()
 

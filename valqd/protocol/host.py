@@ -24,6 +24,10 @@ class Identity:
     db: int = 0
     db_first: bool = False  #: the database was selected before the user was proved, who may not be allowed to
 
+    def as_user(self, user: bytes | None, password: bytes) -> Identity:
+        """The same client after AUTH."""
+        return Identity(user, password, self.db, db_first=self.db > 0)
+
     def greeting(self) -> list[list[bytes]]:
         """The requests that make a new backend connection this identity's."""
         requests = []
