@@ -15,6 +15,14 @@ from tests.servers import ROOT, Connection, Valkey, Valqd, as_map, free_port, un
 from tests.wire.expect import blocked, message, refused
 
 
+@pytest.fixture(autouse=True, scope="module")
+def hanging_up_counts():
+    """Also where the tests run under nohup, which a daemon takes as a wish to outlive its terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def start_refused(*arguments, **environment) -> str:
     """What a start that fails says: one line, without the password that the tests use."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VALQD_")} | environment
