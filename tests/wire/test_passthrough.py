@@ -57,6 +57,7 @@ SCRIPTS = {
     "skip subscribe": said("HELLO 3 | CLIENT REPLY SKIP | SUBSCRIBE c | GET none | PING"),
     "reset behind reply off": said("AUTH default x | CLIENT REPLY OFF | RESET | PING"),
     "reset behind a silent command": said("CLIENT REPLY SKIP | GET none | CLIENT REPLY OFF | RESET | PING"),
+    "reply off behind reset": said("WATCH a | RESET | CLIENT REPLY OFF | GET a | SUBSCRIBE c"),
     "reset of a subscriber": said("SUBSCRIBE c | RESET | PUNSUBSCRIBE | CLIENT REPLY ON | CLIENT REPLY SKIP | PING")
     + said("GET a"),
     "reply off is refused": said("SET a 1 | SUBSCRIBE c | CLIENT REPLY OFF | WAIT 0 1 | PING | UNSUBSCRIBE | GET a"),

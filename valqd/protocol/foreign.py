@@ -193,6 +193,7 @@ def _reset(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
             return reply
 
         side.send_watched(raw, watch)
+        side.session.when_private_quiet(lambda: None)  # what follows builds on a state that is still to be
 
 
 def _client(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
