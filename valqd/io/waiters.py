@@ -35,14 +35,14 @@ class Waiter:
     """One blocked command: the recipient of its POPs."""
 
     __slots__ = (
-        "_client", "_gone", "_handle", "_lane", "_nothing", "_waiters", "in_flight", "last_call", "last_seq", "over",
+        "_client", "_gone", "_handle", "_nothing", "_waiters", "in_flight", "lane", "last_call", "last_seq", "over",
         "parked", "queues", "request", "since",
     )  # fmt: skip
 
     def __init__(self, waiters: Waiters, client: Client, lane: Lane, request: Request) -> None:
         self._waiters = waiters
         self._client = client
-        self._lane = lane
+        self.lane = lane
         self.request = request
         self.queues: list[QueueId] = [(lane.identity.db, queue) for queue in dict.fromkeys(request.queues)]
         self._nothing = nothing_popped(request, client.session.resp)
@@ -67,19 +67,18 @@ class Waiter:
             self._handle = asyncio.get_running_loop().call_later(max(0, left_s), self._time_out)
 
     def pop(self) -> bool:
-        """Ask the backend; False if it cannot be asked now."""
-        if self.in_flight or not self._lane.up or self._client.has_left():
+        """Ask the backend, once its lane is woken; False if it cannot be asked now."""
+        if self.in_flight or not self.lane.up or self._client.has_left():
             return False
         self.in_flight = True
         request, shared = self.request, self._waiters.shared
         resp = self._client.session.resp
         if request.merge is not None:
             route = shared.routes.get(request.merge.function, request.queues[0], True, request.merge.fixed)
-            join_merged(self._lane.coalescer, self, route, request, resp)
+            join_merged(self.lane.coalescer, self, route, request, resp)
         else:
             call = encode_request(function_call(request, b"e%d" % resp, shared.auto_create))
-            self._lane.coalescer.lone(self, call, self._shape)
-        self._lane.wake()
+            self.lane.coalescer.lone(self, call, self._shape)
         return True
 
     def _shape(self, reply: Any) -> bytes:
@@ -87,7 +86,7 @@ class Waiter:
             return error_line(reply)
         data: bytes = b"".join(reply) if type(reply) is list else reply
         if self.gone and data != self._nothing:
-            self._waiters.release(self._lane, b"", data)
+            self._waiters.release(self.lane, b"", data)
         return data
 
     def answer(self, data: bytes) -> None:
@@ -109,7 +108,7 @@ class Waiter:
 
     def wants_the_same(self, other: Waiter) -> bool:
         """Whether what comes for one would be right for the other, to the byte."""
-        return self.request == other.request and self._lane is other._lane and self._nothing == other._nothing
+        return self.request == other.request and self.lane is other.lane and self._nothing == other._nothing
 
     def change_places(self, other: Waiter) -> None:
         """Exchange clients, with how long they have waited; what is under way for either stays."""
@@ -131,7 +130,7 @@ class Waiter:
 
     def undelivered(self, route: Route, data: bytes) -> None:
         """The client left while messages were on their way to it."""
-        self._waiters.release(self._lane, route.queue, data)
+        self._waiters.release(self.lane, route.queue, data)
 
     def client_gone(self) -> None:
         """Forget this waiter; messages that are on their way to it go back."""
@@ -183,7 +182,9 @@ class Waiters:
         """Start a wait; the client's session is held until it ends."""
         waiter = Waiter(self, client, client.session.lane, request)
         others_came_first = any(queue in self._parked for queue in waiter.queues)
-        if others_came_first or not waiter.pop():
+        if not others_came_first and waiter.pop():
+            waiter.lane.wake()
+        else:
             self.park(waiter)
         return waiter
 
@@ -228,14 +229,14 @@ class Waiters:
         line = self._parked.get(queue, {})
         wake.again = False
         wake.all_served = True
-        asked = 0
         for waiter in list(line):
-            if asked == wake.batch:
+            if len(wake.asked) == wake.batch:
                 break
             if waiter.pop():
                 wake.asked.add(waiter)
-                asked += 1
-        if not asked:
+        for lane in {waiter.lane for waiter in wake.asked}:
+            lane.wake()  # all at once: a push between the first POP and the others would be for one who came later
+        if not wake.asked:
             del self._waking[queue]
             if any(waiter.in_flight for waiter in line):
                 self._missed.add(queue)
