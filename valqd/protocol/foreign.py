@@ -145,6 +145,8 @@ def _hello_effect(side: PrivateSide, argv: list[bytes]) -> None:
     hello = handshake.Hello.of(argv)
     if hello.password is not None:
         side.session.accepted_as(side.session.identity.as_user(hello.user, hello.password))
+    if hello.resp == 2 and side.session.resp == 3:
+        side.back_to_resp2()
     if hello.resp is not None:
         side.session.set_resp(hello.resp)
 
@@ -249,10 +251,11 @@ def _sets_state(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 def _subscribe(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     """Replies stop matching requests: each channel is confirmed by a message, in RESP3 by a push."""
     replies = side.open()
+    unsubscribes = b"UNSUBSCRIBE" in argv[0].upper()
+    side.may_be_subscribed |= not unsubscribes
     if side.in_multi:
         side.send_plain(raw, 1)
         return
-    unsubscribes = b"UNSUBSCRIBE" in argv[0].upper()
     if unsubscribes and side.session.resp == 2 and not replies.uncounted:
         side.skip_next = False
         replies.expect(max(1, len(argv) - 1))  # even after CLIENT REPLY OFF or SKIP

@@ -45,6 +45,7 @@ class PrivateSide:
         self.queued_in_multi: list[tuple[int, Callable[[bytes], bytes]]] = []
         self.pops_due = 0  # replies still to come that may hold popped messages
         self.may_count_again = False  # Pub/Sub may be over, or never was in the way (RESP3)
+        self.may_be_subscribed = False
         self._library_probed = False  # in this MULTI
         self._marks = 0  # how often the end of Pub/Sub was asked for
         self._after_mark: Callable[[], None] | None = None  # runs when the answer has come
@@ -282,6 +283,12 @@ class PrivateSide:
         """Whether the backend only takes what has to do with Pub/Sub (RESP2) and refuses the rest."""
         return self.uncounted and self._monitor is None and self.session.resp == 2
 
+    def back_to_resp2(self) -> None:
+        """HELLO 2: who is still subscribed gets replies that do not match requests from now on."""
+        if self.may_be_subscribed:
+            self.open().stop_counting()
+            self.may_count_again = True
+
     def reset_uncounted(self, raw: bytes) -> None:
         """Send RESET while replies do not match requests."""
         if self.replies is None:  # the backend went away before
@@ -364,4 +371,4 @@ class PrivateSide:
     def reset(self) -> None:
         """RESET: nothing is left of what its connection held."""
         self.leave_multi()
-        self.silent = self.skip_next = self.has_state = False
+        self.silent = self.skip_next = self.has_state = self.may_be_subscribed = False
