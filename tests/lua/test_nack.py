@@ -102,3 +102,10 @@ def test_the_last_reason_is_kept_whatever_the_kind_and_no_older_one(q):
         q.nack(q.pop()["receipt"], kind=kind, reason=reason)
         assert q.show(1)["last_error"] == kept
     assert q.show(1)["failed_at"] is not None
+
+
+def test_what_a_daemon_could_not_hand_over_goes_back_and_is_no_nack(q):
+    q.push("x")
+    assert q.do("nack_many", "RETURN", "0", "", q.pop()["receipt"]) == 1
+    assert q.pop()["attempts"] == 1
+    assert q.info()["nacked_total"] == 0

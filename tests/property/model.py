@@ -135,6 +135,7 @@ class Queue:
     def give_back(self, message, delay, why, failures=None):
         message.plain = False
         if message.cancelled:
+            self.totals["cancelled"] += 1
             self.drop(message)
         elif message.expires_at is not None and message.expires_at <= self.now:
             self.expire(message)
@@ -333,11 +334,11 @@ class Queue:
             raise Refused("STALE")
         if not message or message.state == "dlq":
             return 0
-        self.totals["cancelled"] += not message.cancelled
         if message.state == "inflight":
             message.cancelled = 1
             self.free(message)
         else:
+            self.totals["cancelled"] += 1
             self.drop(message)
         return 1
 

@@ -92,7 +92,7 @@ class Lane:
 
 
 class Releases:
-    """The lane, as far as a worker gives messages back on it: notes that as the NACK that it is."""
+    """The lane, as far as a worker gives messages back on it: notes that as a command of its own."""
 
     def __init__(self, lane):
         self.coalescer = self
@@ -101,7 +101,7 @@ class Releases:
     def join(self, who, route, items, units, count, extra):
         receipts = parse_popped(items)
         self._lane.given_back += [(route.queue, receipt) for receipt in receipts]
-        who = Noted(self._lane.log, ("VALQ.NACK", route.queue, *receipts, "SILENT", "DELAY", "0"))
+        who = Noted(self._lane.log, ("returned", route.queue, *receipts))
         self._lane.coalescer.join(who, route, items, units, count, extra)
 
     def wake(self):
@@ -274,6 +274,9 @@ def valkey():
 def alone(connection, command):
     """What the command answers when nothing is merged."""
     argv = [word if isinstance(word, bytes) else word.encode() for word in command]
+    if command[0] == "returned":
+        reply = connection.call(*fcall("nack_many", [queue_key(argv[1])], b"RETURN", b"0", b"", *argv[2:]))
+        return sum(reply) if isinstance(reply, list) else plain(reply)
     if not command[0].startswith("VALQ."):
         return plain(connection.call(*argv))
     try:

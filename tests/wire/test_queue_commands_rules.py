@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.servers import Connection, request
+from tests.servers import Connection, as_map, request
 from tests.wire.expect import backend_ms, bodies, counts, exact, info, pop, refused, show
 
 #: Every command with arguments that reach a missing queue, and what it answers there.
@@ -442,3 +442,29 @@ def test_a_limit_of_bytes_holds_once_update_has_answered(client, queue):
     client.send("VALQ.PUSH", queue, "y")
     assert client.read() == b"OK"
     refused(client.read(), "FULL", "max_bytes is 150000")
+
+
+def fcalls(valkey):
+    with Connection(valkey.port) as direct:
+        return int(direct.call("INFO", "commandstats").partition(b"cmdstat_fcall:calls=")[2].split(b",")[0])
+
+
+@pytest.mark.parametrize("name", ["ACK", "NACK", "DEL"])
+def test_many_ids_are_taken_in_steps(valkey, client, queue, name):
+    for _ in range(3):
+        client.call("VALQ.MPUSH", queue, "1000", *"x" * 1000)
+    taken = [as_map(each)[b"receipt"] for each in client.call("VALQ.POP", queue, "COUNT", "3000")]
+    before = fcalls(valkey)
+    assert client.call("VALQ." + name, queue, *taken, "9999", taken[0]) == 3000
+    assert fcalls(valkey) - before >= 4
+    refused(client.call("VALQ." + name, queue + "x", *taken), "NOQUEUE")
+
+
+def test_a_command_in_steps_is_so_behind_a_foreign_one(valkey, client, queue):
+    for _ in range(5):
+        client.call("VALQ.MPUSH", queue, "1000", *"x" * 1000)
+    before = fcalls(valkey)
+    client.send_raw(request("OBJECT", "ENCODING", "none") + request("VALQ.PURGE", queue))
+    client.read()
+    assert client.read() == 5000
+    assert fcalls(valkey) - before >= 2

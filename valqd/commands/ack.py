@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from valqd.commands.queue_options import QUEUE_ARGUMENT
-from valqd.commands.request import Merge, Request
+from valqd.commands.request import MOST_IDS, Merge, Request
 from valqd.commands.spec import Arguments, Command, Positional
 from valqd.commands.values import ID
 
 
 def _build(args: Arguments) -> Request:
     ids = args.many["id"]
+    if len(ids) > MOST_IDS:
+        return Request.on_ids("ack", args.one["queue"], (), ids)
     return Request("ack", "ack", (args.one["queue"],), ids, False, None, Merge("ack_many", False, (), ids))
 
 
@@ -19,7 +21,7 @@ SPEC = Command(
     arguments=(QUEUE_ARGUMENT, Positional("id", ID, "an id or a receipt", repeated=True)),
     build=_build,
     reply="Integer: how many were acknowledged.",
-    complexity="O(1) for each id, O(log N) with many in flight.",
+    complexity="O(1) for each id, O(log N) with many in flight; more than 1,000 ids in steps, outside MULTI.",
     errors=(("NOQUEUE", "there is no such queue"),),
     notes=(
         "An id acknowledges the message in whatever state it is; a receipt only while that delivery holds the lease. "

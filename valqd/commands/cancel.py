@@ -17,12 +17,12 @@ SPEC = Command(
     summary="Withdraws a message; a worker that has it learns so from its next EXTEND.",
     arguments=(QUEUE_ARGUMENT, Positional("id", ID, "an id or a receipt")),
     build=_build,
-    reply="Integer: 1 if the message was removed or marked, 0 if there is none.",
+    reply="Integer: 1 if the message was removed or marked, 0 if none waits or is in flight.",
     complexity="O(log N).",
     errors=(("NOQUEUE", "there is no such queue"), ("STALE", "the receipt's lease is over")),
     notes=(
         "A waiting message is removed. For one in flight the next EXTEND answers CANCELLED, and it is not delivered "
-        "again, however its delivery ends.",
+        "again, however its delivery ends; it is counted as cancelled then, unless it is acknowledged.",
     ),
     example=(("VALQ.CANCEL orders 6", "(integer) 1"),),
     flags=("write", "noscript", "fast"),

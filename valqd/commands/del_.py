@@ -9,7 +9,7 @@ from valqd.commands.values import ID
 
 
 def _build(args: Arguments) -> Request:
-    return Request("del", "del", (args.get("queue"),), args.every("id"))
+    return Request.on_ids("del", args.get("queue"), (), args.every("id"))
 
 
 SPEC = Command(
@@ -18,7 +18,7 @@ SPEC = Command(
     arguments=(QUEUE_ARGUMENT, Positional("id", ID, "an id or a receipt", repeated=True)),
     build=_build,
     reply="Integer: how many were removed.",
-    complexity="O(log N) for each id.",
+    complexity="O(log N) for each id; more than 1,000 ids in steps, outside MULTI.",
     errors=(("NOQUEUE", "there is no such queue"),),
     example=(("VALQ.DEL orders 4 5 99", "(integer) 2"),),
     flags=("write", "noscript", "fast"),

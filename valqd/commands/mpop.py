@@ -40,7 +40,10 @@ SPEC = Command(
     reply="As POP, with queue in each map; with COUNT all maps are from one queue or several, in the queues' order.",
     complexity="O(Q) with Q the queues, and as POP for each message.",
     errors=ERRORS,
-    notes=("The user needs rights on all the queues. On a cluster all must be in one hash slot.",),
+    notes=(
+        "FAIR: each daemon's (and each of its workers') own calls on the same queues begin with the next one in turn.",
+        "The user needs rights on all the queues. On a cluster all must be in one hash slot.",
+    ),
     example=(
         (
             "VALQ.MPOP 2 urgent orders",

@@ -13,8 +13,8 @@ MAX_REASON_BYTES = 64 * 1024
 def _build(args: Arguments) -> Request:
     ids = args.every("id")
     fixed = (args.get("kind", b"FAIL"), args.get("delay"), args.get("reason"))
-    merge = Merge("nack_many", False, fixed, ids)
-    return Request("nack", "nack", (args.get("queue"),), (*fixed, *ids), merge=merge)
+    request = Request.on_ids("nack", args.get("queue"), fixed, ids)
+    return request if request.steps else request._replace(merge=Merge("nack_many", False, fixed, ids))
 
 
 SPEC = Command(
@@ -36,7 +36,7 @@ SPEC = Command(
     ),
     build=_build,
     reply="Integer: how many were given back.",
-    complexity="O(log N) for each id.",
+    complexity="O(log N) for each id; more than 1,000 ids in steps, outside MULTI.",
     errors=(("NOQUEUE", "there is no such queue"),),
     notes=(
         "Messages that are not in flight, and receipts whose lease is over, are not counted. A message whose attempts "

@@ -15,6 +15,10 @@ from valqd.lua import bundle
 _FUNCTION_PREFIX = bundle.FUNCTION_PREFIX.encode()
 
 
+#: More ids in one command are taken in steps.
+MOST_IDS = 1000
+
+
 class Merge(NamedTuple):
     """How a request joins one function call made for many requests on the same queue."""
 
@@ -31,6 +35,7 @@ class Steps(Enum):
     REPEATED = auto()  #: the same call, until it answers
     COUNTING = auto()  #: the first call does it; more of them without ``args`` follow until one answers
     NAMES = auto()  #: a cursor through names, for LIST
+    IDS = auto()  #: MOST_IDS of the ids at the end of ``args`` at a time; counts are added up
 
 
 class Request(NamedTuple):
@@ -45,6 +50,13 @@ class Request(NamedTuple):
     merge: Merge | None = None  #: None: is always a call of its own
     block_ms: int | None = None  #: how long to wait for a message; 0 for ever, None not at all
     fair: bool = False  #: the daemon rotates ``queues`` from one call to the next
+    fixed_args: int = 0  #: for Steps.IDS: how many of ``args`` are no ids
+
+    @classmethod
+    def on_ids(cls, command: str, queue: bytes, fixed: tuple[bytes, ...], ids: tuple[bytes, ...]) -> Request:
+        """A command that does the same to each of ``ids`` and answers how many; ``fixed`` comes before them in ARGV."""
+        steps = Steps.IDS if len(ids) > MOST_IDS else None
+        return cls(command, command, (queue,), (*fixed, *ids), steps=steps, fixed_args=len(fixed))
 
 
 def queue_key(name: bytes) -> bytes:

@@ -192,7 +192,10 @@ class Client(Outgoing, asyncio.Protocol):
 
     def block(self, request: Request) -> None:
         """Run a POP or MPOP that may wait."""
-        self.waiter = self._worker.waiters.block(self, request)
+        if self.session.gone:  # it has hung up before its turn came, and would take something for nobody
+            self.close()
+        else:
+            self.waiter = self._worker.waiters.block(self, request)
 
     def run_steps(self, request: Request) -> None:
         """Run a command that takes several calls."""
@@ -230,13 +233,16 @@ class Client(Outgoing, asyncio.Protocol):
         """Whether an answer is due from its private lane."""
         return self.session.private.outstanding > 0
 
-    def has_left(self) -> bool:
-        """Whether it has closed its connection; who is read from tells by itself."""
-        if not self._stop:
-            return False
+    @property
+    def has_hung_up(self) -> bool:
+        """Whether the system knows that it has closed its connection, or sends no more."""
         poll = select.poll()
         poll.register(self.transport.get_extra_info("socket"), _PEER_CLOSED)
-        if not poll.poll(0):
+        return bool(poll.poll(0))
+
+    def has_left(self) -> bool:
+        """Whether it has closed its connection; who is read from tells by itself."""
+        if not (self._stop and self.has_hung_up):
             return False
         self.transport.abort()
         return True

@@ -1,11 +1,11 @@
-"""Commands that take several calls, so that none holds Valkey for long: INFO, LIST, PURGE, REDRIVE, UPDATE."""
+"""Commands that take several calls, so that none holds Valkey for long: see ``Steps``."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-from valqd.commands.request import Request, Steps, fcall, function_call
+from valqd.commands.request import MOST_IDS, Request, Steps, fcall, function_call
 from valqd.errors import BackendDown
 from valqd.protocol.calls import NoDelivery, error_line
 from valqd.protocol.encoding import encode
@@ -46,6 +46,8 @@ async def run_steps(session: Session, request: Request) -> None:
     try:
         if request.steps is Steps.NAMES:
             data = encode(await _names(lane, request), session.resp)
+        elif request.steps is Steps.IDS:
+            data = encode(await _for_all_ids(lane, request, session), session.resp)
         elif request.steps is Steps.TOKEN:
             data = encode(await _until_done(lane, request, session), session.resp)
         else:
@@ -84,6 +86,20 @@ async def _names(lane: Lane, request: Request) -> list[bytes]:
         names.update(some)
         if cursor == b"0":
             return sorted(names)
+
+
+async def _for_all_ids(lane: Lane, request: Request, session: Session) -> int:
+    total = 0
+    fixed, ids = request.args[: request.fixed_args], request.args[request.fixed_args :]
+    for start in range(0, len(ids), MOST_IDS):
+        some = request._replace(args=(*fixed, *ids[start : start + MOST_IDS]))
+        try:
+            total += int(await ask(lane, function_call(some, b"n2", session.shared.auto_create)))
+        except Failed:
+            if not start:
+                raise
+            break  # what was done before is told
+    return total
 
 
 async def _until_done(lane: Lane, request: Request, session: Session) -> int:

@@ -30,6 +30,9 @@ _CANNOT_SWEEP = "leases, delays and dead letters wait, since a sweep is refused"
 _LEASE_MS = 600
 #: While much is swept, the lease is renewed this often: two daemons must not take turns at looking at all queues.
 _RENEW_S = 0.2
+#: A timer is met this exactly, unless asking takes so long that more than this share of Valkey's time would go to it.
+_SHORTEST_TICK_S = 0.005
+_ASKING_SHARE = 0.05
 _DUE_LIMIT = 1000
 #: Queues swept, and messages of each, before the lease is looked at again.
 _SWEEP_BATCH = 50
@@ -94,6 +97,7 @@ class Sweeper:
 
     async def _tick(self) -> float:
         reply = await self._due(_DUE_LIMIT)
+        asking_s = time.monotonic() - self._leased_at
         if isinstance(reply, Exception):
             if is_missing_function(reply):
                 await self._library_gone()
@@ -108,6 +112,7 @@ class Sweeper:
         if not sweep:
             return _FOLLOWER_TICK_S
         fresh, next_ms, *names = sweep
+        next_s: float = (next_ms + 1) / 1000
         if fresh or (self._look_at_all and time.monotonic() >= self._look_not_before):
             self._look_at_all = False
             await self._sweep_all()
@@ -119,7 +124,9 @@ class Sweeper:
             await self._sweep(db, [queue_key(name) for name in names], reset=False)
         if len(names) == _DUE_LIMIT:
             return 0.0
-        return _LEADER_TICK_S if next_ms >= 0 else _IDLE_TICK_S
+        if next_ms < 0:
+            return _IDLE_TICK_S
+        return min(_LEADER_TICK_S, max(next_s, _SHORTEST_TICK_S, asking_s / _ASKING_SHARE))
 
     async def _library_gone(self) -> None:
         """Load it again if there are queues to sweep.  If there are none, the first command on one will."""

@@ -57,8 +57,11 @@ class Waiter:
 
     @property
     def gone(self) -> bool:
-        """Whether its client has left: no messages are handed to it any more."""
-        return self._gone or self._client.is_closing()
+        """Whether its client has left: no messages are handed to it any more.
+
+        What it waited for comes at any time: its closing of the connection may be known, and not have been read yet.
+        """
+        return self._gone or self._client.session.gone or self._client.has_hung_up
 
     def start_timer(self) -> None:
         """End the wait when its time is over.  Most need none: their first POP finds something."""
@@ -85,14 +88,15 @@ class Waiter:
         if isinstance(reply, Exception):
             return error_line(reply)
         data: bytes = b"".join(reply) if type(reply) is list else reply
-        if self.gone and data != self._nothing:
+        if data != self._nothing and self.gone:
             self._waiters.release(self.lane, b"", data)
+            return self._nothing
         return data
 
     def answer(self, data: bytes) -> None:
         """What a POP brought."""
         self.in_flight = False
-        if self.gone:
+        if self._gone:
             self._waiters.popped(self, served=False)
         elif data == self._nothing or data.startswith(_PASSING_ERRORS):
             if self.over:
@@ -140,7 +144,7 @@ class Waiter:
     def _time_out(self) -> None:
         if self.in_flight:
             self.over = True
-        elif not self.gone:
+        elif not self._gone:
             self._end(self._nothing)
 
     def _leave(self) -> None:
@@ -155,7 +159,7 @@ class Waiter:
 
     def stop(self) -> None:
         """End the wait as if its time were over."""
-        if not self.gone:
+        if not self._gone:
             self._time_out()
 
 
@@ -271,7 +275,7 @@ class Waiters:
         """
         line = self._parked.get(waiter.queues[0], {})
         for other in reversed(line):
-            if other.wants_the_same(waiter):
+            if other.wants_the_same(waiter) and not other.gone:
                 other.change_places(waiter)
 
     # ---- the end

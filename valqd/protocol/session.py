@@ -264,7 +264,7 @@ class Session:
             private.ask_if_counted(lambda: self._ours(argv))
         elif not request.function:
             self._help(request)
-        elif request.block_ms is not None and private.will_be_quiet:
+        elif (request.block_ms is not None or request.steps is not None) and private.will_be_quiet:
             self.when_private_quiet(lambda: self._ours(argv))
         elif private.must_be_used:
             private.rewrite(request)

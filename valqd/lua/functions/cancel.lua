@@ -21,10 +21,7 @@ local function call(keys, args)
   local cancelled = 1
   if inflight then
     meta = meta or record.of_inflight(q, id)
-    if not meta.c then
-      queue.count(q, 'cancelled', 1)
-    end
-    meta.c = 1
+    meta.c = 1 -- counted when its delivery ends, unless it is acknowledged
     record.free_dedup(q, id, meta)
     record.save(q, id, meta)
   elseif where and not (meta and meta.s == 'q') then

@@ -1,7 +1,7 @@
 -- nack_many: the nacks of several clients that say the same.
 -- Flags: allow-oom
 -- KEYS: 1 queue
--- ARGV: kind (FAIL, SILENT, FATAL), delay ms or '', reason or '', id or receipt ...
+-- ARGV: kind (FAIL, SILENT, FATAL, RETURN), delay ms or '', reason or '', id or receipt ...
 -- Returns: how many, when all were given back; else 1 or 0 for each
 -- Errors: NOQUEUE
 -- Complexity: O(log n) a message

@@ -201,6 +201,7 @@ end
 function life.give_back(q, id, meta, delay_ms, why, has_left)
   if meta.c then
     record.drop(q, id, meta)
+    queue.count(q, 'cancelled', 1)
     return
   end
   if meta.x and meta.x <= q.now then

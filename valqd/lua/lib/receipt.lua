@@ -177,7 +177,8 @@ function receipt.ack(q, args, from)
 end
 
 -- Give back every delivery that args[from] ... name: how many, and 1 or 0 for each.
--- kind FAIL: the attempt is used; SILENT: it is given back; FATAL: to the dead letters.  delay_ms nil: the backoff's.
+-- kind FAIL: the attempt is used; SILENT: it is given back; RETURN: the same, and nobody said NACK (a daemon could not hand
+-- the message over); FATAL: to the dead letters.  delay_ms nil: the backoff's.
 function receipt.nack(q, kind, delay_ms, reason, args, from)
   local results = {}
   local count = 0
@@ -187,7 +188,7 @@ function receipt.nack(q, kind, delay_ms, reason, args, from)
       if not meta.s then
         meta = record.of_inflight(q, id)
       end
-      if kind == 'SILENT' then
+      if kind == 'SILENT' or kind == 'RETURN' then
         if reason ~= '' then
           meta.f, meta.e = q.now, reason
         end
@@ -208,7 +209,7 @@ function receipt.nack(q, kind, delay_ms, reason, args, from)
     end
     results[#results + 1] = meta and 1 or 0
   end
-  queue.count(q, 'nacked', count)
+  queue.count(q, 'nacked', kind ~= 'RETURN' and count or 0)
   return count, results
 end
 
