@@ -49,6 +49,7 @@ SCRIPTS = {
     "hello behind others": said("UNWATCH | HELLO 3 | UNSUBSCRIBE c | SUBSCRIBE c | GET none | PING"),
     "skip multi": said("CLIENT REPLY SKIP | MULTI | SET a 1 | EXEC | GET a"),
     "pubsub back to resp2": said("HELLO 3 | SUBSCRIBE c | GET none | HELLO 2 | CLIENT REPLY SKIP | PING | GET a"),
+    "skip wait": said("SET a 1 | WATCH a | CLIENT REPLY SKIP | WAIT 0 1 | GET a | WAIT 0 1 | PING"),
     "skip hello": said("CLIENT REPLY SKIP | HELLO 3 | UNSUBSCRIBE c | GET none | PING"),
     "skip reset": said("HELLO 3 | CLIENT REPLY SKIP | RESET | HGETALL none | PING"),
     "skip unsubscribe": said("CLIENT REPLY SKIP | UNSUBSCRIBE c | GET none | PING"),

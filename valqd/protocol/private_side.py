@@ -228,12 +228,6 @@ class PrivateSide:
         If the backend refuses it, its error is WAIT's answer, and the client's next writes come this way.
         """
         replies = self.open()
-        call = encode_own(fcall("fence", [queue_key(queue)]))
-        if self.in_multi or self.uncounted or self.silent:  # WAIT does not wait, is refused, or gets no reply
-            if self.silent:
-                self.send(call)
-            then()
-            return
         outcome: list[bytes] = []
 
         def swallow(raw: bytes) -> bytes:
@@ -254,7 +248,7 @@ class PrivateSide:
                 then()
 
         replies.expect_own(swallow)
-        self.send(call)
+        self.send(encode_own(fcall("fence", [queue_key(queue)])))
         self.session.when_private_quiet(go_on)
 
     # ---- Pub/Sub and the like

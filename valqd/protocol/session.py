@@ -365,10 +365,10 @@ class Session:
         queue = self._last_queue
         if self.last_call is not None and self.last_call.route.queue:
             queue = self.last_call.route.queue
-        self._last_queue = self.last_call = None
-        if queue is None:
+        if queue is None or self.private.alters_replies:  # then WAIT does not wait, is refused, or gets no reply
             then()
         else:
+            self._last_queue = self.last_call = None
             self.private.fence(queue, then)
 
     def leave_shared_lane(self) -> None:
