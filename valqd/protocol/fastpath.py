@@ -19,6 +19,7 @@ from valqd.commands.request import Request
 from valqd.commands.values import ID_PATTERN
 from valqd.protocol.calls import MAX_ITEMS, Recipient, Route, bulk
 from valqd.protocol.coalescer import Coalescer
+from valqd.protocol.requests import NULL, encode_request
 
 #: Bodies beyond this take the framer's way, which joins cut frames once.
 MAX_BODY_BYTES = 64 * 1024
@@ -157,6 +158,19 @@ class Templates:
         self._by_prefix: dict[bytes, Template] = {}
         self._lengths: dict[bytes, tuple[int, ...]] = {}
         self._whole: dict[bytes, Request] = {}  # whole POPs with options, as clients send them
+
+    def learn_from(self, argv: list[bytes], request: Request, route: Route | None, resp: int, most_bytes: int) -> None:
+        """Learn what this command looks like, if clients are likely to send its like again; None: it is not merged."""
+        arguments = len(argv) - (2 if argv[0].upper() == b"VALQ" else 1)
+        if request.command in ("pop", "mpop"):
+            if route is not None and request.merge is not None and arguments == 1:
+                self.learn(PopTemplate(encode_request(argv), route, bulk(request.merge.items[0]), NULL[resp]))
+            elif not request.fair:
+                self.learn_whole(encode_request(argv), request)
+        elif request.command in ("push", "ack") and route is not None and arguments == 2:
+            prefix = b"*%d\r\n%b$" % (len(argv), b"".join([bulk(arg) for arg in argv[:-1]]))
+            template = PushTemplate if request.command == "push" else AckTemplate
+            self.learn(template(prefix, route, most_bytes))
 
     def learn(self, template: Template) -> None:
         """Remember a template; one too short to be told apart is not worth it."""

@@ -24,14 +24,13 @@ from valqd.commands.help_text import help_lines
 from valqd.commands.request import Merge, Request, function_call
 from valqd.errors import BackendDown, CommandError
 from valqd.protocol import foreign, handshake, relay
-from valqd.protocol.calls import Call, Route, bulk, error_line
+from valqd.protocol.calls import Call, Route, error_line
 from valqd.protocol.encoding import encode
-from valqd.protocol.fastpath import AckTemplate, PopTemplate, PushTemplate
 from valqd.protocol.framing import Frame, Kind, RequestFramer
 from valqd.protocol.host import Host, Identity, Shared
 from valqd.protocol.private_side import PrivateSide
 from valqd.protocol.relay import ReplyType
-from valqd.protocol.requests import NULL, echo_call, encode_request, join_merged, nothing_popped
+from valqd.protocol.requests import echo_call, encode_request, join_merged, nothing_popped
 
 #: Stands for relayed writes when WAIT needs a queue to write to.
 _ANY_QUEUE = b"valqd"
@@ -272,7 +271,8 @@ class Session:
             self._answer_here(BackendDown())
         else:
             self._share(request)
-            self._learn(argv, request)
+            route = self._route(request, request.merge) if request.merge is not None else None
+            self.templates.learn_from(argv, request, route, self.resp, self.shared.limits.max_body_bytes)
 
     def _help(self, request: Request) -> None:
         try:
@@ -317,22 +317,6 @@ class Session:
 
     def _route(self, request: Request, merge: Merge) -> Route:
         return self.shared.routes.get(merge.function, request.queues[0], merge.takes_auto, merge.fixed)
-
-    def _learn(self, argv: list[bytes], request: Request) -> None:
-        """Teach the fast path what this command looks like, if clients are likely to send its like again."""
-        merge = request.merge
-        arguments = len(argv) - (2 if argv[0].upper() == b"VALQ" else 1)
-        if request.command in ("pop", "mpop"):
-            if merge is not None and arguments == 1:
-                prefix, wanted = encode_request(argv), bulk(merge.items[0])
-                self.templates.learn(PopTemplate(prefix, self._route(request, merge), wanted, NULL[self.resp]))
-            elif not request.fair:
-                self.templates.learn_whole(encode_request(argv), request)
-        elif request.command in ("push", "ack") and merge is not None and arguments == 2:
-            prefix = b"*%d\r\n%b$" % (len(argv), b"".join([bulk(arg) for arg in argv[:-1]]))
-            template = PushTemplate if request.command == "push" else AckTemplate
-            most_bytes = self.shared.limits.max_body_bytes
-            self.templates.learn(template(prefix, self._route(request, merge), most_bytes))
 
     # ---- foreign commands
 
