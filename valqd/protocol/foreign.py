@@ -158,14 +158,26 @@ _EFFECTS: dict[bytes, Callable[[PrivateSide, list[bytes]], None]] = {
 }
 
 
+Handler = Callable[["PrivateSide", list[bytes], bytes], None]
+
+
+def _unless_subscribed(handler: Handler) -> Handler:
+    """A command that the backend refuses, and so has no effect, where a connection only takes Pub/Sub."""
+
+    def handle(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
+        if side.must_ask_if_counted:
+            side.ask_if_counted(lambda: handle(side, argv, raw))
+        elif side.is_subscribed:
+            side.send(raw)
+        else:
+            handler(side, argv, raw)
+
+    return handle
+
+
+@_unless_subscribed
 def _watched_effect(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     """A command that changes who or what the session is, if the backend accepts it."""
-    if side.must_ask_if_counted:
-        side.ask_if_counted(lambda: _watched_effect(side, argv, raw))
-        return
-    if side.is_subscribed:  # refused
-        side.send(raw)
-        return
     effect = _EFFECTS[argv[0].upper()]
 
     def watch(reply: bytes) -> bytes:
@@ -198,28 +210,27 @@ def _reset(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         side.session.when_private_quiet(lambda: None)  # what follows builds on a state that is still to be
 
 
-def _client(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    if len(argv) == 3 and argv[1].upper() == b"REPLY":
-        what = argv[2].upper()
-        if side.must_ask_if_counted:
-            side.ask_if_counted(lambda: _client(side, argv, raw))
-            return
-        if side.is_subscribed:  # refused
-            side.send(raw)
-            return
-        if what == b"OFF":
-            side.open()
-            side.silent = True
-            side.send(raw)
-            return
-        if what == b"SKIP":
-            side.open()
-            side.skip_next = not side.silent
-            side.send(raw)
-            return
+@_unless_subscribed
+def _client_reply(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
+    what = argv[2].upper()
+    side.open()
+    if what == b"OFF":
+        side.silent = True
+        side.send(raw)
+    elif what == b"SKIP":
+        side.skip_next = not side.silent
+        side.send(raw)
+    else:
         if what == b"ON":
             side.silent = side.skip_next = False
-    elif len(argv) > 1 and argv[1].upper() in (b"PAUSE", b"UNPAUSE"):
+        side.send_plain(raw, 1)
+
+
+def _client(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
+    if len(argv) == 3 and argv[1].upper() == b"REPLY":
+        _client_reply(side, argv, raw)
+        return
+    if len(argv) > 1 and argv[1].upper() in (b"PAUSE", b"UNPAUSE"):
         for_ms = int(argv[2]) if len(argv) > 2 and argv[2].isdigit() and len(argv[2]) < 10 else 0
 
         def watch(reply: bytes) -> bytes:
@@ -311,7 +322,7 @@ _STATELESS_CLIENT = frozenset({b"ID", b"INFO", b"LIST", b"GETNAME", b"KILL", b"H
 #: Run at once even inside MULTI (all others are queued by it).
 _AT_ONCE_IN_MULTI = frozenset({b"MULTI", b"EXEC", b"DISCARD", b"RESET", b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE"})
 
-SPECIAL: dict[bytes, Callable[[PrivateSide, list[bytes], bytes], None]] = {
+SPECIAL: dict[bytes, Handler] = {
     b"MULTI": _multi,
     b"EXEC": _exec,
     b"DISCARD": _discard,
