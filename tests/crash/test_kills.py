@@ -137,6 +137,25 @@ def test_nothing_answered_is_lost_when_the_daemon_is_killed():
             check(load, connection)
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_message_for_who_waited_at_a_daemon_that_is_gone_goes_to_the_next_in_line(valkey, number, queue):
+    with (
+        Valqd(valkey.url) as gone,
+        Valqd(valkey.url) as other,
+        Connection(gone.port) as first,
+        Connection(other.port) as second,
+        Connection(other.port) as pushing,
+    ):
+        for waiter, count in ((first, 1), (second, 2)):
+            waiter.send("VALQ.POP", queue, "BLOCK", "0")
+            blocked(pushing, queue, count)
+        gone.signal(number)
+        pushing.call("VALQ.PUSH", queue, "hello")
+        start = time.monotonic()
+        assert as_map(second.read())[b"body"] == b"hello"
+        assert time.monotonic() - start < 2
+
+
 def test_nothing_answered_is_lost_when_valkey_is_killed():
     with (
         Valkey("--appendonly", "yes", "--appendfsync", "always") as valkey,

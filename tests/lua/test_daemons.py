@@ -1,5 +1,7 @@
-"""What daemons use: due, sweep, arm, disarm, pass_on, fence, echo."""
+"""What daemons use: due, sweep, arm, disarm, fence, echo."""
 
+import re
+import struct
 import time
 
 import pytest
@@ -13,8 +15,10 @@ def due(q, daemon="me", lease_ms=1000, limit=100):
     return sweep or None
 
 
-def arm(q, daemon="me", count=1, waited_ms=0):
-    return q.do("arm", daemon, count, waited_ms)[0]
+def arm(q, daemon="me", *waited_ms, count=None):
+    """Clients that have waited so long; or `count` of them, of which the first have."""
+    waited_ms = waited_ms or (0,)
+    return q.do("arm", daemon, count or len(waited_ms), struct.pack(f"<{len(waited_ms)}d", *waited_ms))[0]
 
 
 @pytest.fixture
@@ -160,14 +164,100 @@ def test_lifted_pause_wakes_and_a_held_one_does_not(q, woken):
 
 def test_as_many_daemons_are_woken_as_messages_first_come_first_served(q, woken):
     q.create()
-    for name in ("a", "b"):
+    for name, waited_ms in (("a", 20), ("b", 10)):
         woken.watch(name)
-        arm(q, name)
+        arm(q, name, waited_ms)
     q.push("x")
     assert woken("a")
     assert not woken("b")
-    q.do("pass_on")
+    q.push("y")
     assert woken("b")
+
+
+def in_turn(q, name, pops):
+    """Bodies that `pops` waiting clients of daemon `name` get."""
+    replies = q.do("pop_many", AUTO, pops, f"2,,,,{name}")
+    return re.findall(rb"\$4\r\nbody\r\n\$\d+\r\n(.*?)\r\n", b"".join(replies))
+
+
+def test_the_next_is_woken_when_the_first_has_left(q, woken):
+    q.create()
+    for name, waited_ms in (("a", 20), ("b", 10)):
+        woken.watch(name)
+        arm(q, name, waited_ms)
+    q.push("x")
+    assert not woken("b")
+    q.do("disarm", "a")
+    assert woken("b")
+    assert in_turn(q, "b", 4) == [b"x"]
+
+
+def test_messages_that_come_at_once_go_to_those_who_have_waited_longest(q, woken):
+    q.create()
+    arm(q, "a", 90, 70, 50, 40, 30)
+    woken.watch("b")
+    arm(q, "b", 80, 60, 20, 10)
+    q.push(*"12345")
+    assert in_turn(q, "b", 4) == [b"1", b"2"]
+    assert in_turn(q, "a", 4) == [b"3", b"4", b"5"]
+    assert not woken("c")
+    q.push("6")
+    assert in_turn(q, "b", 1) == []  # the fourth of a has waited longer
+    assert in_turn(q, "a", 1) == [b"6"]
+
+
+def test_who_has_no_turn_yet_is_not_woken(q, woken):
+    q.create()
+    arm(q, "a", *range(200, 100, -1), count=300)  # of more than are told, the rest came with the last of them
+    woken.watch("b")
+    arm(q, "b", 50)
+    q.push(*"x" * 100)
+    assert not woken("b")
+    assert len(in_turn(q, "a", 4)) == 4
+    assert arm(q, "b", 50)[0] == 0
+    q.push(*"y" * 400)
+    assert woken("b")
+
+
+def test_what_falls_due_goes_to_who_has_waited_longest_whoever_asks_first(q, woken):
+    q.push("x", delay=1000)
+    for name, waited_ms in (("a", 20), ("b", 10)):
+        woken.watch(name)
+        arm(q, name, waited_ms)
+    q.settle_clock(1000)
+    assert in_turn(q, "b", 1) == []
+    assert woken("a")
+    assert not woken("b")
+    assert in_turn(q, "a", 1) == [b"x"]
+
+
+def test_a_daemon_that_is_woken_and_does_not_ask_loses_its_turn(q, woken):
+    q.create()
+    for name, waited_ms in (("gone", 20), ("b", 10)):
+        woken.watch(name)
+        arm(q, name, waited_ms)
+    q.push("x")
+    assert woken("gone")
+    assert in_turn(q, "b", 1) == []
+    _, next_ms, *names = due(q)
+    assert (0 < next_ms <= 100, names) == (True, [])
+    q.settle_clock(100)
+    assert due(q)[2:] == [b"orders"]
+    q.sweep()
+    assert woken("b")
+    assert in_turn(q, "b", 1) == [b"x"]
+    assert due(q)[1] > 20000  # b has asked: the next to come is the end of its lease
+
+
+def test_who_waits_for_nothing_costs_no_sweep(q):
+    q.create()
+    arm(q, "a", 20)
+    arm(q, "b", 10)
+    q.push("x")
+    assert in_turn(q, "a", 1) == [b"x"]
+    assert due(q)[1] > 20000
+    q.do("sweep", "1", 100)
+    assert due(q)[1] > 20000
 
 
 def test_disarmed_or_forgotten_daemon_is_not_woken(q, woken):
@@ -193,8 +283,8 @@ def test_the_daemon_whose_client_has_waited_longest_is_woken_first(q, woken):
     q.create()
     for name, waited_ms in (("a", 100), ("b", 900), ("c", 500)):
         woken.watch(name)
-        arm(q, name, 1, waited_ms)
-    arm(q, "a", 1, 100)
+        arm(q, name, waited_ms)
+    arm(q, "a", 100)
     for name in ("b", "c", "a"):
         q.push("x")
         assert woken(name)
@@ -213,7 +303,7 @@ def test_who_waits_in_another_database_takes_nobodys_place(q, woken):
 
 def test_blocked_clients_are_what_daemons_report(q):
     q.create()
-    arm(q, "a", 5)
+    arm(q, "a", 9, 8, 7, 6, 5)
     arm(q, "b")
     assert q.info()["blocked_clients"] == 6
     q.do("disarm", "a")
@@ -228,7 +318,7 @@ def test_a_daemon_that_gives_no_sign_of_life_is_forgotten(q, woken):
     q.create()
     for name in ("silent/0", "sweeping/0", "asking/0"):
         woken.watch(name)
-        arm(q, name, 1, 1000)
+        arm(q, name, 1000)
     for _ in range(2):
         q.settle_clock(2000)
         due(q, "sweeping")
@@ -239,13 +329,19 @@ def test_a_daemon_that_gives_no_sign_of_life_is_forgotten(q, woken):
         assert woken(name)
 
 
-def test_a_memory_that_has_begun_anew_is_told_by_its_epoch(q):
-    first, *_ = q.do("due", "me", 1000, 10, keys=[])
-    q.settle_clock(5)
-    assert q.do("due", "me", 1000, 10, keys=[])[0] == first
+def test_a_daemon_learns_that_it_was_forgotten(q):
+    def known_since(daemon="me"):
+        q.settle_clock(5)
+        return q.do("due", daemon, 1000, 10, keys=[])[0]
+
+    first = known_since()
+    assert known_since() == first
     q.link.ok("FUNCTION", "LOAD", "REPLACE", whole_source(test_clock=True))
-    q.settle_clock(5)
-    assert q.do("due", "other", 1000, 10, keys=[])[0] > first
+    second = known_since()
+    assert second > first
+    q.settle_clock(5000)
+    known_since("other")
+    assert known_since() > second  # the other has buried it
 
 
 @pytest.mark.parametrize("there", [True, False])

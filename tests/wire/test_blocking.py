@@ -54,6 +54,24 @@ def test_waiters_of_any_daemon_are_counted_and_served_first_come_first_served(pa
             assert as_map(waiter.read())[b"body"] == b"%d" % number
 
 
+@pytest.mark.parametrize("delay", [(), ("DELAY", "0.2")], ids=["pushed", "due"])
+@pytest.mark.parametrize("first_daemon_has", ["111111000000", "011011000011", "101010101010"])
+def test_messages_that_come_at_once_go_to_the_first_in_line_at_any_daemon(
+    pair, pushing, queue, first_daemon_has, delay
+):
+    with contextlib.ExitStack() as stack:
+        waiters = []
+        for number, has in enumerate(first_daemon_has):
+            waiter = stack.enter_context(Connection(pair[1 if has == "1" else 2].port))
+            waiter.send("VALQ.POP", queue, "BLOCK", "0")
+            waiters.append(waiter)
+            blocked(pushing, queue, number + 1)
+            time.sleep(0.01)
+        pushing.call("VALQ.MPUSH", queue, "7", *"abcdefg", *delay)
+        assert {as_map(waiter.read())[b"body"] for waiter in waiters[:7]} == set(map(str.encode, "abcdefg"))
+        blocked(pushing, queue, 5)
+
+
 def test_nothing_comes_in_time(waiting, queue, pair):
     for options, nothing in (((), None), (("COUNT", "3"), [])):
         start = time.monotonic()

@@ -1,7 +1,7 @@
 """Tells the backend on which queues this daemon has clients waiting, so that a push through any daemon wakes them.
 
-    arm: "post 4f…/0 has 3 clients on q, the first for 12 ms" ─▶ ready after all?  ─▶ wake
-                                                              └▶ next timer of q  ─▶ wake then
+    arm: "post 4f…/0 has 3 clients on q, for 12, 9 and 2 ms" ─▶ ready after all?  ─▶ wake
+                                                             └▶ next timer of q  ─▶ wake then
     a push, anywhere ─▶ its function sets valq:{q}:wake:4f…/0 ─▶ Valkey tracks it ─▶ invalidated ─▶ wake
 
 A post is this worker's clients in one database.  Registration is volatile: it is repeated when the backend's memory has
@@ -12,8 +12,9 @@ Bounds: one timer a queue that somebody waits for.
 from __future__ import annotations
 
 import asyncio
+import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from valqd.commands.request import fcall, queue_key
@@ -25,23 +26,25 @@ REARM_S = 15.0
 #: How often the backend is asked for each queue while registration fails.
 _TICK_S = 1.0
 _ARM_BATCH = 500
+#: Clients at different daemons are served in the order in which they came, as far as they are among so many at theirs.
+MOST_IN_ORDER = 128
 _CANNOT_ARM = "blocked POPs only look once a second, since their registration is refused"
 
 #: A queue as waiters know it: database and name.
 QueueId = tuple[int, bytes]
-#: How many clients wait for a queue, and since when (monotonic s) the first of them has.
-Line = tuple[int, float]
+#: How many clients wait for a queue, and since when (monotonic s) the first MOST_IN_ORDER of them have.
+Line = tuple[int, list[float]]
 
 
 class Registration:
-    """One worker's.  ``lines`` tells who waits (nobody: None), ``wake`` is told that something may be ready."""
+    """One worker's.  ``queues`` and ``line`` tell who waits, ``wake`` is told that something may be ready."""
 
     def __init__(
         self,
         control: Control,
         daemon: bytes,
-        queues: Callable[[], Iterable[QueueId]],
-        line: Callable[[QueueId], Line | None],
+        queues: Callable[[], Collection[QueueId]],
+        line: Callable[[QueueId], Line],
         wake: Callable[[QueueId], None],
     ) -> None:
         self._control = control
@@ -84,7 +87,7 @@ class Registration:
             name, is_ours, db = key.rpartition(mark)
             if is_ours:
                 queue = (int(db), name.removeprefix(b"valq:{"))
-                if self._line(queue):
+                if queue in self._queues():
                     self._wake(queue)
                 else:
                     self.disarm(queue)
@@ -117,26 +120,28 @@ class Registration:
                 batch = 1 if self._control.clustered else _ARM_BATCH
                 for db, names in _by_db(batch, arm):
                     await self._arm(db, names)
-                for db, names in _by_db(batch, (queue for queue in disarm if not self._line(queue))):
+                for db, names in _by_db(batch, disarm.difference(self._queues())):
                     await self._disarm(db, names)
             except ControlLost:
                 self._refused = True  # until all is armed again when the connection is back
             except StartError as error:  # the library cannot be loaded, for now
                 self._cannot_arm(error)
 
-    def _post(self, db: int) -> bytes:
+    def post(self, db: int) -> bytes:
+        """What this worker's clients in a database are called."""
         return b"%b/%d" % (self._daemon, db)
 
     async def _arm(self, db: int, names: list[bytes]) -> None:
-        lines = {name: line for name in names if (line := self._line((db, name)))}
-        if not lines:
+        names = [name for name in names if (db, name) in self._queues()]
+        if not names:
             return
-        post = self._post(db)
+        post = self.post(db)
         now = time.monotonic()
-        watch = [b"MGET", *(b"valq:{%b}:wake:%b" % (name, post) for name in lines)]
-        call = fcall("arm", [queue_key(name) for name in lines], post)
-        for count, since in lines.values():
-            call += [b"%d" % count, b"%.3f" % ((now - since) * 1000)]
+        watch = [b"MGET", *(b"valq:{%b}:wake:%b" % (name, post) for name in names)]
+        call = fcall("arm", [queue_key(name) for name in names], post)
+        for name in names:
+            count, since = self._line((db, name))
+            call += [b"%d" % count, struct.pack(f"<{len(since)}d", *[(now - start) * 1000 for start in since])]
         replies = await self._control.calls([[b"CLIENT", b"TRACKING", b"ON"], watch, call], db)
         refused = next((reply for reply in replies if isinstance(reply, Exception)), None)
         if refused is None:
@@ -149,7 +154,7 @@ class Registration:
         else:
             self._cannot_arm(refused)
         if isinstance(replies[-1], list):
-            self._armed(db, list(lines), replies[-1])
+            self._armed(db, names, replies[-1])
 
     def _armed(self, db: int, names: list[bytes], found: list[Any]) -> None:
         loop = asyncio.get_running_loop()
@@ -159,7 +164,7 @@ class Registration:
                 timer.cancel()
             if ready:
                 self._wake(queue)
-            elif next_ms >= 0 and self._line(queue):
+            elif next_ms >= 0 and queue in self._queues():
                 self._timers[queue] = loop.call_later((next_ms + 1) / 1000, self._timer, queue)
 
     def _cannot_arm(self, why: object) -> None:
@@ -171,10 +176,8 @@ class Registration:
         self._wake(queue)
 
     async def _disarm(self, db: int, names: list[bytes]) -> None:
-        """Leave the line; what this post was woken for meanwhile is for the next in it."""
-        keys = [queue_key(name) for name in names]
-        requests = [fcall("disarm", keys, self._post(db)), *(fcall("pass_on", [key]) for key in keys)]
-        if not any(self._queues()):
+        requests = [fcall("disarm", [queue_key(name) for name in names], self.post(db))]
+        if not self._queues():
             requests.append([b"CLIENT", b"TRACKING", b"OFF"])
         await self._control.calls(requests, db)
 

@@ -50,11 +50,11 @@ class Sweeper:
     """One worker's sweeper."""
 
     def __init__(self, control: Control, daemon: bytes, forgotten: Callable[[], None]) -> None:
-        """``forgotten`` runs when the backend's volatile memory has begun anew."""
+        """``forgotten`` runs when the backend's volatile memory has begun anew, or has dropped this daemon."""
         self._control = control
         self._daemon = daemon
         self._forgotten = forgotten
-        self._epoch: int | None = None
+        self._known_since: int | None = None
         self._dbs: list[int] = [0]
         self._look_at_all = False  # a sweep failed: what it was asked to do is not remembered anywhere
         self._look_not_before = 0.0
@@ -105,9 +105,9 @@ class Sweeper:
             self._refused(reply)
             return _FOLLOWER_TICK_S
         self._no_queues = False
-        epoch, *sweep = reply
-        if epoch != self._epoch:
-            self._epoch = epoch
+        known_since, *sweep = reply
+        if known_since != self._known_since:
+            self._known_since = known_since
             self._forgotten()
         if not sweep:
             return _FOLLOWER_TICK_S

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from valqd.commands.request import Request, function_call
 from valqd.io.control import Control
-from valqd.io.registration import Line, QueueId, Registration
+from valqd.io.registration import MOST_IN_ORDER, Line, QueueId, Registration
 from valqd.protocol.calls import Call, Route, error_line
 from valqd.protocol.host import Lane, Shared
 from valqd.protocol.requests import encode_request, join_merged, nothing_popped
@@ -78,7 +79,8 @@ class Waiter:
         resp = self._client.session.resp
         if request.merge is not None:
             route = shared.routes.get(request.merge.function, request.queues[0], True, request.merge.fixed)
-            join_merged(self.lane.coalescer, self, route, request, resp)
+            post = self._waiters.registration.post(self.queues[0][0]) if self.parked else b""
+            join_merged(self.lane.coalescer, self, route, request, resp, post)
         else:
             call = encode_request(function_call(request, b"e%d" % resp, shared.auto_create))
             self.lane.coalescer.lone(self, call, self._shape)
@@ -175,12 +177,12 @@ class Waiters:
         self._stopping = False
         self.registration = Registration(control, daemon, self._queues, self._line, self.wake)
 
-    def _queues(self) -> Iterable[QueueId]:
+    def _queues(self) -> Collection[QueueId]:
         return self._parked
 
-    def _line(self, queue: QueueId) -> Line | None:
-        line = self._parked.get(queue)
-        return (len(line), next(iter(line)).since) if line else None
+    def _line(self, queue: QueueId) -> Line:
+        line = self._parked[queue]
+        return len(line), [waiter.since for waiter in islice(line, MOST_IN_ORDER)]
 
     def block(self, client: Client, request: Request) -> Waiter:
         """Start a wait; the client's session is held until it ends."""

@@ -27,14 +27,16 @@ def nothing_popped(request: Request, resp: int) -> bytes:
     return NULL[resp] if request.args[0] == b"" else b"*0\r\n"
 
 
-def join_merged(coalescer: Coalescer, who: Any, route: Route, request: Request, resp: int) -> None:
-    """Join one parsed command to its route's open call."""
+def join_merged(coalescer: Coalescer, who: Any, route: Route, request: Request, resp: int, post: bytes = b"") -> None:
+    """Join one parsed command to its route's open call.  ``post``: of a POP that has waited, where."""
     assert request.merge is not None
     items = request.merge.items
     function = request.merge.function
     if function == "push_many" and len(items[0]) > _LARGE_BODY_BYTES:
         coalescer.join(who, route, bulk_pieces(items[0]), 1, 1, None)
         return
+    if post:
+        items = (b"%b,%b" % (items[0] or b"2,,,", post),)
     encoded = b"".join([bulk(item) for item in items])
     if function == "pop_many":
         count = int(request.args[0] or 1)

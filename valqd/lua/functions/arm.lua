@@ -1,40 +1,38 @@
 -- arm: a daemon has clients blocked on queues: remember it, so that it is woken.
 -- Flags: allow-oom
 -- KEYS: queues
--- ARGV: post (see volatile), for each queue: how many clients are blocked, and for how many ms the first of them has been
--- Returns: for each queue [1 if a POP would get something, ms until the next timer or -1]
+-- ARGV: post, for each queue: how many clients are blocked, and for how many ms the first of them have been (see waiters)
+-- Returns: for each queue [1 if there is something for these clients, ms until the next timer or -1]
 -- Errors: none
 -- Complexity: O(log n) a queue
 
--- 1 if a POP would get something, else 0; and ms until the next timer, or -1.
-local function look_at(key, now)
+-- 1 if there is something for `post`, else 0; and ms until the next timer, or -1.
+local function look_at(key, post)
   local q = queue.open(key)
   if not q then
     return 0, -1
   end
   q.by_daemon = true
   life.settle(q, 200)
-  local ready = not queue.paused(q, 'out') and (q.plain > 0 or server.call('ZCARD', q.prefix .. 'ready') > 0)
+  local ready = queue.available(q)
+  local is_theirs = ready > 0 and waiters.turn(q.name, post, ready, q.now) > 0
+  if is_theirs then
+    waiters.expect(q.name, post, q.now)
+  end
+  q.woken = ready > 0
   life.finish(q)
-  return ready and 1 or 0, q.due < FOREVER and math.max(0, q.due - now) or -1
+  return is_theirs and 1 or 0, q.due < FOREVER and math.max(0, q.due - q.now) or -1
 end
 
 local function call(keys, args)
   local exact = clock.exact()
-  local now = math.floor(exact)
-  volatile.alive(args[1], now)
+  local post = args[1]
+  volatile.alive(post, math.floor(exact))
   local results = {}
   for i, key in ipairs(keys) do
-    local looked, ready, next_ms = pcall(look_at, key, now)
-    if not looked then -- what is there is no queue: the others are armed all the same
-      ready, next_ms = 0, -1
-    end
-    local name = key:sub(7, -8)
-    volatile.block(name, args[1], tonumber(args[2 * i]))
-    if ready == 0 then
-      volatile.wait(name, args[1], exact - tonumber(args[2 * i + 1]))
-    end
-    results[i] = {ready, next_ms}
+    waiters.join(queue.name_of(key), post, tonumber(args[2 * i]), args[2 * i + 1], exact)
+    local looked, ready, next_ms = pcall(look_at, key, post)
+    results[i] = looked and {ready, next_ms} or {0, -1} -- what is there is no queue: the others are armed all the same
   end
   return results
 end

@@ -22,6 +22,6 @@ local function call(keys, args)
   local p = q.prefix
   server.call('UNLINK', q.key, p .. 'gone', p .. 'inflight', p .. 'ready', p .. 'delayed', p .. 'dlq', p .. 'body',
     p .. 'meta', p .. 'expiry', p .. 'dedup', p .. 'windows', p .. 'forward') -- 'sources' stays: what they die to is made again
-  volatile.wake(q.name, FOREVER)
+  waiters.wake_all(q.name, q.now)
   return reply.finish({ok = 'OK'}, args[1])
 end

@@ -1,13 +1,17 @@
--- disarm: a daemon has no clients blocked on these queues any more.
+-- disarm: a daemon has no clients blocked on these queues any more: what it was woken for meanwhile is for the next in line.
 -- Flags: allow-oom
 -- KEYS: queues
--- ARGV: post (see volatile)
+-- ARGV: post (see waiters)
 -- Returns: OK
 -- Errors: none
--- Complexity: O(d) for d daemons that wait
+-- Complexity: O(d) a queue, for d daemons that wait
 local function call(keys, args)
   for _, key in ipairs(keys) do
-    volatile.leave(key:sub(7, -8), args[1])
+    waiters.leave(queue.name_of(key), args[1])
+    local opened, q = pcall(queue.open, key) -- what is there may be no queue
+    if opened and q then
+      queue.wake(q)
+    end
   end
   return {ok = 'OK'}
 end

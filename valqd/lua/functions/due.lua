@@ -2,7 +2,7 @@
 -- Flags: no-writes
 -- KEYS: none
 -- ARGV: daemon, lease ms, most names
--- Returns: [epoch of the volatile memory], and when no other daemon sweeps […, 1 if the lease is new, ms until the next
+-- Returns: [since when the daemon is known here], and when no other daemon sweeps […, 1 if the lease is new, ms until the next
 --          or -1, name ...]
 -- Errors: none
 -- Complexity: O(q) for q queues with something to come
@@ -11,14 +11,16 @@ local function call(keys, args)
   volatile.alive(args[1], now)
   local sweeper = volatile.sweeper
   if sweeper.owner and sweeper.owner ~= args[1] and sweeper.until_ms > now then
-    return {volatile.epoch}
+    return {volatile.known[args[1]]}
   end
-  volatile.bury(now)
+  if volatile.bury(now) then
+    waiters.bury(now)
+  end
   local fresh = sweeper.owner ~= args[1] and 1 or 0
   sweeper.owner = args[1]
   sweeper.until_ms = now + tonumber(args[2])
   local limit = tonumber(args[3])
-  local result = {volatile.epoch, fresh, -1}
+  local result = {volatile.known[args[1]], fresh, -1}
   local next_ms = FOREVER
   if now >= volatile.compact_at then
     volatile.compact_at = now + COMPACT_EVERY_MS
@@ -27,15 +29,15 @@ local function call(keys, args)
     end
     volatile.compacts = {}
   end
-  for name, ms in pairs(volatile.timers) do
-    if ms > now then
-      next_ms = math.min(next_ms, ms)
-    elseif #result < limit + 3 then
-      result[#result + 1] = name
+  for _, times in ipairs({volatile.timers, waiters.checks}) do
+    for name, ms in pairs(times) do
+      if ms > now then
+        next_ms = math.min(next_ms, ms)
+      elseif #result < limit + 3 then
+        result[#result + 1] = name
+        times[name] = nil
+      end
     end
-  end
-  for i = 4, #result do
-    volatile.timers[result[i]] = nil
   end
   if next_ms < FOREVER then
     result[3] = next_ms - now

@@ -21,9 +21,7 @@ local function call(keys, args)
   if what ~= 'NONE' then
     queue.note_due(q, until_ms)
   end
-  if not q.limits.pause_out then
-    volatile.wake(q.name, FOREVER)
-  end
+  q.woken = true
   life.finish(q)
   return reply.finish({ok = 'OK'}, args[1])
 end

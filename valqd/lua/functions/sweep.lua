@@ -22,6 +22,7 @@ local function call(keys, args)
   more = compact.step(q) or more
   more = life.forward(q, 100) or more
   more = more or add.trim(q)
+  q.woken = true -- whoever was woken for what is still ready may be gone
   life.finish(q)
   return more and 1 or 0
 end

@@ -198,7 +198,7 @@ function add.plain(q, bodies, from, to)
     end
     queue.flush(q)
   end
-  q.woken = (q.woken or 0) + plain
+  q.woken = true
 end
 
 -- Add one message with the options of `o` (see functions/push); its id.
@@ -232,7 +232,7 @@ end
 -- After adding: write the cursors, wake who waits.
 function add.finish(q)
   queue.save(q, 'seq', q.seq, 'head', q.head, 'plain', q.plain)
-  if q.woken and not queue.paused(q, 'out') then
-    volatile.wake(q.name, q.woken)
+  if q.woken then
+    queue.wake(q)
   end
 end

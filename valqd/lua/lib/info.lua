@@ -1,5 +1,5 @@
 -- info: the map of INFO.
--- requires: number, volatile, queue, log, record
+-- requires: number, waiters, queue, log, record
 
 local info = {}
 
@@ -29,7 +29,7 @@ end
 function info.map(q)
   local p = q.prefix
   local attempts, retention = queue.rules(q)
-  local ready = q.plain + server.call('ZCARD', p .. 'ready')
+  local ready = queue.ready(q)
   local inflight = server.call('ZCARD', p .. 'inflight')
   local oldest = oldest_ready_at(q)
   local counters = server.call('HMGET', q.key, 'redelivered', 'dead', 'expired', 'nacked', 'cancelled', 'deduplicated',
@@ -69,7 +69,7 @@ function info.map(q)
     'cancelled_total', counters[5],
     'deduplicated_total', counters[6],
     'dropped_total', counters[7],
-    'blocked_clients', volatile.blocked_on(q.name, q.now),
+    'blocked_clients', waiters.count(q.name, q.now),
     'paused', paused_in and (paused_out and 'ALL' or 'IN') or (paused_out and 'OUT' or 'NONE'),
     'backoff', backoff,
     'max_length', limits.max_length or false,

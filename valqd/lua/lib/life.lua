@@ -98,9 +98,7 @@ local function push_elsewhere(q, dead)
   end
   queue.flush(target)
   queue.save(target, 'seq', number.text(target.seq))
-  if not queue.paused(target, 'out') then
-    volatile.wake(target.name, #dead)
-  end
+  queue.wake(target)
   return true
 end
 
@@ -349,7 +347,7 @@ function life.settle(q, limit)
       q.limits[way] = nil
       queue.save_limits(q)
       if way == 'pause_out' then
-        volatile.wake(q.name, FOREVER)
+        q.woken = true
       end
     end
   end
@@ -382,7 +380,7 @@ function life.finish(q)
   else
     queue.save(q)
   end
-  if q.woken and not queue.paused(q, 'out') then
-    volatile.wake(q.name, q.woken)
+  if q.woken then
+    queue.wake(q)
   end
 end

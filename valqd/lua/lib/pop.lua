@@ -1,5 +1,5 @@
 -- pop: taking what is ready, and how a delivery looks.
--- requires: number, queue, log, record, life
+-- requires: number, waiters, queue, log, record, life
 
 local pop = {}
 
@@ -157,7 +157,7 @@ end
 -- (records).  The caller settles first and saves the cursors after.
 function pop.take(q, want, options)
   local taken = {ids = {}, bodies = {}, ages = {}, metas = {}}
-  if queue.paused(q, 'out') then
+  if want == 0 or queue.paused(q, 'out') then
     return taken
   end
   local ids = taken.ids
@@ -191,6 +191,15 @@ function pop.take(q, want, options)
       end
     end
   end
+  return taken
+end
+
+-- The same for clients that have waited, at one post (see waiters): those whose turn it is.
+function pop.take_in_turn(q, want, options)
+  local turn = waiters.turn(q.name, options.post, queue.available(q), q.now)
+  local taken = pop.take(q, math.min(want, turn * options.want), options)
+  waiters.served(q.name, options.post, math.ceil(#taken.ids / options.want))
+  q.woken = true -- what is left may be for others
   return taken
 end
 

@@ -1,5 +1,5 @@
 -- queue: the queue's own hash: configuration, cursors, counters.
--- requires: clock, number, reply, volatile
+-- requires: clock, number, reply, volatile, waiters
 --
 -- Keys of queue q, all under "valq:{q}:" (KEYS[1] of every function is "valq:{q}:queue", the rest follow from it):
 --   queue      HASH  see FIELDS; created_at is there exactly when the queue is
@@ -14,7 +14,7 @@
 --   forward    ZSET  dead letters (id -> died_at ms) that the caller had no right to put into the dead letter queue
 --   sources    HASH  queues whose dead come here: set by who made them so, and could write here; outlives the queue
 --   fence      set and removed at once, when the queue is not there: a write for WAIT
---   wake:<p>   set and removed at once: tells the daemon of post p (see volatile) that something is ready
+--   wake:<p>   set and removed at once: tells the daemon of post p (see waiters) that something is ready
 --
 -- A message is PLAIN while it has no option, priority 0 and at most PLAIN_BYTES, from its push to the ack of its first
 -- delivery: it lives in its slot only, ready when its id is at or after `head`, else in flight if inflight has it.
@@ -200,7 +200,7 @@ end
 function queue.note_due(q, ms)
   if ms < q.due then
     if ms < q.now + 1000 then
-      volatile.wake(q.name, FOREVER)
+      waiters.wake_all(q.name, q.now)
     end
     q.due = ms
     q.due_changed = true
@@ -233,6 +233,22 @@ end
 function queue.paused(q, way)
   local until_ms = q.limits and q.limits['pause_' .. way]
   return until_ms and until_ms > q.now
+end
+
+function queue.ready(q)
+  return q.plain + server.call('ZCARD', q.prefix .. 'ready')
+end
+
+-- How many messages a POP could get.
+function queue.available(q)
+  return queue.paused(q, 'out') and 0 or queue.ready(q)
+end
+
+-- Wake who waits for what is ready, if anybody does.
+function queue.wake(q)
+  if waiters.lines[q.name] then
+    waiters.wake(q.name, queue.available(q), q.now)
+  end
 end
 
 function queue.save_limits(q)

@@ -31,7 +31,7 @@ function record.enter(q, id, meta, state, score)
   meta.s = state
   if state == 'r' then
     score = record.ready_score(id, meta)
-    q.woken = (q.woken or 0) + 1
+    q.woken = true
   else
     score = number.arg(score)
   end

@@ -8,14 +8,16 @@ local kinds = {}
 local kind_count = 0
 local MAX_KINDS = 1000
 
--- What each POP of a run asks for: "resp,count,vt,flags", or '' for one message in RESP2.
+-- What each POP of a run asks for: "resp,count,vt,flags", or '' for one message in RESP2; with ",post" when it has waited
+-- in line (see waiters).
 function runs.kind(spec)
   local kind = kinds[spec]
   if kind then
     return kind
   end
-  local resp, count, vt, flags = (spec == '' and '2,,,' or spec):match('^(%d),(%d*),(%d*),(%a*)$')
+  local resp, count, vt, flags, post = (spec == '' and '2,,,' or spec):match('^(%d),(%d*),(%d*),(%a*),?(.*)$')
   kind = pop.options(count, vt, flags)
+  kind.post = post ~= '' and post
   kind.resp3 = resp == '3'
   kind.flags = flags
   kind.plain = not kind.many and flags == '' -- one message and nothing special
@@ -52,7 +54,7 @@ end
 
 -- Whether messages for both can be taken at once.
 function runs.alike(a, b)
-  return a.vt == b.vt and a.flags == b.flags
+  return a.vt == b.vt and a.flags == b.flags and not a.post and not b.post
 end
 
 -- Parts of an encoded delivery, by the size that they announce: making a number a string is what takes time.
