@@ -264,6 +264,23 @@ def test_waiters_are_woken_again_when_the_library_could_not_be_loaded_for_a_whil
         assert as_map(waiting.read())[b"body"] == b"y"
 
 
+def test_who_hangs_up_while_the_backends_connections_are_lost_is_counted_no_more():
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port) as asking,
+    ):
+        asking.call("VALQ.CREATE", "q")
+        for _ in range(5):
+            with Connection(daemon.port) as waiting:
+                waiting.send("VALQ.POP", "q", "BLOCK", "0")
+                blocked(asking, "q")
+                direct.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            until(lambda: not isinstance(asking.call("VALQ.INFO", "q"), Exception), 5, "the lane is back")
+            blocked(asking, "q", 0)
+
+
 def test_sigterm_ends_what_waits_in_valkey_and_pops_in_a_row():
     with (
         Valkey() as valkey,

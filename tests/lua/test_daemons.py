@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.lua.conftest import AUTO, Link
+from tests.lua.conftest import AUTO, Link, flat
 from valqd.lua.bundle import whole_source
 
 
@@ -15,10 +15,11 @@ def due(q, daemon="me", lease_ms=1000, limit=100):
     return sweep or None
 
 
-def arm(q, daemon="me", *waited_ms, count=None):
-    """Clients that have waited so long; or `count` of them, of which the first have."""
+def arm(q, daemon="me", *waited_ms, count=None, takes=1):
+    """Clients that have waited so long, for `takes` messages each; or `count` of them, of which the first have."""
     waited_ms = waited_ms or (0,)
-    return q.do("arm", daemon, count or len(waited_ms), struct.pack(f"<{len(waited_ms)}d", *waited_ms))[0]
+    places = b"".join(struct.pack("<dd", ms, takes) for ms in waited_ms)
+    return q.do("arm", daemon, count or len(waited_ms), places)[0]
 
 
 @pytest.fixture
@@ -231,6 +232,62 @@ def test_what_falls_due_goes_to_who_has_waited_longest_whoever_asks_first(q, wok
     assert in_turn(q, "a", 1) == [b"x"]
 
 
+def test_a_client_that_takes_many_leaves_what_is_for_others_in_line(q):
+    q.create()
+    arm(q, "a", 30)
+    arm(q, "b", 20, takes=10)
+    arm(q, "c", 10)
+    q.push("1", "2")
+    assert [message["body"] for message in many_in_turn(q, "b", 10)] == [b"1"]
+    assert in_turn(q, "a", 1) == [b"2"]
+    arm(q, "a", 5)
+    arm(q, "b", 20, takes=10)
+    q.push(*"x" * 11)
+    assert in_turn(q, "c", 1) == [b"x"]  # there is one for it too
+    assert in_turn(q, "a", 1) == []
+    assert len(many_in_turn(q, "b", 10)) == 10
+
+
+def many_in_turn(q, name, count):
+    """What one client of daemon `name` gets that waits for up to `count` messages of this queue and another."""
+    keys = ["valq:{none}:queue", q.key]
+    return list(map(flat, q.do("mpop", "n2", AUTO, count, "", "", name, keys=keys)))
+
+
+@pytest.mark.parametrize("waiting", [("0", 1), ("x", 1), ("1", 0), ("1", 1.5), ("2", 3)])
+def test_a_registration_that_is_none_is_refused(q, waiting):
+    count, places = waiting
+    q.create()
+    reply = q.fcall("arm", "me", count, b"\0" * int(16 * places))
+    assert str(reply) == "ERR this is no registration of clients that wait"
+    assert q.push("x") == b"1"
+
+
+def test_what_else_a_daemon_is_woken_for_does_not_keep_its_turn(q):
+    q.create()
+    arm(q, "gone", 20)
+    arm(q, "b", 10)
+    q.push("x")
+    for _ in range(3):
+        assert in_turn(q, "b", 1) == []
+        q.settle_clock(40)
+        q.push("later", delay=500 - q.link.offset_ms)  # each is the next timer: all are to look when that is
+    assert in_turn(q, "b", 1) == [b"x"]
+
+
+def test_a_daemon_that_does_not_sweep_sees_to_who_was_woken_and_does_not_ask(q):
+    q.create()
+    due(q, "gone")
+    for name, waited_ms in (("gone", 20), ("b", 10)):
+        arm(q, name, waited_ms)
+    q.push("x")
+    assert due(q, "b") is None
+    q.settle_clock(100)
+    assert due(q, "b", limit=0) is None
+    assert due(q, "b") == [0, -1, b"orders"]
+    assert due(q, "b") is None
+
+
 def test_a_daemon_that_is_woken_and_does_not_ask_loses_its_turn(q, woken):
     q.create()
     for name, waited_ms in (("gone", 20), ("b", 10)):
@@ -371,5 +428,6 @@ def test_what_is_no_queue_does_not_keep_others_from_being_armed(q):
     q.create()
     q.push("x")
     q.link.ok("HSET", "valq:{evil}:queue", "created_at", "1")
-    armed = q.do("arm", "me", 3000, 1, 0, 1, 0, keys=["valq:{evil}:queue", q.key])
+    one = struct.pack("<dd", 0, 1)
+    armed = q.do("arm", "me", 1, one, 1, one, keys=["valq:{evil}:queue", q.key])
     assert armed[1][0] == 1

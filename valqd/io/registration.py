@@ -32,8 +32,8 @@ _CANNOT_ARM = "blocked POPs only look once a second, since their registration is
 
 #: A queue as waiters know it: database and name.
 QueueId = tuple[int, bytes]
-#: How many clients wait for a queue, and since when (monotonic s) the first MOST_IN_ORDER of them have.
-Line = tuple[int, list[float]]
+#: How many clients wait for a queue; of the first MOST_IN_ORDER, since when (monotonic s) and for how many messages.
+Line = tuple[int, list[tuple[float, int]]]
 
 
 class Registration:
@@ -124,8 +124,10 @@ class Registration:
                     await self._disarm(db, names)
             except ControlLost:
                 self._refused = True  # until all is armed again when the connection is back
+                self._to_disarm |= disarm
             except StartError as error:  # the library cannot be loaded, for now
                 self._cannot_arm(error)
+                self._to_disarm |= disarm
 
     def post(self, db: int) -> bytes:
         """What this worker's clients in a database are called."""
@@ -140,8 +142,9 @@ class Registration:
         watch = [b"MGET", *(b"valq:{%b}:wake:%b" % (name, post) for name in names)]
         call = fcall("arm", [queue_key(name) for name in names], post)
         for name in names:
-            count, since = self._line((db, name))
-            call += [b"%d" % count, struct.pack(f"<{len(since)}d", *[(now - start) * 1000 for start in since])]
+            count, first = self._line((db, name))
+            places = [number for since, takes in first for number in ((now - since) * 1000, takes)]
+            call += [b"%d" % count, struct.pack(f"<{len(places)}d", *places)]
         replies = await self._control.calls([[b"CLIENT", b"TRACKING", b"ON"], watch, call], db)
         refused = next((reply for reply in replies if isinstance(reply, Exception)), None)
         if refused is None:

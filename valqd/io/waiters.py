@@ -64,6 +64,11 @@ class Waiter:
         """
         return self._gone or self._client.session.gone or self._client.has_hung_up
 
+    @property
+    def takes(self) -> int:
+        """How many messages it takes at most."""
+        return int(self.request.args[0] or 1)
+
     def start_timer(self) -> None:
         """End the wait when its time is over.  Most need none: their first POP finds something."""
         if self.request.block_ms:
@@ -77,13 +82,15 @@ class Waiter:
         self.in_flight = True
         request, shared = self.request, self._waiters.shared
         resp = self._client.session.resp
+        post = self._waiters.registration.post(self.lane.identity.db) if self.parked else b""
         if request.merge is not None:
             route = shared.routes.get(request.merge.function, request.queues[0], True, request.merge.fixed)
-            post = self._waiters.registration.post(self.queues[0][0]) if self.parked else b""
             join_merged(self.lane.coalescer, self, route, request, resp, post)
         else:
-            call = encode_request(function_call(request, b"e%d" % resp, shared.auto_create))
-            self.lane.coalescer.lone(self, call, self._shape)
+            call = function_call(request, b"e%d" % resp, shared.auto_create)
+            if post:
+                call.append(post)
+            self.lane.coalescer.lone(self, encode_request(call), self._shape)
         return True
 
     def _shape(self, reply: Any) -> bytes:
@@ -182,7 +189,7 @@ class Waiters:
 
     def _line(self, queue: QueueId) -> Line:
         line = self._parked[queue]
-        return len(line), [waiter.since for waiter in islice(line, MOST_IN_ORDER)]
+        return len(line), [(waiter.since, waiter.takes) for waiter in islice(line, MOST_IN_ORDER)]
 
     def block(self, client: Client, request: Request) -> Waiter:
         """Start a wait; the client's session is held until it ends."""

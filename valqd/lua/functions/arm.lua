@@ -1,9 +1,9 @@
 -- arm: a daemon has clients blocked on queues: remember it, so that it is woken.
 -- Flags: allow-oom
 -- KEYS: queues
--- ARGV: post, for each queue: how many clients are blocked, and for how many ms the first of them have been (see waiters)
+-- ARGV: post, for each queue: how many clients are blocked, and the places of the first of them (see waiters)
 -- Returns: for each queue [1 if there is something for these clients, ms until the next timer or -1]
--- Errors: none
+-- Errors: ERR
 -- Complexity: O(log n) a queue
 
 -- 1 if there is something for `post`, else 0; and ms until the next timer, or -1.

@@ -5,13 +5,18 @@
 -- Returns: OK
 -- Errors: none
 -- Complexity: O(d) a queue, for d daemons that wait
+
+local function wake_next(key)
+  local q = queue.open(key)
+  if q then
+    queue.wake(q)
+  end
+end
+
 local function call(keys, args)
   for _, key in ipairs(keys) do
     waiters.leave(queue.name_of(key), args[1])
-    local opened, q = pcall(queue.open, key) -- what is there may be no queue
-    if opened and q then
-      queue.wake(q)
-    end
+    pcall(wake_next, key) -- what is there may be no queue
   end
   return {ok = 'OK'}
 end

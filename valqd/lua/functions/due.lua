@@ -3,25 +3,40 @@
 -- KEYS: none
 -- ARGV: daemon, lease ms, most names
 -- Returns: [since when the daemon is known here], and when no other daemon sweeps […, 1 if the lease is new, ms until the next
---          or -1, name ...]
+--          or -1, name ...]; so too, without the lease, when somebody was woken and does not ask: the sweeper may be gone
 -- Errors: none
 -- Complexity: O(q) for q queues with something to come
+
+-- Move the names of `times` whose time has come to `result`, as far as `last`; the next time to come.
+local function take_due(times, now, result, last)
+  local next_ms = FOREVER
+  for name, ms in pairs(times) do
+    if ms > now then
+      next_ms = math.min(next_ms, ms)
+    elseif #result < last then
+      result[#result + 1] = name
+      times[name] = nil
+    end
+  end
+  return next_ms
+end
+
 local function call(keys, args)
   local now = clock.now()
   volatile.alive(args[1], now)
+  local result = {volatile.known[args[1]], 0, -1}
+  local last = 3 + tonumber(args[3])
   local sweeper = volatile.sweeper
   if sweeper.owner and sweeper.owner ~= args[1] and sweeper.until_ms > now then
-    return {volatile.known[args[1]]}
+    take_due(waiters.checks, now, result, last)
+    return result[4] and result or {result[1]}
   end
   if volatile.bury(now) then
     waiters.bury(now)
   end
-  local fresh = sweeper.owner ~= args[1] and 1 or 0
+  result[2] = sweeper.owner ~= args[1] and 1 or 0
   sweeper.owner = args[1]
   sweeper.until_ms = now + tonumber(args[2])
-  local limit = tonumber(args[3])
-  local result = {volatile.known[args[1]], fresh, -1}
-  local next_ms = FOREVER
   if now >= volatile.compact_at then
     volatile.compact_at = now + COMPACT_EVERY_MS
     for name in pairs(volatile.compacts) do
@@ -29,16 +44,7 @@ local function call(keys, args)
     end
     volatile.compacts = {}
   end
-  for _, times in ipairs({volatile.timers, waiters.checks}) do
-    for name, ms in pairs(times) do
-      if ms > now then
-        next_ms = math.min(next_ms, ms)
-      elseif #result < limit + 3 then
-        result[#result + 1] = name
-        times[name] = nil
-      end
-    end
-  end
+  local next_ms = math.min(take_due(volatile.timers, now, result, last), take_due(waiters.checks, now, result, last))
   if next_ms < FOREVER then
     result[3] = next_ms - now
   end

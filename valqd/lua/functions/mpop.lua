@@ -1,7 +1,7 @@
 -- mpop: takes messages from the first queues that have some.
 -- Flags: allow-oom
 -- KEYS: all queues, in the order in which they are asked
--- ARGV: mode, auto, count ('': one), vt ms or '', flags (N: NOACK, M: WITHMETA)
+-- ARGV: mode, auto, count ('': one), vt ms or '', flags (N: NOACK, M: WITHMETA), and when it has waited in line its post
 -- Returns: as pop, with `queue` in each map
 -- Errors: NOQUEUE
 -- Complexity: O(k) for k queues, O(log n) a message
@@ -15,6 +15,8 @@ local function call(keys, args)
     end
   end
   local options = pop.options(args[3], args[4], args[5])
+  options.post = args[6]
+  local take = options.post and pop.take_in_turn or pop.take
   local messages = {}
   for _, key in ipairs(keys) do
     if #messages == options.want then
@@ -23,7 +25,7 @@ local function call(keys, args)
     local q = queue.open(key)
     if q then
       life.settle(q, 1000)
-      local taken = pop.take(q, options.want - #messages, options)
+      local taken = take(q, options.want - #messages, options)
       for i = 1, #taken.ids do
         messages[#messages + 1] = pop.delivery(q, taken, i, options, q.name)
       end

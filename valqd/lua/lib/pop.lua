@@ -197,7 +197,7 @@ end
 -- The same for clients that have waited, at one post (see waiters): those whose turn it is.
 function pop.take_in_turn(q, want, options)
   local turn = waiters.turn(q.name, options.post, queue.available(q), q.now)
-  local taken = pop.take(q, math.min(want, turn * options.want), options)
+  local taken = pop.take(q, math.min(want, turn), options)
   waiters.served(q.name, options.post, math.ceil(#taken.ids / options.want))
   q.woken = true -- what is left may be for others
   return taken

@@ -4,21 +4,26 @@
 -- A post is a daemon's clients that wait in one database: 'daemon/database'.  A function does not know in which database
 -- it runs: it wakes posts of every one, those of another find nothing and register again.
 --
--- lines   queue -> post -> {db, count: clients that wait; since: exact ms of the registration; waited: packed, for how many
---         ms each of the first `known` of them had waited by then; served: how many of them got something since;
---         woken_ms: when the post was woken, false when it has asked since}
+-- lines   queue -> post -> {db, count: clients that wait; since: exact ms of the registration; places: packed, two numbers
+--         for each of the first `known` of them: for how many ms it had waited by then, and how many messages it takes;
+--         served: how many of them got something since; woken_ms: when the post was woken, false when it has asked since}
 -- checks  queue -> ms at which a post that was woken and has not asked is taken to be gone, and the next is to be woken
 
 local waiters = {lines = {}, checks = {}}
 local SILENT_AFTER_MS = 100
 -- Of each post, as many clients have their exact place (the daemon sends no more), and as many messages at once find it.
 local MOST_IN_ORDER = 128
+local PLACE_BYTES = 16
 
--- A post has `count` clients that wait; `waited` as above.
-function waiters.join(name, post, count, waited, exact)
+-- A post has `count` clients that wait; `places` as above.
+function waiters.join(name, post, count, places, exact)
+  local known = #places / PLACE_BYTES
+  if not (count and count >= known and known >= 1 and known % 1 == 0) then
+    error('ERR this is no registration of clients that wait', 0)
+  end
   waiters.lines[name] = waiters.lines[name] or {}
-  waiters.lines[name][post] = {post = post, db = post:match('/.*') or '', count = count, since = exact, waited = waited,
-    known = #waited / 8, served = 0, woken_ms = false}
+  waiters.lines[name][post] = {post = post, db = post:match('/.*') or '', count = count, since = exact, places = places,
+    known = known, served = 0, woken_ms = false}
 end
 
 -- A check is of use while somebody was woken and has not asked.
@@ -56,25 +61,26 @@ function waiters.bury(now)
   end
 end
 
-local function unserved(at)
-  return math.max(0, at.count - at.served)
-end
-
 -- How many clients wait for `name`, in any database; those of a daemon that is gone count no more.
 function waiters.count(name, now)
   local total = 0
   for post, at in pairs(waiters.lines[name] or {}) do
     if volatile.is_alive(post, now) then
-      total = total + unserved(at)
+      total = total + math.max(0, at.count - at.served)
     end
   end
   return total
 end
 
--- Since when the nth of a post's clients that is not served has waited; nil if there are fewer.
-local function nth_since(at, n)
+-- Since when the nth of a post's clients that are not served has waited, and how many messages it takes; nil if there are
+-- fewer.
+local function place(at, n)
   n = n + at.served
-  return n <= at.count and at.since - struct.unpack('<d', at.waited, math.min(n, at.known) * 8 - 7) or nil
+  if n > at.count then
+    return nil
+  end
+  local waited, takes = struct.unpack('<dd', at.places, (math.min(n, at.known) - 1) * PLACE_BYTES + 1)
+  return at.since - waited, takes
 end
 
 -- The posts of one database that may take messages: not those that were woken and did not ask, unless it is `asking`.
@@ -89,34 +95,38 @@ local function present(line, db, now, asking)
   return posts
 end
 
--- Of `ready` messages, how many each of `posts` is to take: those whose clients have waited longest.
+-- Of `ready` messages, how many each of `posts` may take: its clients' that have waited longest, and what is left when all
+-- have theirs.
 local function shares(posts, ready)
-  local of_post = {}
-  local clients = 0
+  local of_post, clients = {}, {}
   for _, at in ipairs(posts) do
     of_post[at.post] = 0
-    clients = clients + unserved(at)
+    clients[at.post] = 0
   end
-  if #posts == 1 or ready >= clients or ready > MOST_IN_ORDER then
+  local left = ready
+  while left > 0 and posts[2] and ready <= MOST_IN_ORDER do
+    local first, first_since, first_takes
     for _, at in ipairs(posts) do
-      of_post[at.post] = ready > 0 and math.huge or 0
-    end
-    return of_post
-  end
-  for _ = 1, ready do
-    local first, first_since
-    for _, at in ipairs(posts) do
-      local since = nth_since(at, of_post[at.post] + 1)
+      local since, takes = place(at, clients[at.post] + 1)
       if since and (not first or since < first_since) then
-        first, first_since = at.post, since
+        first, first_since, first_takes = at.post, since, takes
       end
     end
-    of_post[first] = of_post[first] + 1
+    if not first then
+      break
+    end
+    local share = math.min(left, math.max(1, first_takes))
+    of_post[first] = of_post[first] + share
+    clients[first] = clients[first] + 1
+    left = left - share
+  end
+  for _, at in ipairs(posts) do
+    of_post[at.post] = of_post[at.post] + left
   end
   return of_post
 end
 
--- How many clients of `post`, which asks, may be served of `ready` messages.
+-- How many of `ready` messages the clients of `post`, which asks, may take.
 function waiters.turn(name, post, ready, now)
   local line = waiters.lines[name]
   local at = line and line[post]
@@ -138,7 +148,7 @@ end
 
 -- A post is woken by its own key, which its daemon has tracked.
 local function wake_post(name, at, now)
-  at.woken_ms = now
+  at.woken_ms = at.woken_ms or now -- who is silent stays so, whatever else it is woken for
   local key = 'valq:{' .. name .. '}:wake:' .. at.post
   server.pcall('SET', key, '', 'PX', 1)
   server.pcall('UNLINK', key) -- its expiry would wake the daemon again, if it had it tracked again by then
