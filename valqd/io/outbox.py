@@ -63,4 +63,7 @@ class Outgoing:
         if parts:
             self._parts = []
             if not self.transport.is_closing():
-                write_pieces(self.transport, parts)
+                if len(parts) == 1:
+                    self.transport.write(parts[0])
+                else:
+                    write_pieces(self.transport, parts)

@@ -63,7 +63,7 @@ class Session:
         self._gone = False
         self.closed = False  # it gets nothing any more
         # Holding: bytes wait in the framer until what is awaited has come
-        self._held = False
+        self.held = False
         self._unread = False
         self._resume: Callable[[], None] | None = None  # runs first when the lane awaited is quiet
         self._last_queue: bytes | None = None  # pushed to or popped from since the last fence
@@ -84,12 +84,12 @@ class Session:
     @property
     def held_bytes(self) -> int:
         """Bytes that wait because the session holds."""
-        return self.framer.buffered_bytes if self._held else 0
+        return self.framer.buffered_bytes if self.held else 0
 
     def receive(self, data: bytes) -> None:
         """Bytes from the client."""
         framer = self.framer
-        if not self._held and framer.empty:
+        if not self.held and framer.empty:
             private = self.private
             lane = self.lane
             if lane.up and not framer.unauthenticated and (private.replies is None or not private.must_be_used):
@@ -116,18 +116,18 @@ class Session:
                 private.send_plain(data, count)
                 return
         framer.feed(data)
-        if not self._held:
+        if not self.held:
             self._advance()
 
     def _advance(self) -> None:
         outermost = self.private.begin_batch()
         taken = 0
-        while not self._held and not self.closed:
+        while not self.held and not self.closed:
             if self.pending >= _MAX_PENDING:
                 self._wait_for_answers()
                 break
             if taken == _MAX_FRAMES:
-                self._held = True
+                self.held = True
                 self.host.call_soon(lambda: self.go_on(lambda: None))
                 break
             frame = self.framer.next()
@@ -158,12 +158,12 @@ class Session:
 
     def hold(self) -> None:
         """Take no further frames until ``finish``."""
-        self._held = True
+        self.held = True
 
     def when_shared_quiet(self, then: Callable[[], None]) -> None:
         """Run ``then`` as soon as no answer is due from the shared lane."""
         if self.pending:
-            self._held = True
+            self.held = True
             self._resume = then
         else:
             then()
@@ -175,7 +175,7 @@ class Session:
     def when_private_quiet(self, then: Callable[[], None]) -> None:
         """Run ``then`` as soon as no answer is due from the private lane."""
         if self.private.outstanding:
-            self._held = True
+            self.held = True
             self._resume = then
         else:
             then()
@@ -200,13 +200,13 @@ class Session:
         """End a hold: run ``first``, then take frames again."""
         if self.closed:
             return
-        self._held = False
+        self.held = False
         first()
-        if not self._held and (waiting := self.framer.take_back()):
+        if not self.held and (waiting := self.framer.take_back()):
             self.receive(waiting)
         else:
             self._advance()
-        if not self._held:
+        if not self.held:
             self.host.session_resumed()
 
     # ---- answers
@@ -218,7 +218,7 @@ class Session:
             self.host.write(data)
             if len(data) > relay.LARGE_REPLY_BYTES:
                 self.leave_shared_lane()  # such replies would hold up others
-            if not self.pending:
+            if self._resume is not None and not self.pending:
                 self.resume_if_quiet()
 
     def answer_fragments(self, fragments: list[bytes]) -> None:
