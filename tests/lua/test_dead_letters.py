@@ -55,6 +55,25 @@ def test_redrive_moves_all_oldest_first_with_attempts_at_zero(q):
     assert q.counts() == (1, 2, 0, 2)
 
 
+@pytest.mark.parametrize("limit", ["", "3", "12"])
+def test_redrive_moves_those_that_died_in_one_ms_by_their_ids(q, limit):
+    q.link.ok("FCALL", "valq1_test_clock", 0, 10**12, "STILL")
+    kill(q, 120)
+    assert q.do("redrive", "n2", "", "ALL", "", limit) == int(limit or 120)
+    assert q.ids() == list(range(1, int(limit or 120) + 1))
+
+
+def test_those_that_die_in_one_ms_go_to_the_dead_letter_queue_by_their_ids(q):
+    q.create(attempts=1, vt=1000, dead_letter_queue="dead")
+    q.fill(1200)
+    q.ids(1200)
+    q.settle_clock(1000)
+    q.sweep()
+    dead = q.other("dead")
+    moved = [message["headers"] for _ in range(2) for message in dead.pop(600)]
+    assert [int(flat(headers)["valq-id"]) for headers in moved] == list(range(1, 1201))
+
+
 def test_redrive_is_stepped_and_moves_what_was_there(q):
     q.create(attempts=1, vt=1000)
     q.fill(2500)

@@ -171,6 +171,7 @@ def test_scan_takes_every_cursor_it_has_given_whatever_became_of_the_queue(q, re
         ("[a-c]x", "bx", True), ("[^a-c]x", "bx", False), ("[^a-c]x", "dx", True), ("\\*", "*", True),
         ("\\*", "x", False), ("a*b*c", "aXbYbZc", True), ("*%d+*", "a%d+b", True), ("*\0*", "a\0b", True),
         ("*\0*", "ab", False), ("[]", "x", False), ("a[", "a[", False), ("*aa", "aaa", True), ("aa*aa", "aaa", False),
+        ("[*-]", "?", True), ("[*-]", "^", False), ("[\\]-[", "-", True), ("[\\]-[", "\\", False),
     ],
 )  # fmt: skip
 def test_patterns_are_valkeys(q, pattern, body, found):

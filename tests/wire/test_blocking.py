@@ -138,6 +138,22 @@ def test_a_client_that_leaves_while_it_waits_takes_nothing(pair, pushing, queue)
     assert as_map(popped)[b"attempts"] == 1
 
 
+def test_clients_that_hang_up_while_they_wait_take_nothing_for_good(pair, pushing, queue):
+    queues = [f"{queue}.{number}" for number in range(150)]
+    leaving = [Connection(pair[1].port) for _ in queues]
+    for connection, name in zip(leaving, queues, strict=True):
+        connection.send("VALQ.POP", name, "BLOCK", "0", "NOACK")
+    for name in queues:
+        pushing.call("VALQ.CREATE", name)
+        blocked(pushing, name)
+    for connection, name in zip(leaving, queues, strict=True):
+        connection.close()
+        pushing.send("VALQ.PUSH", name, "stays")
+    assert [pushing.read() for _ in queues] == [b"1"] * len(queues)
+    blocked(pushing, queues[-1], 0)
+    assert [name for name in queues if pushing.call("VALQ.POP", name) is None] == []
+
+
 def test_commands_behind_a_blocked_pop_wait_for_it(waiting, pushing, queue):
     waiting.send("VALQ.POP", queue, "BLOCK", "0")
     waiting.send("PING")

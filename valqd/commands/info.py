@@ -26,6 +26,8 @@ SPEC = Command(
     notes=(
         "Counts are exact at the moment of the reply: a lease that is over counts as what it has become, which is why "
         "this command writes.",
+        "oldest_ready_age_ms is that of the first id. A message that was redriven from another queue is as old as it "
+        "was there.",
     ),
     example=(
         (

@@ -35,7 +35,7 @@ SPEC = Command(
     errors=(("NOQUEUE", "there is no such queue"),),
     notes=(
         "It replaces an earlier pause and survives restarts. Paused IN, PUSH answers PAUSED; paused OUT, POP finds "
-        "nothing and a blocked one waits. Leases, delays and ACK go on as always.",
+        "nothing and a blocked one waits. Leases, delays and ACK go on as always. NONE takes no FOR.",
     ),
     example=(
         ("VALQ.PAUSE orders IN FOR 60", "OK"),

@@ -57,7 +57,7 @@ BY_NAME: tuple[Option | OneOf, ...] = (
             OptionValue("cap-s", _PAUSE),
         ),
         "the wait before a failed message is ready again: base, base * attempts or base * 2^(attempts-1) seconds, "
-        "at most cap; NONE: no wait",
+        "at most cap (not less than base); NONE: no wait",
         removable=True,
         nested=(
             Option(

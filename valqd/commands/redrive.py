@@ -38,7 +38,11 @@ SPEC = Command(
     build=_build,
     reply="Integer: how many were moved.",
     complexity="O(N log M) with N the messages moved; in bounded steps, outside MULTI.",
-    errors=(("NOQUEUE", "there is no such queue, or no such target"),),
+    errors=(
+        ("NOQUEUE", "there is no such queue, or no such target"),
+        ("FULL", "a limit of the queue that takes them is reached; those before it were moved"),
+        ("PAUSED", "the other queue (TO) is paused IN"),
+    ),
     notes=(
         "Oldest first, attempts at zero, their history kept; a TTL was over with the first life. With TO the user "
         "needs rights on both queues; on a cluster both must be in one hash slot.",

@@ -65,6 +65,10 @@ class Waiter:
         return self._gone or self._client.session.gone or self._client.has_hung_up
 
     @property
+    def _takes_for_good(self) -> bool:
+        return b"N" in self.request.args[2]  # NOACK
+
+    @property
     def takes(self) -> int:
         """How many messages it takes at most."""
         return int(self.request.args[0] or 1)
@@ -78,6 +82,8 @@ class Waiter:
     def pop(self) -> bool:
         """Ask the backend, once its lane is woken; False if it cannot be asked now."""
         if self.in_flight or not self.lane.up or self._client.has_left():
+            return False
+        if self._takes_for_good and self.gone:  # what it took could not be given back
             return False
         self.in_flight = True
         request, shared = self.request, self._waiters.shared

@@ -6,6 +6,7 @@ local bulk = {}
 local PURGE_STEP = 2000
 local PURGE_BUCKETS = 500
 local REDRIVE_STEP = 1000
+local MOST_TIES = 2000
 local PURGED = {
   main = {'inflight', 'ready'},
   ready = {'ready'},
@@ -124,6 +125,28 @@ local function redrive_one(q, target, id, meta)
   return full
 end
 
+-- Ids of the oldest dead letters after the first `at`, at most `limit`: by when they died, then by id.  The index has those of
+-- one ms in the order of their digits: all of the last ms are looked at, up to MOST_TIES.
+local function oldest_dead(q, at, limit)
+  local key = q.prefix .. 'dlq'
+  local found = server.call('ZRANGE', key, at, at + limit, 'WITHSCORES')
+  if #found == 2 * limit + 2 and found[#found] == found[#found - 2] then
+    found = server.call('ZRANGE', key, at, at + limit + MOST_TIES, 'WITHSCORES')
+  end
+  local dead = {}
+  for i = 1, #found, 2 do
+    dead[#dead + 1] = {id = tonumber(found[i]), died_at = tonumber(found[i + 1])}
+  end
+  table.sort(dead, function(a, b)
+    return a.died_at < b.died_at or a.died_at == b.died_at and a.id < b.id
+  end)
+  local ids = {}
+  for i = 1, math.min(limit, #dead) do
+    ids[i] = dead[i].id
+  end
+  return ids
+end
+
 -- One step of args (see functions/redrive): moved, token for the next ('' when done), text of a FULL error.
 -- token: last id at the first step, how many the limit still allows, how many were passed over or which id is next.
 function bulk.redrive(q, target, args, token)
@@ -142,11 +165,11 @@ function bulk.redrive(q, target, args, token)
     at = at + #ids
     more = 6 + at <= #args
   else
-    ids = server.call('ZRANGE', q.prefix .. 'dlq', at, at + math.min(left, REDRIVE_STEP) - 1)
+    ids = oldest_dead(q, at, math.min(left, REDRIVE_STEP))
     more = #ids > 0
   end
-  for _, text in ipairs(ids) do
-    local id = tonumber(text)
+  for _, id in ipairs(ids) do
+    id = tonumber(id)
     local meta = left > moved and id <= last and record.load(q, id)
     if meta and meta.s == 'q' then
       local full = redrive_one(q, target, id, meta)

@@ -28,12 +28,13 @@ local function pieces(pattern)
         i = i + 1
       end
       while i <= #pattern and pattern:sub(i, i) ~= ']' do
-        if pattern:sub(i, i) == '\\' and i < #pattern then
+        local escaped = pattern:sub(i, i) == '\\' and i < #pattern
+        if escaped then
           i = i + 1
         end
         local from = pattern:byte(i)
         local to = from
-        if pattern:sub(i + 1, i + 1) == '-' and i + 2 <= #pattern and pattern:sub(i + 2, i + 2) ~= ']' then
+        if not escaped and pattern:sub(i + 1, i + 1) == '-' and i + 2 <= #pattern then -- as Valkey: ']' may end a range
           to = pattern:byte(i + 2)
           i = i + 2
         end

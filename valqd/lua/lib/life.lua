@@ -270,9 +270,15 @@ function life.end_leases(q, ids)
   if not ids[1] then
     return false
   end
+  local moves_dead = q.limits and q.limits.dlq
+  if moves_dead then -- in the order of their ids, which the index does not keep for those of one ms
+    table.sort(ids, function(a, b)
+      return tonumber(a) < tonumber(b)
+    end)
+  end
   local metas = record.load_all(q, ids)
   local some_stay = false
-  if q.limits and q.limits.dlq then
+  if moves_dead then
     ids, metas, some_stay = without_too_many(q, ids, metas)
   end
   queue.gather(q)
