@@ -365,3 +365,12 @@ def test_beyond_max_clients_valkeys_own_error():
             assert refused.recv(100) == b""
         for connection in connections:
             connection.close()
+
+
+def test_what_valkey_says_before_it_closes_arrives_though_more_is_sent(valqd):
+    for _ in range(30):
+        with socket.create_connection(("127.0.0.1", valqd.port), timeout=5) as client:
+            client.sendall(b"*\0")
+            for _ in range(300):  # Valkey refuses it at some time, and the daemon's next write to it fails
+                client.sendall(b"A" * 1024)
+            assert client.recv(100).startswith(b"-ERR Protocol error")

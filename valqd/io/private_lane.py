@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ _CONNECT_TIMEOUT_S = 5.0
 _MAX_UNSENT_BYTES = 64 * 1024
 #: How long the lane of a client that has left waits for what it popped, to give it back.
 _POPPED_S = 5.0
+_REST_BYTES = 64 * 1024
 
 
 class PrivateLane(asyncio.Protocol):
@@ -69,10 +71,23 @@ class PrivateLane(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Valkey closed this connection, or is gone: a fresh connection tells which."""
+        if exc is not None:
+            self._read_rest()
         if self._ending is not None:
             self.close()
         elif self._client is not None:
             self._task = asyncio.ensure_future(self._find_out())
+
+    def _read_rest(self) -> None:
+        """Take Valkey's last words (a protocol error): a write that fails ends the transport with them unread.
+
+        Its socket stays open until ``connection_lost`` returns.
+        """
+        transport = self._transport
+        if transport is not None and transport.get_extra_info("sslcontext") is None:
+            with contextlib.suppress(OSError):
+                while data := os.read(transport.get_extra_info("socket").fileno(), _REST_BYTES):
+                    self.data_received(data)
 
     async def _find_out(self) -> None:
         try:
