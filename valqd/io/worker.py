@@ -86,7 +86,8 @@ class Worker:
         self.settings = replace(self.settings, max_clients=max_clients)
         self._sweeper = Sweeper(self.control, self._daemon, self.waiters.registration.arm_all)
         self.lanes.get(self.shared.first_identity)
-        self.default_user.known(lambda: self._warn_if_open(listening))
+        is_exposed = listening.family != socket.AF_UNIX and not ip_address(listening.getsockname()[0]).is_loopback
+        self.default_user.known(self._warn_if_open if is_exposed and self._number == 0 else lambda: None)
         server = await self._serve(listening)
         ready()
         while not stop.is_set():
@@ -119,12 +120,12 @@ class Worker:
                 log.warning("max_body_bytes is %d: the backend's proto-max-bulk-len is no more", most)
                 self.shared.limits = Limits(max_body_bytes=most)
 
-    def _warn_if_open(self, listening: socket.socket) -> None:
-        """Valkey's protected mode does not see who comes through valqd."""
-        address = listening.getsockname()
-        exposed = listening.family != socket.AF_UNIX and not ip_address(address[0]).is_loopback
-        if exposed and self._number == 0 and self.shared.password_needed is False:
-            log.warning("%s: whoever reaches it may do anything: the default user has no password", address[0])
+    def _warn_if_open(self) -> None:
+        """Beyond this host, that is: Valkey's protected mode does not see who comes through valqd."""
+        if self.shared.password_needed is False:
+            log.warning(
+                "%s: whoever reaches it may do anything: the default user has no password", self.settings.listen
+            )
 
     async def _serve(self, listening: socket.socket) -> asyncio.AbstractServer:
         loop = asyncio.get_running_loop()
