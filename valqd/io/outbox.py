@@ -63,7 +63,7 @@ class Outgoing:
         if parts:
             self._parts = []
             if not self.transport.is_closing():
-                if len(parts) == 1:
+                if len(parts) == 1:  # most are: a call less
                     self.transport.write(parts[0])
                 else:
                     write_pieces(self.transport, parts)

@@ -1,7 +1,7 @@
 -- mpop: takes messages from the first queues that have some.
 -- Flags: allow-oom
 -- KEYS: all queues, in the order in which they are asked
--- ARGV: mode, auto, count ('': one), vt ms or '', flags (N: NOACK, M: WITHMETA), and when it has waited in line its post
+-- ARGV: mode, auto, count ('': one), vt ms or '', flags (N: NOACK, M: WITHMETA), its post if it has waited in line
 -- Returns: as pop, with `queue` in each map
 -- Errors: NOQUEUE
 -- Complexity: O(k) for k queues, O(log n) a message

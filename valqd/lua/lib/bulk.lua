@@ -125,8 +125,8 @@ local function redrive_one(q, target, id, meta)
   return full
 end
 
--- Ids of the oldest dead letters after the first `at`, at most `limit`: by when they died, then by id.  The index has those of
--- one ms in the order of their digits: all of the last ms are looked at, up to MOST_TIES.
+-- Ids of the oldest dead letters after the first `at`, at most `limit`: by when they died, then by id.  The index has those
+-- of one ms in the order of their digits: all of the last ms are looked at, up to MOST_TIES.
 local function oldest_dead(q, at, limit)
   local key = q.prefix .. 'dlq'
   local found = server.call('ZRANGE', key, at, at + limit, 'WITHSCORES')
