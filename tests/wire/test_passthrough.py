@@ -374,3 +374,29 @@ def test_what_valkey_says_before_it_closes_arrives_though_more_is_sent(valqd):
             for _ in range(300):  # Valkey refuses it at some time, and the daemon's next write to it fails
                 client.sendall(b"A" * 1024)
             assert client.recv(100).startswith(b"-ERR Protocol error")
+
+
+@pytest.mark.parametrize("before", [[], ["SELECT 1"], ["HELLO 3"], ["ZCARD none"]])
+def test_what_a_client_sends_right_before_it_leaves_takes_effect(pair, before):
+    _, behind, daemon = pair
+    sent = 0
+    for number in range(50):
+        with Connection(daemon.port) as client:
+            for line in before:
+                client.call(*line.split())
+            client.send_raw(b"".join(request("ZADD", "last words", "1", f"{number} {part}") for part in range(3)))
+        sent += 3
+    with Connection(behind.port) as direct:
+        direct.call("SELECT", "1" if before == ["SELECT 1"] else "0")
+        until(lambda: direct.call("ZCARD", "last words") == sent, what="all sent has taken effect")
+        direct.call("FLUSHALL")
+        until(lambda: b"cmd=zadd" not in direct.call("CLIENT", "LIST"), what="their lanes are closed")
+
+
+def test_client_info_in_another_database_shows_no_more_than_itself(pair):
+    plain, _, daemon = pair
+    for port in (plain.port, daemon.port):
+        with Connection(port) as client:
+            client.call("SELECT", "1")
+            info = dict(field.split(b"=", 1) for field in client.call("CLIENT", "INFO").split())
+            assert (info[b"db"], info[b"qbuf"], info[b"cmd"]) == (b"1", b"0", b"client|info")

@@ -184,11 +184,19 @@ class Client(Outgoing, asyncio.Protocol):
         """Have the backend check an identity."""
         self._worker.lanes.prove(identity, request, done)
 
+    def open_private(self, greeting: bytes) -> None:
+        """Connect a private lane."""
+        self.private_lane = PrivateLane(self, self._worker, greeting)
+
+    def private_greeted(self) -> None:
+        """What the client sends may follow the greeting."""
+        if self.private_lane is not None:
+            self.private_lane.greeted()
+
     def send_private(self, data: bytes) -> None:
-        """Send on the private lane, connected with the first bytes."""
-        if self.private_lane is None:
-            self.private_lane = PrivateLane(self, self._worker)
-        self.private_lane.send(data)
+        """Send on the private lane."""
+        if self.private_lane is not None:  # else: Valkey has closed it, and the client is being closed
+            self.private_lane.send(data)
 
     def block(self, request: Request) -> None:
         """Run a POP or MPOP that may wait."""

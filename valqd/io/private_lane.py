@@ -12,20 +12,22 @@ if TYPE_CHECKING:
     from valqd.io.worker import Worker
 
 _CONNECT_TIMEOUT_S = 5.0
-#: While it connects, its client is not read from beyond this.
+#: Until it is open, its client is not read from beyond this.
 _MAX_UNSENT_BYTES = 64 * 1024
-#: How long the lane of a client that has left waits for what it popped, to give it back.
-_POPPED_S = 5.0
+#: How long, at most, the lane of a client that has left stays for what it sent, and to give back what it popped.
+_LEAVING_S = 5.0
 _REST_BYTES = 64 * 1024
 
 
 class PrivateLane(asyncio.Protocol):
     """Bound: the transport's write buffer, or what waits for it; beyond it the client is not read from."""
 
-    def __init__(self, client: Client, worker: Worker) -> None:
+    def __init__(self, client: Client, worker: Worker, greeting: bytes) -> None:
         self._client: Client | None = client
         self._worker = worker
+        self._greeting = greeting
         self._transport: asyncio.Transport | None = None
+        self._greeted = False  # the client's own bytes may follow
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
         self._paused = False
@@ -39,17 +41,18 @@ class PrivateLane(asyncio.Protocol):
             self._lost(backend_down=True)
 
     def send(self, data: bytes) -> None:
-        """Send to the backend; in order, as soon as connected."""
-        if self._transport is None:
+        """Send to the backend; in order, as soon as the greeting is answered."""
+        transport = self._transport
+        if transport is None or not self._greeted:
             self._unsent.append(data)
             self._unsent_bytes += len(data)
             if self._client is not None and self._unsent_bytes > _MAX_UNSENT_BYTES:
                 self._client.private_full(True)
-        elif not self._transport.is_closing():  # else: the client is about to learn of it
-            self._transport.write(data)
+        elif not transport.is_closing():  # else: the client is about to learn of it
+            transport.write(data)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connected: send what waited."""
+        """Connected: greet.  What the client sent must not be read together with that, as CLIENT INFO would tell."""
         transport = cast(asyncio.Transport, transport)
         if self._client is None:
             transport.abort()
@@ -57,17 +60,27 @@ class PrivateLane(asyncio.Protocol):
         self._transport = transport
         if self._paused:
             transport.pause_reading()
-        self._client.private_full(False)
-        transport.write(b"".join(self._unsent))
-        self._unsent.clear()
+        if self._greeting:
+            transport.write(self._greeting)
+        else:
+            self.greeted()
+
+    def greeted(self) -> None:
+        """The backend has answered the greeting: send what waited."""
+        self._greeted = True
+        unsent, self._unsent = self._unsent, []
+        if self._client is not None and self._transport is not None:
+            self._client.private_full(False)
+            self._transport.write(b"".join(unsent))
+            if self._ending is not None:
+                self._end_if_done()
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the backend."""
         if self._client is not None:
-            private = self._client.session.private
-            private.received(data)
-            if self._ending is not None and not private.pops_due:
-                self.close()
+            self._client.session.private.received(data)
+            if self._ending is not None:
+                self._end_if_done()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Valkey closed this connection, or is gone: a fresh connection tells which."""
@@ -98,9 +111,11 @@ class PrivateLane(asyncio.Protocol):
             self._lost(backend_down=False)
 
     def _lost(self, backend_down: bool) -> None:
+        if self._ending is not None:
+            self.close()
         client, self._client = self._client, None
         if client is not None:
-            client.private_lost(backend_down, sent=self._transport is not None)
+            client.private_lost(backend_down, sent=self._greeted)
 
     def pause_reading(self) -> None:
         """The client does not take more."""
@@ -126,12 +141,23 @@ class PrivateLane(asyncio.Protocol):
             self._client.private_full(False)
 
     def client_left(self) -> None:
-        """The client is gone: close, as soon as no message is on its way to it."""
-        if self._client is None or self._transport is None or not self._client.session.private.pops_due:
-            self.close()
-        elif self._ending is None:
-            self._ending = self._worker.loop.call_later(_POPPED_S, self.close)
+        """The client is gone, maybe right after it sent its last command: that still takes effect, as in Valkey."""
+        if self._client is not None and self._ending is None:
+            self._ending = self._worker.loop.call_later(_LEAVING_S, self.close)
             self.resume_reading()
+            self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        """Have Valkey close, once all was sent and no message is on its way to the client that has left."""
+        transport = self._transport
+        if self._client is None or transport is None or not self._greeted or transport.is_closing():
+            return
+        if self._client.session.private.pops_due:
+            return
+        if transport.can_write_eof():
+            transport.write_eof()
+        else:
+            transport.close()
 
     def close(self) -> None:
         """Close for good."""

@@ -77,8 +77,14 @@ class Host(Protocol):
         ``request`` is what the client sent to prove it (AUTH or SELECT).
         """
 
+    def open_private(self, greeting: bytes) -> None:
+        """Connect a private lane, and send ``greeting``; what else is sent waits for ``private_greeted``."""
+
+    def private_greeted(self) -> None:
+        """The greeting is answered."""
+
     def send_private(self, data: bytes) -> None:
-        """Send on the private lane, connecting it if there is none."""
+        """Send on the private lane."""
 
     def block(self, request: Request) -> None:
         """Run a POP or MPOP that may wait; answer with ``finish``."""

@@ -105,21 +105,23 @@ class PrivateSide:
         return self.replies
 
     def _replay(self, replies: PrivateReplies) -> None:
-        """Bring a new backend connection into this client's state; the replies are swallowed."""
+        """Connect, and bring the new connection into this client's state; the replies are swallowed."""
         session = self.session
         requests = session.identity.greeting()
         if session.resp != 2:
             requests.append([b"HELLO", b"%d" % session.resp])
         requests += [[*name.split(b" "), value] for name, value in session.client_info.items()]
-        for _ in requests:
-            replies.expect_own(self._swallow_or_close)
-        if requests:
-            self.send(b"".join(map(encode_own, requests)))
+        for left in reversed(range(len(requests))):
+            replies.expect_own(partial(self._swallow_or_close, left))
+        session.host.open_private(b"".join(map(encode_own, requests)))
 
-    def _swallow_or_close(self, raw: bytes) -> bytes:
+    def _swallow_or_close(self, left: int, raw: bytes) -> bytes:
+        """``left``: replies to the greeting that are still to come."""
         if raw[:1] == b"-":  # this identity has lost its rights since it was proved
             self.session.host.close()
             return raw
+        if not left:
+            self.session.host.private_greeted()
         return b""
 
     # ---- sending
