@@ -26,6 +26,7 @@ class Loop:
 class Calls:
     def __init__(self):
         self.sent = []
+        self.crowd = 1
 
     def send(self, clients=2):
         self.sent.append((SimpleNamespace(deals=[None] * clients), 0))
@@ -126,3 +127,11 @@ def test_a_client_that_takes_its_time_is_not_waited_for_but_now_and_then(clock):
     assert 3 <= sum(stays for _, stays in awake) <= 3 + 200 // 64
     client.pause_s = ALONE_S / 2
     assert (True, True) in [client.command() for _ in range(70)]
+
+
+def test_not_when_many_clients_send(clock):
+    loop, calls, busy = waiting()
+    calls.crowd = 50
+    calls.send(clients=50)
+    busy.sent(was_idle=True)
+    assert loop.turn(), "its turns would only get smaller"

@@ -17,6 +17,8 @@ from valqd.protocol.coalescer import Coalescer
 MOST_S = 100e-6
 #: A backend that takes longer than this to answer a lone call is slept for.
 _NEAR_S = 300e-6
+#: When more clients sent something in a turn, there is enough to do: to look more often would only make turns smaller.
+_MOST_CLIENTS = 6
 #: Time awake after the only client was answered.
 ALONE_S = 160e-6
 #: After so many times in a row in which that brought nothing, it is only tried now and then.
@@ -49,7 +51,7 @@ class BusyWait:
         self._sent_at = now
         self._timing = was_idle
         self._alone = was_idle and len(sent) == 1 and len(sent[0][0].deals) == 1
-        if self._near:
+        if self._near and self._coalescer.crowd <= _MOST_CLIENTS:
             self._stay()
 
     def answered(self) -> None:

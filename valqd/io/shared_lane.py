@@ -30,6 +30,8 @@ _CONNECT_TIMEOUT_S = 5.0
 _RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5)
 #: A connection that lived this long is worth an attempt without a pause.
 _STABLE_S = 0.2
+#: When more clients than that sent something in a turn, the next turn's first command waits for the others.
+_FEW = 2
 #: A lane that no client uses is closed after this long.
 _IDLE_S = 30.0
 
@@ -201,11 +203,13 @@ class SharedLane:
     # ---- requests
 
     def wake(self) -> None:
-        """Calls were joined: send them at the end of this turn."""
-        if not self.coalescer.sent:
+        """Calls were joined: send them in this turn."""
+        if self._flush_planned:
+            return
+        if self.coalescer.sent or self.coalescer.crowd > _FEW:
+            self._plan_flush()  # at its end, with what others send
+        else:
             self._flush()  # the backend is idle: every microsecond of waiting would be one of doing nothing
-        elif not self._flush_planned:
-            self._plan_flush()
 
     def _plan_flush(self) -> None:
         self._flush_planned = True

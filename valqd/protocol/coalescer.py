@@ -41,6 +41,7 @@ class Coalescer:
         self._unsent: list[Call] = []
         self.sent: deque[tuple[Call, int]] = deque()  # with the bytes that each was sent as
         self.backlog_bytes = 0  # requests unsent or unanswered
+        self.crowd = 0  # clients' shares (deals) in what was taken last
         self._kept: dict[Call, Any] | None = None  # replies kept back, in order, while recovering
         self._resent = False  # the replies to what was repeated are under way
         self._resends = 0
@@ -102,9 +103,11 @@ class Coalescer:
     def take(self) -> list[bytes]:
         """Close all open calls; their requests in order, in pieces, for one write."""
         out: list[bytes] = []
+        self.crowd = 0
         for call in self._unsent:
             out += call.encode()
             self.sent.append((call, call.size))
+            self.crowd += len(call.deals)
         self._unsent = []
         self._open = {}
         return out
