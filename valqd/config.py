@@ -121,7 +121,14 @@ SETTINGS: tuple[Setting, ...] = (
         "How soon the embedded Valkey's writes are on disk: before each reply, within a second, whenever it suits.",
     ),
     Setting("workers", "1", _integer(1, 64), "N", "Processes that share the port."),
-    Setting("auto_create", "yes", _yes_no, "yes|no", "Whether PUSH creates a queue that is not there."),
+    Setting(
+        "auto_create",
+        "yes",
+        _yes_no,
+        "yes|no",
+        "Whether PUSH creates a queue that is not there. If not, it answers NOQUEUE, and so do POP and MPOP, instead "
+        "of null.",
+    ),
     Setting(
         "visibility_timeout",
         "30",
@@ -139,7 +146,7 @@ SETTINGS: tuple[Setting, ...] = (
         str(512 * 1024 * 1024),
         _integer(1024, 512 * 1024 * 1024, " bytes"),
         "BYTES",
-        "Largest body; a larger one is refused.",
+        "Largest body; a whole VALQ command may hold 64 KiB more. What is larger is refused.",
     ),
     Setting(
         "shutdown_timeout",

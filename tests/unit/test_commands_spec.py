@@ -11,10 +11,11 @@ import pytest
 
 from tools import docs
 from valqd import commands
-from valqd.commands import push
-from valqd.commands.spec import OneOf, Option, OptionValue, Positional, SpecError
+from valqd.commands import grammar, push
+from valqd.commands.spec import Command, OneOf, Option, OptionValue, Positional, SpecError
 from valqd.commands.table import COMMANDS
-from valqd.commands.values import BODY, QUEUE, VISIBILITY
+from valqd.commands.values import BODY, QUEUE, VISIBILITY, Limits
+from valqd.lua import bundle
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,3 +101,16 @@ def test_examples_are_commands_that_parse() -> None:
         assert any(sent.startswith(command.full_name.upper()) for sent, _ in command.example)
         for sent, _ in command.example:
             parse(sent.encode().split(), 2, Limits())
+
+
+@pytest.mark.parametrize("command", [spec for spec in COMMANDS if spec.name != "help"], ids=lambda spec: spec.name)
+def test_flags_are_those_of_the_functions_that_the_command_calls(command: Command) -> None:
+    sources = bundle.function_sources()
+    requests = [grammar.parse(sent.encode().split(), 2, Limits()) for sent, _ in command.example]
+    called = {request.function for request in requests if request.command == command.name}
+    called |= {request.merge.function for request in requests if request.merge and request.command == command.name}
+    assert called
+    for name in called:
+        flags = bundle.header(name, sources[name])["Flags"].split()
+        assert ("denyoom" in command.flags) == ("deny-oom" in flags), name
+        assert ("readonly" in command.flags) == ("no-writes" in flags), name

@@ -17,9 +17,13 @@ SPEC = Command(
     arguments=(QUEUE_ARGUMENT,),
     build=_build,
     reply=(
-        "Map: visibility_timeout, max_delivery_attempts, retention_period (as given, seconds), id_sequence, msgs "
-        "(ready + inflight), ready_msgs, inflight_msgs, delayed_msgs, dlq_msgs, created_at (unix ms), "
-        "oldest_ready_age_ms, pushed_total, delivered_total, acked_total, redelivered_total, dead_total and more."
+        "Map of all these. Settings: visibility_timeout (seconds), max_delivery_attempts, retention_period (seconds, 0 "
+        "for ever), overflow (REFUSE or DROPHEAD), and, null where there is none, backoff (a text: kind, base-s, "
+        "cap-s, and JITTER percent unless 0), max_length, max_bytes, dead_letter_queue, max_lease (seconds). Now: msgs "
+        "(ready + inflight), ready_msgs, inflight_msgs, delayed_msgs, dlq_msgs, oldest_ready_age_ms (0 if none is "
+        "ready), blocked_clients, paused (IN, OUT, ALL or NONE). Since created_at (unix ms): id_sequence (the last id, "
+        "0 if none), pushed_total, delivered_total, acked_total, redelivered_total, dead_total, expired_total, "
+        "nacked_total, cancelled_total, deduplicated_total, dropped_total."
     ),
     complexity="O(1), and O(log N) for each lease, delay or message that has fallen due since.",
     errors=(("NOQUEUE", "there is no such queue"),),
@@ -28,6 +32,20 @@ SPEC = Command(
         "this command writes.",
         "oldest_ready_age_ms is that of the first id. A message that was redriven from another queue is as old as it "
         "was there.",
+        "Seconds are integers, or a bulk string with up to three decimals where they are not whole (1.5). "
+        "blocked_clients are those that wait in POP or MPOP, at whichever daemon, for the queue of this name in "
+        "whichever database.",
+        "What the totals count, since the queue was created:",
+        "- pushed_total: messages added, also those from other queues (DLQ, REDRIVE TO): it is id_sequence.\n"
+        "- delivered_total: deliveries; redelivered_total: those that were not the first of their message.\n"
+        "- acked_total: messages that ACK took, in whatever state they were; not those of POP NOACK.\n"
+        "- dead_total: deaths, also of messages that were then pushed to another queue (DLQ).\n"
+        "- expired_total: messages whose TTL was over.\n"
+        "- nacked_total: deliveries that NACK ended, SILENT ones too.\n"
+        "- cancelled_total: messages that CANCEL withdrew.\n"
+        "- deduplicated_total: messages that were not added, since their DEDUP key was held.\n"
+        "- dropped_total: messages that made way by OVERFLOW DROPHEAD.",
+        "What PURGE, DEL and the end of retention remove is not counted.",
     ),
     example=(
         (

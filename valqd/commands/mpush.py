@@ -27,7 +27,11 @@ SPEC = Command(
     reply="Array of bulk strings: the ids, in the order of the bodies.",
     complexity="O(N) with N the bodies, O(N log M) with options.",
     errors=ERRORS,
-    notes=("The options hold for each of the messages.",),
+    notes=(
+        "The options hold for each of the messages.",
+        "The whole command, with its options and the protocol's own bytes, may hold 64 KiB more than max_body_bytes: "
+        "that bounds all bodies together.",
+    ),
     example=(("VALQ.MPUSH orders 2 one two PRIORITY 3", '1) "4"\n2) "5"'),),
     flags=("write", "denyoom", "noscript"),
     key_flags=("RW", "insert"),

@@ -42,6 +42,6 @@ SPEC = Command(
         ("VALQ.PUSH orders hello", "(error) PAUSED queue 'orders' takes no pushes"),
         ("VALQ.PAUSE orders NONE", "OK"),
     ),
-    flags=("write", "denyoom", "noscript", "fast"),
+    flags=("write", "noscript", "fast"),
     key_flags=("RW", "update"),
 )
