@@ -21,7 +21,7 @@ local function look_at(key, post)
   end
   q.woken = ready > 0
   life.finish(q)
-  return is_theirs and 1 or 0, q.due < FOREVER and math.max(0, q.due - q.now) or -1
+  return is_theirs and 1 or 0, q.due < queue.FOREVER and math.max(0, q.due - q.now) or -1
 end
 
 local function call(keys, args)

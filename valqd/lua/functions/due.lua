@@ -9,7 +9,7 @@
 
 -- Move the names of `times` whose time has come to `result`, as far as `last`; the next time to come.
 local function take_due(times, now, result, last)
-  local next_ms = FOREVER
+  local next_ms = queue.FOREVER
   for name, ms in pairs(times) do
     if ms > now then
       next_ms = math.min(next_ms, ms)
@@ -38,14 +38,14 @@ local function call(keys, args)
   sweeper.owner = args[1]
   sweeper.until_ms = now + tonumber(args[2])
   if now >= volatile.compact_at then
-    volatile.compact_at = now + COMPACT_EVERY_MS
+    volatile.compact_at = now + compact.EVERY_MS
     for name in pairs(volatile.compacts) do
       volatile.note(name, now)
     end
     volatile.compacts = {}
   end
   local next_ms = math.min(take_due(volatile.timers, now, result, last), take_due(waiters.checks, now, result, last))
-  if next_ms < FOREVER then
+  if next_ms < queue.FOREVER then
     result[3] = next_ms - now
   end
   return result

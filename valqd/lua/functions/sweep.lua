@@ -16,7 +16,7 @@ local function call(keys, args)
   end
   local limit = tonumber(args[2])
   local more = life.settle(q, limit)
-  if q.due < FOREVER then
+  if q.due < queue.FOREVER then
     volatile.note(q.name, q.due)
   end
   more = compact.step(q) or more

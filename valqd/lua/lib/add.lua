@@ -14,21 +14,21 @@ end
 -- By how much the queue would be over its limits with `count` more messages of `bytes` in all: messages, bytes, and the
 -- text of the FULL error, if it would be.  Ready, delayed and in flight count.
 local function excess(q, count, bytes)
-  local limits = q.limits
+  local bounds = q.limits
   local over, over_bytes = 0, 0
   local full
-  if limits.max_length then
+  if bounds.max_length then
     local length = q.plain + server.call('ZCARD', q.prefix .. 'ready') + server.call('ZCARD', q.prefix .. 'delayed')
       + server.call('ZCARD', q.prefix .. 'inflight')
-    over = length + count - limits.max_length
+    over = length + count - bounds.max_length
     if over > 0 then
-      full = "queue '" .. q.name .. "' is full: max_length is " .. number.text(limits.max_length)
+      full = "queue '" .. q.name .. "' is full: max_length is " .. number.text(bounds.max_length)
     end
   end
-  if limits.max_bytes then
-    over_bytes = queue.bytes(q) + bytes - limits.max_bytes
+  if bounds.max_bytes then
+    over_bytes = queue.bytes(q) + bytes - bounds.max_bytes
     if over_bytes > 0 and not full then
-      full = "queue '" .. q.name .. "' is full: max_bytes is " .. number.text(limits.max_bytes)
+      full = "queue '" .. q.name .. "' is full: max_bytes is " .. number.text(bounds.max_bytes)
     end
   end
   return over, over_bytes, full
@@ -99,25 +99,25 @@ end
 -- With DROPHEAD the oldest ready messages make way: all that must, when the queue was within its limits; when it was not,
 -- for they were lowered, a call drops TRIM_STEP, or what it brings if that is more, and the sweep drops the rest.
 function add.make_room(q, count, bytes)
-  local limits = q.limits
-  if not limits or not (limits.max_length or limits.max_bytes) then
+  local bounds = q.limits
+  if not bounds or not (bounds.max_length or bounds.max_bytes) then
     return nil
   end
   local over, over_bytes, full = excess(q, count, bytes)
-  if not full or limits.overflow ~= 'DROPHEAD' or (limits.max_length and count > limits.max_length)
-    or (limits.max_bytes and bytes > limits.max_bytes)
+  if not full or bounds.overflow ~= 'DROPHEAD' or (bounds.max_length and count > bounds.max_length)
+    or (bounds.max_bytes and bytes > bounds.max_bytes)
     or over > q.plain + server.call('ZCARD', q.prefix .. 'ready') then -- what is delayed or in flight is not dropped
     return full
   end
   local most = TRIM_STEP - (q.counts.dropped or 0)
-  local ids, enough, all = to_drop(q, over, over_bytes, most, limits.max_length and count or 0,
-    limits.max_bytes and bytes or 0)
+  local ids, enough, all = to_drop(q, over, over_bytes, most, bounds.max_length and count or 0,
+    bounds.max_bytes and bytes or 0)
   if not enough and all then
     return full
   end
   drop(q, ids)
-  if not enough and not limits.trim then
-    limits.trim = true
+  if not enough and not bounds.trim then
+    bounds.trim = true
     queue.save_limits(q)
   end
   if not enough then
@@ -128,18 +128,18 @@ end
 
 -- A step of dropping what a push has left over the limits; whether there may be more.
 function add.trim(q)
-  local limits = q.limits
-  if not (limits and limits.trim) then
+  local bounds = q.limits
+  if not (bounds and bounds.trim) then
     return false
   end
   local over, over_bytes, full = excess(q, 0, 0)
   local ids, enough, all = {}, true, true
-  if full and limits.overflow == 'DROPHEAD' then
+  if full and bounds.overflow == 'DROPHEAD' then
     ids, enough, all = to_drop(q, over, over_bytes, TRIM_STEP, 0, 0)
     drop(q, ids)
   end
   if enough or all then
-    limits.trim = nil
+    bounds.trim = nil
     queue.save_limits(q)
     return false
   end
@@ -156,21 +156,18 @@ function add.dedup_holder(q, key)
   return not (over_at and tonumber(over_at) <= q.now) and held or nil
 end
 
--- Whether a body may be a plain message in this queue: a queue with max_bytes has to know every size.
-local function is_plain(q, body)
-  return #body <= PLAIN_BYTES and not (q.limits and q.limits.max_bytes)
-end
-
 -- Add ready messages without options; q.seq moves by as many.  The caller saves the cursors.
 function add.plain(q, bodies, from, to)
   local first = q.seq + 1
+  -- The largest body of a plain message; a queue with max_bytes has to know every size, and has none.
+  local most_bytes = q.limits and q.limits.max_bytes and -1 or queue.PLAIN_BYTES
   local age = q.now - q.created_at
   local values = {}
   local n = 0
   local large
   for i = from, to do
     local body = bodies[i]
-    if is_plain(q, body) then
+    if #body <= most_bytes then
       values[n + 1] = age
       values[n + 2] = body
     else

@@ -44,18 +44,19 @@ end
 
 -- Remove ready plain messages with ids up to `last`, in at most `limit` buckets; whole ones are not read.
 local function purge_log(q, last, limit)
+  local slots = queue.SLOTS
   local removed = 0
   local id = q.head
   while q.plain > 0 and id <= last and limit > 0 do
     local bucket = log.bucket(id)
-    local at = id - 1 - bucket * SLOTS
-    local bucket_last = math.min((bucket + 1) * SLOTS, last)
+    local at = id - 1 - bucket * slots
+    local bucket_last = math.min((bucket + 1) * slots, last)
     local count = 0
-    if at == 0 and bucket_last == (bucket + 1) * SLOTS then
+    if at == 0 and bucket_last == (bucket + 1) * slots then
       local gone = server.call('HGET', q.prefix .. 'gone', bucket)
-      count = gone and SLOTS - gone or 0
+      count = gone and slots - gone or 0
     else
-      local found = server.call('LRANGE', log.key(q, bucket), at * 2, (bucket_last - 1 - bucket * SLOTS) * 2 + 1)
+      local found = server.call('LRANGE', log.key(q, bucket), at * 2, (bucket_last - 1 - bucket * slots) * 2 + 1)
       for i = 1, #found, 2 do
         if found[i] ~= '' then
           count = count + 1
@@ -152,7 +153,7 @@ end
 function bulk.redrive(q, target, args, token)
   local last, left, at = token:match('^(%d+):(%d*):(%d+)$')
   last = tonumber(last) or q.seq
-  left = tonumber(left or args[5]) or FOREVER
+  left = tonumber(left or args[5]) or queue.FOREVER
   at = tonumber(at) or 0
   local moved = 0
   local ids = {}

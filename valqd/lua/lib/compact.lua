@@ -3,16 +3,13 @@
 
 local compact = {}
 
-local COMPACT_EVERY_MS = 5000
+-- How often a queue whose buckets may have become sparse is looked at.
+compact.EVERY_MS = 5000
 -- A bucket with at least this many slots gone is sparse.
 local SPARSE_SLOTS = 64
 local PAGE_BUCKETS = 50
 local STEP_PAGES = 100
 local MAX_CONVERTED = 1000
-
-volatile.compact_at = 0
--- queue -> where the walk over its buckets stopped
-volatile.cursors = {}
 
 -- When there are many more buckets than plain messages need, make records of the messages of sparse ones; in a queue with
 -- max_bytes, which has to know every size, of all.  About one page of buckets a step; true if there may be more to do.
@@ -24,7 +21,7 @@ function compact.step(q)
     local records = server.call('HLEN', q.prefix .. 'meta')
     local inflight = server.call('ZCARD', q.prefix .. 'inflight')
     local live = q.plain + math.max(0, inflight - records)
-    if buckets <= 2 * live / SLOTS + 16 then
+    if buckets <= 2 * live / queue.SLOTS + 16 then
       return false
     end
   end
@@ -53,9 +50,9 @@ end
 
 -- Turn what is left in one bucket into records, how many; the bucket goes with the last of them.
 function compact.bucket(q, bucket)
-  local first = bucket * SLOTS + 1
+  local first = bucket * queue.SLOTS + 1
   local ids = {}
-  for id = first, first + SLOTS - 1 do
+  for id = first, first + queue.SLOTS - 1 do
     ids[#ids + 1] = id
   end
   local scores = server.call('ZMSCORE', q.prefix .. 'inflight', unpack(ids))

@@ -13,9 +13,9 @@ local function oldest_ready_at(q)
     end)
   end
   if server.call('ZCARD', q.prefix .. 'ready') > 0 then
-    for priority = 0, MAX_PRIORITY do -- within one priority the smallest id is the oldest
-      local from = number.text(-priority * PRIORITY_STEP)
-      local to = number.text((1 - priority) * PRIORITY_STEP - 1)
+    for priority = 0, record.MAX_PRIORITY do -- within one priority the smallest id is the oldest
+      local from = number.text(-priority * record.PRIORITY_STEP)
+      local to = number.text((1 - priority) * record.PRIORITY_STEP - 1)
       local first = server.call('ZRANGEBYSCORE', q.prefix .. 'ready', from, to, 'LIMIT', 0, 1)[1]
       if first then
         local at = record.load(q, first).t
@@ -37,11 +37,11 @@ function info.map(q)
   for i = 1, 7 do
     counters[i] = tonumber(counters[i] or 0)
   end
-  local limits = q.limits or {}
+  local bounds = q.limits or {}
   local paused_in, paused_out = queue.paused(q, 'in'), queue.paused(q, 'out')
   local backoff = false
-  if limits.backoff then
-    local b = limits.backoff
+  if bounds.backoff then
+    local b = bounds.backoff
     backoff = b[1] .. ' ' .. number.seconds(b[2]) .. ' ' .. number.seconds(b[3])
     if b[4] > 0 then
       backoff = backoff .. ' JITTER ' .. b[4]
@@ -72,10 +72,10 @@ function info.map(q)
     'blocked_clients', waiters.count(q.name, q.now),
     'paused', paused_in and (paused_out and 'ALL' or 'IN') or (paused_out and 'OUT' or 'NONE'),
     'backoff', backoff,
-    'max_length', limits.max_length or false,
-    'max_bytes', limits.max_bytes or false,
-    'overflow', limits.overflow or 'REFUSE',
-    'dead_letter_queue', limits.dlq or false,
-    'max_lease', limits.max_lease and number.seconds(limits.max_lease) or false,
+    'max_length', bounds.max_length or false,
+    'max_bytes', bounds.max_bytes or false,
+    'overflow', bounds.overflow or 'REFUSE',
+    'dead_letter_queue', bounds.dlq or false,
+    'max_lease', bounds.max_lease and number.seconds(bounds.max_lease) or false,
   }}
 end

@@ -240,7 +240,7 @@ end
 
 local function first_score(q, index)
   local first = server.call('ZRANGE', q.prefix .. index, 0, 0, 'WITHSCORES')
-  return first[2] and tonumber(first[2]) or FOREVER
+  return first[2] and tonumber(first[2]) or queue.FOREVER
 end
 
 -- Of messages whose lease is over, those that one step ends: all that do not die (in two steps they would lose their order),
@@ -370,11 +370,11 @@ function life.find_due(q, retention)
     due = math.min(due, first_score(q, 'dlq') + retention)
   end
   if q.limits then
-    due = math.min(due, q.limits.pause_in or FOREVER, q.limits.pause_out or FOREVER)
+    due = math.min(due, q.limits.pause_in or queue.FOREVER, q.limits.pause_out or queue.FOREVER)
   end
   q.due = due
   q.due_changed = true
-  if due < FOREVER then
+  if due < queue.FOREVER then
     volatile.note(q.name, due)
   end
 end

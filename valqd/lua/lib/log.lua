@@ -7,7 +7,7 @@ local log = {}
 local STRIDE = 500
 
 function log.bucket(id)
-  return math.floor((id - 1) / SLOTS)
+  return math.floor((id - 1) / queue.SLOTS)
 end
 
 function log.key(q, bucket)
@@ -16,7 +16,7 @@ end
 
 -- `count` more slots of a bucket are of no use; the last one takes the bucket with it.
 function log.forget(q, bucket, count)
-  if server.call('HINCRBY', q.prefix .. 'gone', bucket, count) >= SLOTS then
+  if server.call('HINCRBY', q.prefix .. 'gone', bucket, count) >= queue.SLOTS then
     server.call('UNLINK', log.key(q, bucket))
     server.call('HDEL', q.prefix .. 'gone', bucket)
   end
@@ -24,10 +24,11 @@ end
 
 -- The slots of these messages are of no use any more.
 function log.forget_all(q, ids)
+  local slots = queue.SLOTS
   local buckets = {}
   for i = 1, #ids do
     local before = ids[i] - 1
-    local bucket = (before - before % SLOTS) / SLOTS -- as log.bucket, without calls: this is hot
+    local bucket = (before - before % slots) / slots -- as log.bucket, without calls: this is hot
     buckets[bucket] = (buckets[bucket] or 0) + 1
   end
   for bucket, count in pairs(buckets) do
@@ -37,12 +38,13 @@ end
 
 -- Give ids q.seq+1 ... to the `values` (age, body, age, body ...; two empty ones for a record) and move q.seq.
 function log.append(q, values)
+  local slots = queue.SLOTS
   local total = #values
   local done = 0
   while done < total do
-    local bucket = math.floor(q.seq / SLOTS)
-    local slot = q.seq - bucket * SLOTS
-    local count = math.min((SLOTS - slot) * 2, total - done)
+    local bucket = math.floor(q.seq / slots)
+    local slot = q.seq - bucket * slots
+    local count = math.min((slots - slot) * 2, total - done)
     if slot == 0 then
       server.call('HSET', q.prefix .. 'gone', bucket, 0)
     end
@@ -64,7 +66,7 @@ end
 -- Age and body of a plain message's slot; nil when the slot is empty or its bucket gone.
 function log.read(q, id)
   local bucket = log.bucket(id)
-  local at = (id - 1 - bucket * SLOTS) * 2
+  local at = (id - 1 - bucket * queue.SLOTS) * 2
   local pair = server.call('LRANGE', log.key(q, bucket), at, at + 1)
   if not pair[1] or pair[1] == '' then
     return nil
@@ -75,7 +77,7 @@ end
 -- Empty the slot of a ready plain message, so that no POP finds it.
 function log.clear(q, id)
   local bucket = log.bucket(id)
-  local at = (id - 1 - bucket * SLOTS) * 2
+  local at = (id - 1 - bucket * queue.SLOTS) * 2
   local key = log.key(q, bucket)
   server.call('LSET', key, at, '')
   server.call('LSET', key, at + 1, '')
@@ -97,8 +99,8 @@ function log.ready_ids(q, bucket, step, want)
     local existing = server.call('HMGET', q.prefix .. 'gone', unpack(names))
     for i, other in ipairs(names) do
       if existing[i] and #ids < want then
-        local from = math.max(q.head, other * SLOTS + 1)
-        local found = server.call('LRANGE', log.key(q, other), (from - 1 - other * SLOTS) * 2, -1)
+        local from = math.max(q.head, other * queue.SLOTS + 1)
+        local found = server.call('LRANGE', log.key(q, other), (from - 1 - other * queue.SLOTS) * 2, -1)
         local id = step > 0 and from or from + #found / 2 - 1
         for slot = step > 0 and 1 or #found - 1, step > 0 and #found or 1, 2 * step do
           if found[slot] ~= '' then
@@ -113,25 +115,25 @@ function log.ready_ids(q, bucket, step, want)
   return ids
 end
 
--- How many ready plain messages each of the buckets `from` to `to` holds (from the head's on, at most STRIDE): all that
--- are in use of a bucket after the head's are ready.
-function log.count_ready(q, from, to)
+-- How many ready plain messages each of the buckets `from` to `last` holds (from the head's on), of the first STRIDE of
+-- them: all that are in use of a bucket after the head's are ready.
+function log.count_ready(q, from, last)
   local counts = {}
-  for bucket = from, to do
+  for bucket = from, math.min(last, from + STRIDE - 1) do
     counts[#counts + 1] = bucket
   end
   local gone = server.call('HMGET', q.prefix .. 'gone', unpack(counts))
   for i, bucket in ipairs(counts) do
     if not gone[i] then
       counts[i] = 0
-    elseif q.head > bucket * SLOTS + 1 then
+    elseif q.head > bucket * queue.SLOTS + 1 then
       local ids = log.ready_ids(q, bucket, 1, 1)
       counts[i] = 0
       for _, id in ipairs(ids) do
         counts[i] = counts[i] + (log.bucket(id) == bucket and 1 or 0)
       end
     else
-      counts[i] = math.min(SLOTS, q.seq - bucket * SLOTS) - gone[i]
+      counts[i] = math.min(queue.SLOTS, q.seq - bucket * queue.SLOTS) - gone[i]
     end
   end
   return counts
@@ -149,10 +151,10 @@ function log.each_ready(q, from, visit)
   local at_head = id == q.head
   while id <= q.seq do
     local bucket = log.bucket(id)
-    local at = (id - 1 - bucket * SLOTS) * 2
+    local at = (id - 1 - bucket * queue.SLOTS) * 2
     local pairs_found = server.call('LRANGE', log.key(q, bucket), at, -1)
     if not pairs_found[1] then
-      id = (bucket + 1) * SLOTS + 1
+      id = (bucket + 1) * queue.SLOTS + 1
     end
     for i = 1, #pairs_found, 2 do
       id = id + 1

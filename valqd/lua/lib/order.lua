@@ -15,18 +15,18 @@ local function seek(q, offset)
   local last = log.bucket(q.seq)
   local from = log.bucket(q.head)
   while from <= last and skipped < q.plain do
-    local to = math.min(last, from + STRIDE - 1)
-    local counts = log.count_ready(q, from, to)
+    local counts = log.count_ready(q, from, last)
+    local to = from + #counts - 1
     local total = 0
     for _, count in ipairs(counts) do
       total = total + count
     end
-    if skipped + total + records_before(q, (to + 1) * SLOTS + 1) <= offset then
+    if skipped + total + records_before(q, (to + 1) * queue.SLOTS + 1) <= offset then
       skipped = skipped + total
     else
       for i, count in ipairs(counts) do
         if count > 0 then
-          if skipped + count + records_before(q, (from + i) * SLOTS + 1) > offset then
+          if skipped + count + records_before(q, (from + i) * queue.SLOTS + 1) > offset then
             return from + i - 1, skipped
           end
           skipped = skipped + count
@@ -47,7 +47,7 @@ function order.ready(q, count, offset, reverse)
     return order.merge(records, plain_ids, 0, count, function(a, b) return a > b end)
   end
   local bucket, skipped = seek(q, offset)
-  local before = math.min(records_before(q, bucket * SLOTS + 1), offset - skipped)
+  local before = math.min(records_before(q, bucket * queue.SLOTS + 1), offset - skipped)
   local rest = offset - skipped - before
   local records = server.call('ZRANGE', ready, number.text(before), number.text(before + rest + count - 1), 'WITHSCORES')
   local plain_ids = log.ready_ids(q, bucket, 1, math.min(rest + count, q.plain - skipped))
@@ -57,22 +57,23 @@ end
 -- A walk over the ids of ready messages, the oldest first whatever their priority: each call of what is returned gives the
 -- next, `count` or some more, and none at the end.  Nothing may be removed meanwhile.
 function order.oldest(q)
+  local priority_step = record.PRIORITY_STEP
   local after = 0 -- all up to this id were given
   local plain_left = q.plain
   return function(count)
     local ids = {}
-    local complete = FOREVER -- none is missing up to this id
-    local priority = MAX_PRIORITY
+    local complete = queue.FOREVER -- none is missing up to this id
+    local priority = record.MAX_PRIORITY
     while priority >= 0 do
-      local found = server.call('ZRANGE', q.prefix .. 'ready', number.arg(after + 1 - priority * PRIORITY_STEP), '+inf',
+      local found = server.call('ZRANGE', q.prefix .. 'ready', number.arg(after + 1 - priority * priority_step), '+inf',
         'BYSCORE', 'LIMIT', 0, count, 'WITHSCORES')
       if not found[1] then
         break
       end
-      local first = math.ceil(-found[2] / PRIORITY_STEP)
+      local first = math.ceil(-found[2] / priority_step)
       if first == priority or tonumber(found[1]) > after then
         for i = 1, #found, 2 do
-          if math.ceil(-found[i + 1] / PRIORITY_STEP) == first then
+          if math.ceil(-found[i + 1] / priority_step) == first then
             ids[#ids + 1] = tonumber(found[i])
           end
         end

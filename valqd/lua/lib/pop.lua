@@ -21,6 +21,7 @@ end
 local function take_plain(q, want, below, taken, leases, deadline)
   local ids, bodies, ages = taken.ids, taken.bodies, taken.ages
   local id_text = number.id
+  local slots = queue.SLOTS
   local n = #ids
   local id = q.head
   local goal = math.min(n + want, n + q.plain)
@@ -28,12 +29,12 @@ local function take_plain(q, want, below, taken, leases, deadline)
   local l = leases and #leases
   below = math.min(below, q.seq + 1)
   while n < goal and id < below do
-    local bucket = math.floor((id - 1) / SLOTS)
-    local slot = id - 1 - bucket * SLOTS
-    local last = math.min(SLOTS, slot + goal - n)
+    local bucket = math.floor((id - 1) / slots)
+    local slot = id - 1 - bucket * slots
+    local last = math.min(slots, slot + goal - n)
     local found = server.call('LRANGE', log.key(q, bucket), slot * 2, last * 2 - 1)
     if not found[1] then
-      id = (bucket + 1) * SLOTS + 1
+      id = (bucket + 1) * slots + 1
     end
     for i = 1, #found, 2 do
       if id >= below then
@@ -122,7 +123,7 @@ local function take_mixed(q, want, options, records, taken, leases, deadline)
     while #ids < want and (all or records[at]) do
       local score = records[at + 1] and tonumber(records[at + 1])
       if q.plain > 0 and (not score or q.head < score) then
-        take_plain(q, want - #ids, score or FOREVER, taken, leases, deadline)
+        take_plain(q, want - #ids, score or queue.FOREVER, taken, leases, deadline)
       elseif score then
         local id, meta = records[at], metas[(at + 1) / 2]
         if take_record(q, tonumber(id), meta, options) then
@@ -169,7 +170,7 @@ function pop.take(q, want, options)
   if records[1] then
     take_mixed(q, want, options, records, taken, leases, deadline)
   elseif q.plain > 0 then
-    take_plain(q, want, FOREVER, taken, leases, deadline)
+    take_plain(q, want, queue.FOREVER, taken, leases, deadline)
   end
   if q.head ~= started then
     q.moved = true

@@ -22,9 +22,9 @@
 
 local queue = {}
 
-local SLOTS = 128
-local PLAIN_BYTES = 1024
-local FOREVER = 9007199254740991
+queue.SLOTS = 128
+queue.PLAIN_BYTES = 1024
+queue.FOREVER = 9007199254740991
 
 -- Fields that every hot function reads, in the order of HMGET; the hash is created in this order.
 --   seq last id; head first id of the log that may be ready; plain how many plain messages are ready;
@@ -49,7 +49,7 @@ end
 queue.only = blank()
 
 -- Prefix and name of queues, by key.  Bounded by starting afresh.
-local prefixes, names = {}, {}
+local prefix_by_key, name_by_key = {}, {}
 local named = 0
 local MAX_NAMED = 1000
 
@@ -64,18 +64,18 @@ function queue.open(key, q)
   if not v[9] then
     return nil
   end
-  if not names[key] then
+  if not name_by_key[key] then
     if named >= MAX_NAMED then
-      prefixes, names, named = {}, {}, 0
+      prefix_by_key, name_by_key, named = {}, {}, 0
     end
     named = named + 1
-    prefixes[key] = key:sub(1, -6)
-    names[key] = queue.name_of(key)
+    prefix_by_key[key] = key:sub(1, -6)
+    name_by_key[key] = queue.name_of(key)
   end
   q = q or blank()
   q.key = key
-  q.prefix = prefixes[key]
-  q.name = names[key]
+  q.prefix = prefix_by_key[key]
+  q.name = name_by_key[key]
   q.now = clock.now()
   q.seq = tonumber(v[1])
   q.head = tonumber(v[2])
@@ -107,13 +107,13 @@ function queue.create_auto(key, auto, q)
 end
 
 -- As the field of that name holds them.
-local function packed(limits)
-  return limits and next(limits) and cmsgpack.pack(limits) or ''
+local function packed(bounds)
+  return bounds and next(bounds) and cmsgpack.pack(bounds) or ''
 end
 
-function queue.create(key, vt, attempts, retention, limits)
-  server.call('HSET', key, 'seq', 0, 'head', 1, 'plain', 0, 'due', number.text(FOREVER), 'vt', vt, 'delivered', 0,
-    'acked', 0, 'limits', packed(limits), 'created_at', number.text(clock.now()),
+function queue.create(key, vt, attempts, retention, bounds)
+  server.call('HSET', key, 'seq', 0, 'head', 1, 'plain', 0, 'due', number.text(queue.FOREVER), 'vt', vt, 'delivered', 0,
+    'acked', 0, 'limits', packed(bounds), 'created_at', number.text(clock.now()),
     'attempts', attempts, 'retention', retention)
 end
 

@@ -8,9 +8,9 @@
 
 local record = {}
 
-local INDEX = {r = 'ready', i = 'inflight', d = 'delayed', q = 'dlq'} -- its state's name, and its key's
-local PRIORITY_STEP = 281474976710656
-local MAX_PRIORITY = 31
+record.INDEX = {r = 'ready', i = 'inflight', d = 'delayed', q = 'dlq'} -- its state's name, and its key's
+record.PRIORITY_STEP = 281474976710656
+record.MAX_PRIORITY = 31
 
 function record.load(q, id)
   local packed = server.call('HGET', q.prefix .. 'meta', id)
@@ -23,7 +23,7 @@ end
 
 -- Where a ready record stands: by priority, then by id.
 function record.ready_score(id, meta)
-  return id - (meta.p or 0) * PRIORITY_STEP
+  return id - (meta.p or 0) * record.PRIORITY_STEP
 end
 
 -- Put a record (that is in no index) into `state`, at `score` ms, or by priority when ready; saves it.
@@ -35,12 +35,12 @@ function record.enter(q, id, meta, state, score)
   else
     score = number.arg(score)
   end
-  queue.put(q, 'ZADD', INDEX[state], score, number.text(id))
+  queue.put(q, 'ZADD', record.INDEX[state], score, number.text(id))
   record.save(q, id, meta)
 end
 
 function record.leave(q, id, meta)
-  server.call('ZREM', q.prefix .. INDEX[meta.s], id)
+  server.call('ZREM', q.prefix .. record.INDEX[meta.s], id)
 end
 
 -- A new record.  Its body is counted towards max_bytes.
@@ -72,7 +72,7 @@ function record.drop_all(q, ids, metas)
   local by_index, expiring, forwarded = {}, {}, {}
   for i, id in ipairs(ids) do
     local meta = metas[i]
-    local index = INDEX[meta.s]
+    local index = record.INDEX[meta.s]
     by_index[index] = by_index[index] or {}
     table.insert(by_index[index], id)
     if meta.s ~= 'q' then
@@ -124,14 +124,14 @@ function record.of_all_inflight(q, ids, metas)
     end
   end
   for bucket, members in pairs(buckets) do
-    local first, last = SLOTS, 0
+    local first, last = queue.SLOTS, 0
     for _, i in ipairs(members) do
-      local slot = ids[i] - bucket * SLOTS
+      local slot = ids[i] - bucket * queue.SLOTS
       first, last = math.min(first, slot), math.max(last, slot)
     end
     local found = server.call('LRANGE', log.key(q, bucket), first * 2 - 2, last * 2 - 1)
     for _, i in ipairs(members) do
-      local at = (ids[i] - bucket * SLOTS - first) * 2
+      local at = (ids[i] - bucket * queue.SLOTS - first) * 2
       metas[i] = {t = log.enqueued_at(q, found[at + 1]), n = 1, a = 1, s = 'i'}
       record.create(q, ids[i], found[at + 2], metas[i])
     end

@@ -8,22 +8,22 @@
 
 local reply = {}
 
-local FRAGMENT_BYTES = 16384
+reply.FRAGMENT_BYTES = 16384
 -- The largest double that is a 64-bit integer: a due time 585 billion years ahead is told as this.
 local MAX_INTEGER = 9223372036854774784
 
 -- Encoded names of fields, as they were used before.  Bounded by starting afresh.
-local names = {}
+local encoded_names = {}
 local name_count = 0
 local MAX_NAMES = 200
 
 local function encode_name(name)
   if name_count >= MAX_NAMES then
-    names, name_count = {}, 0
+    encoded_names, name_count = {}, 0
   end
   name_count = name_count + 1
-  names[name] = '$' .. #name .. '\r\n' .. name .. '\r\n'
-  return names[name]
+  encoded_names[name] = '$' .. #name .. '\r\n' .. name .. '\r\n'
+  return encoded_names[name]
 end
 
 -- Append the encoded value to the array `out`.
@@ -31,7 +31,7 @@ function reply.append(out, value, resp3)
   local kind = type(value)
   if kind == 'string' then
     local n = #out
-    if #value >= FRAGMENT_BYTES then
+    if #value >= reply.FRAGMENT_BYTES then
       out.large = true
     end
     out[n + 1] = '$' .. #value .. '\r\n'
@@ -47,7 +47,7 @@ function reply.append(out, value, resp3)
     local items = value.map
     out[#out + 1] = (resp3 and '%' .. #items / 2 or '*' .. #items) .. '\r\n'
     for i = 1, #items, 2 do
-      out[#out + 1] = names[items[i]] or encode_name(items[i])
+      out[#out + 1] = encoded_names[items[i]] or encode_name(items[i])
       reply.append(out, items[i + 1], resp3)
     end
   else
@@ -66,7 +66,7 @@ function reply.join(out)
   local fragments = {}
   local start = 1
   for i = 1, #out do
-    if #out[i] >= FRAGMENT_BYTES then
+    if #out[i] >= reply.FRAGMENT_BYTES then
       if i > start then
         fragments[#fragments + 1] = table.concat(out, '', start, i - 1)
       end

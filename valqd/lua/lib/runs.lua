@@ -60,7 +60,7 @@ end
 -- Parts of an encoded delivery, by the size that they announce: making a number a string is what takes time.
 local BODY_HEADS = {}
 local RECEIPT_HEADS = {}
-for size = 0, PLAIN_BYTES do
+for size = 0, queue.PLAIN_BYTES do
   BODY_HEADS[size] = '\r\n$4\r\nbody\r\n$' .. size .. '\r\n'
 end
 for size = 1, 20 do
@@ -75,9 +75,9 @@ end
 
 -- The encoded delivery of a record without headers, asked for without options.
 local function record_delivery(heads, id, body, meta)
-  local receipt = id .. '-' .. number.text(meta.n)
+  local its_receipt = id .. '-' .. number.text(meta.n)
   return heads[#id] .. id .. (BODY_HEADS[#body] or '\r\n$4\r\nbody\r\n$' .. #body .. '\r\n') .. body
-    .. '\r\n$8\r\nattempts\r\n:' .. meta.a .. '\r\n$7\r\nreceipt\r\n$' .. #receipt .. '\r\n' .. receipt .. '\r\n'
+    .. '\r\n$8\r\nattempts\r\n:' .. meta.a .. '\r\n$7\r\nreceipt\r\n$' .. #its_receipt .. '\r\n' .. its_receipt .. '\r\n'
 end
 
 -- Append to `results` what the runs `from` to `to` get of what was taken for all of them.
@@ -110,7 +110,7 @@ function runs.deal(q, kinds_of, reps_of, from, to, taken, results)
           if not meta and kind.flags == '' then
             o = o + 1
             out[o] = plain_delivery(kind.heads, ids[i], bodies[i])
-          elseif meta and not meta.h and kind.flags == '' and #bodies[i] < FRAGMENT_BYTES then
+          elseif meta and not meta.h and kind.flags == '' and #bodies[i] < reply.FRAGMENT_BYTES then
             o = o + 1
             out[o] = record_delivery(kind.heads, ids[i], bodies[i], meta)
           else

@@ -8,10 +8,10 @@ function view.message(q, id, where, meta, age, body)
   local state = where
   local deadline = false
   if where == 'record' then
-    state = INDEX[meta.s]
+    state = record.INDEX[meta.s]
     body = body or server.call('HGET', q.prefix .. 'body', id)
     if state == 'inflight' or state == 'delayed' then
-      deadline = tonumber(server.call('ZSCORE', q.prefix .. INDEX[meta.s], id))
+      deadline = tonumber(server.call('ZSCORE', q.prefix .. record.INDEX[meta.s], id))
     end
   elseif where == 'inflight' then
     deadline = tonumber(server.call('ZSCORE', q.prefix .. 'inflight', id))

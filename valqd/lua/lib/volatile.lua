@@ -1,14 +1,19 @@
 -- volatile: what the library remembers outside the keyspace: it is gone after a restart, a failover or a new load.
 -- requires: nothing
 --
--- timers    queue -> earliest ms at which it needs a sweep (the sweeper that gets its lease anew looks at every queue);
---           by name alone: queues of one name in several databases share it, so a queue's deletion does not end it
--- compacts  queues whose buckets may have become sparse
--- seen      daemon -> when it last gave a sign of life
--- known     daemon -> since when it has been known here: one that sees another time has been forgotten, and registers again
--- sweeper   which daemon sweeps, and until when
+-- timers      queue -> earliest ms at which it needs a sweep (the sweeper that gets its lease anew looks at every queue);
+--             by name alone: queues of one name in several databases share it, so a queue's deletion does not end it
+-- compacts    queues whose buckets may have become sparse
+-- compact_at  ms from which these are to be swept
+-- cursors     queue -> where compact's walk over its buckets stopped
+-- seen        daemon -> when it last gave a sign of life
+-- known       daemon -> since when it has been known here: one that sees another time was forgotten, and registers again
+-- sweeper     which daemon sweeps, and until when
 
-local volatile = {timers = {}, compacts = {}, seen = {}, known = {}, sweeper = {owner = false, until_ms = 0}}
+local volatile = {
+  timers = {}, compacts = {}, compact_at = 0, cursors = {}, seen = {}, known = {},
+  sweeper = {owner = false, until_ms = 0},
+}
 local DEAD_AFTER_MS = 3000
 
 -- A sign of life of a daemon, given by itself or by one of its posts.

@@ -38,7 +38,7 @@ function walk.step(q, cursor, count)
   local buckets = 0
   while id <= q.seq and #ids < count and buckets < 1000 do
     local bucket = log.bucket(id)
-    local last = math.min(q.seq, (bucket + 1) * SLOTS)
+    local last = math.min(q.seq, (bucket + 1) * queue.SLOTS)
     if server.call('HEXISTS', q.prefix .. 'gone', bucket) == 1 then
       local wanted = {}
       for candidate = id, math.min(last, id + count - #ids - 1) do
