@@ -52,6 +52,15 @@ class BackendDown(CommandError):
         super().__init__(text)
 
 
+class NotAuthenticated(CommandError):
+    """Valkey asks this client for a password."""
+
+    code = "NOAUTH"
+
+    def __init__(self) -> None:
+        super().__init__("Authentication required.")
+
+
 class StartError(Exception):
     """The daemon cannot start (or its backend cannot be used); the text says what and where, in one line."""
 

@@ -162,6 +162,70 @@ def test_no_auth_is_left_unanswered_while_its_user_comes_and_goes():
             assert connection.call("VALQ.PUSH", "q", "x") == b"1"
 
 
+@pytest.mark.parametrize("hello", [("AUTH", "pw"), ("HELLO", "3", "AUTH", "default", "pw")], ids=["AUTH", "HELLO"])
+@pytest.mark.parametrize(
+    "first", [None, ("PING",), ("VALQ.PUSH", "q", "x"), ("GET", "k"), ("LRANGE", "none", "0", "-1")]
+)
+def test_clients_log_in_to_the_database_of_the_backend_url(first, hello, guarded):
+    valkey, _ = guarded
+    with (
+        Valqd(f"valkey://:pw@127.0.0.1:{valkey.port}/5") as daemon,
+        Connection(daemon.port, timeout_s=5) as client,
+        Connection(valkey.port) as direct,
+    ):
+        if first:
+            for _ in range(2):
+                refused(client.call(*first), "NOAUTH")
+        assert not isinstance(client.call(*hello), Exception)
+        direct.call("AUTH", "pw")
+        direct.call("FLUSHALL")
+        assert client.call("VALQ.PUSH", "q", "x") == b"1"
+        assert client.call("RPUSH", "list", "x") == 1
+        assert client.call("SET", "k", "x") == b"OK"
+        assert direct.call("DBSIZE") == 0
+        direct.call("SELECT", "5")
+        assert direct.call("EXISTS", "valq:{q}:queue", "list", "k") == 3
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_who_selected_a_database_before_a_password_was_needed_can_still_log_in(private):
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port, timeout_s=5) as client,
+    ):
+        assert client.call("SELECT", "9") == b"OK"
+        direct.call("ACL", "SETUSER", "narrow", "on", ">pw", "~*", "+@all", "-select")
+        direct.call("CONFIG", "SET", "requirepass", "pw")
+        assert client.call("AUTH", "pw") == b"OK"
+        assert client.call("AUTH", "default", "pw") == b"OK"
+        direct.call("CONFIG", "SET", "requirepass", "")
+        with Connection(daemon.port, timeout_s=5) as other:
+            assert other.call("SELECT", "9") == b"OK"
+            assert other.call("AUTH", "narrow", "pw") == b"OK"  # who may not select, but has selected
+            for connection in (client, other):
+                if private:
+                    assert connection.call("RPUSH", "list", "x") > 0
+                assert int(connection.call("VALQ.PUSH", "q", "x")) > 0
+        direct.call("SELECT", "9")
+        assert direct.call("EXISTS", "valq:{q}:queue") == 1
+
+
+def test_a_name_that_was_given_in_hello_needs_no_right_again():
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port, timeout_s=5) as client,
+    ):
+        direct.call("ACL", "SETUSER", "narrow", "on", ">pw", "~*", "+@all", "-client|setname")
+        assert isinstance(client.call("HELLO", "3", "AUTH", "narrow", "pw", "SETNAME", "bob"), dict)
+        assert client.call("MULTI") == b"OK"
+        assert client.call("CLIENT", "GETNAME") == b"QUEUED"
+        assert client.call("EXEC") == [b"bob"]
+
+
 # ---- the backend
 
 

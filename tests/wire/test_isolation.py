@@ -442,3 +442,21 @@ def test_a_client_that_valkey_hangs_up_on_gets_nothing_more_and_others_are_serve
                 assert direct.call("CLIENT", "KILL", "ID", str(own_lane)) == 1
                 client.read_until_closed()
             assert isinstance(other.call("VALQ.PUSH", queue, "y"), bytes)
+
+
+@pytest.mark.parametrize(("count", "bad"), [(1, 0), (3, 0), (3, 1), (3, 2)])
+@pytest.mark.parametrize(("command", "argument"), [("VALQ.PUSH", "hello"), ("VALQ.ACK", "1-1")])
+def test_a_bulk_without_its_end_of_line_breaks_no_shared_lane(pair, queue, command, argument, count, bad):
+    valkey, daemon = pair
+    with Connection(daemon.port) as victim, Connection(valkey.port) as direct:
+        victim.call("VALQ.CREATE", queue)
+        victim.call(command, queue, argument)  # known from now on
+        connections = direct.call("CLIENT", "LIST", "TYPE", "normal").count(b" cmd=fcall ")
+        requests = [request(command, queue, argument)] * count
+        requests[bad] = requests[bad][:-2] + b"XX"
+        for _ in range(5):
+            with Connection(daemon.port) as sender:
+                sender.send_raw(b"".join(requests))
+                for _ in range(5):
+                    assert isinstance(victim.call(command, queue, argument), bytes | int)
+        assert direct.call("CLIENT", "LIST", "TYPE", "normal").count(b" cmd=fcall ") == connections

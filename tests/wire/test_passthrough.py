@@ -63,6 +63,7 @@ SCRIPTS = {
     "reset of a subscriber": said("SUBSCRIBE c | RESET | PUNSUBSCRIBE | CLIENT REPLY ON | CLIENT REPLY SKIP | PING")
     + said("GET a"),
     "reply off is refused": said("SET a 1 | SUBSCRIBE c | CLIENT REPLY OFF | WAIT 0 1 | PING | UNSUBSCRIBE | GET a"),
+    "no database": said("SELECT 01 | SELECT 1 | SELECT 007 | SET a 1 | SELECT 0 | EXISTS a"),
     "reset": request("SELECT", "2") + request("MULTI") + request("RESET") + request("DBSIZE"),
     "large": request("SET", "big", b"\r\n\0" * 60_000) + request("GET", "big") + request("APPEND", "big", "x"),
     "quit": request("SET", "a", "2") + request("QUIT") + request("GET", "a"),
@@ -327,6 +328,45 @@ def test_wait_covers_a_push(pair):
             assert connection.read() == b"%d" % number
             assert connection.read() == 1
             assert direct.call("HGET", "valq:{covered}:queue", "seq") == b"%d" % number
+
+
+@pytest.mark.parametrize("between", [(), ("PING",), ("ECHO", "x"), ("CLIENT", "SETNAME", "x"), ("HELLO", "2")], ids=str)
+def test_wait_covers_a_push_that_is_known_from_others(pair, between):
+    """A write of its own, here the only thing that asks whether the queue EXISTS, has to go before WAIT."""
+    _, behind, daemon = pair
+
+    def fences():
+        return direct.call("INFO", "commandstats").partition(b"cmdstat_exists:calls=")[2].partition(b",")[0]
+
+    with Connection(daemon.port) as other, Connection(daemon.port) as connection, Connection(behind.port) as direct:
+        direct.call("CONFIG", "RESETSTAT")
+        for _ in range(3):
+            other.call("VALQ.PUSH", "known", "x")
+        connection.call("VALQ.PUSH", "known", "x")
+        if between:
+            connection.call(*between)
+        assert fences() == b""
+        assert connection.call("WAIT", "0", "0") == 0
+        assert fences() == b"1"
+
+
+@pytest.mark.parametrize("before", [[], ["MULTI"]], ids=["alone", "in a transaction"])
+@pytest.mark.parametrize("command", ["COMMAND GETKEYS SET k", "CLIENT SETNAME", "HELLO 3 SETNAME", "ECHO", "WAIT 0"])
+def test_no_part_of_a_large_command_is_run_by_itself(pair, before, command):
+    large = b"x" * 40_000 + b"\r\nSET injected 1\r\n" + b"x" * 40_000
+    replies = []
+    for server in pair[0], pair[2]:
+        with Connection(server.port) as connection, Connection(server.port) as beside:
+            for word in before:
+                connection.call(word)
+            whole = request(*command.split(), large)
+            connection.send_raw(whole[:40_000])
+            for _ in range(10):  # it is read by now
+                beside.call("PING")
+            connection.send_raw(whole[40_000:])
+            replies.append((str(connection.read()), beside.call("EXISTS", "injected"), connection.call("PING")))
+    assert replies[0] == replies[1]
+    assert replies[0][1] == 0
 
 
 def test_a_queue_belongs_to_the_selected_database(pair):

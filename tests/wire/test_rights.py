@@ -176,3 +176,18 @@ def test_wait_covers_what_was_written_before_the_functions_were_lost(admin, conn
     assert admin.call("FUNCTION", "FLUSH") == b"OK"
     assert connection.call("WAIT", "0", "0") == 0
     assert connection.call("PING") == b"PONG"
+
+
+@pytest.mark.parametrize("command", [("GET", "k"), ("VALQ.PUSH", b"q\xfe", "x"), ("LRANGE", "l", "0", "-1")], ids=str)
+def test_a_refusal_keeps_bytes_that_are_no_text(guarded, admin, command):
+    valkey, daemon = guarded
+    user = b"us\xffer"
+    assert admin.call("ACL", "SETUSER", user, "on", ">pw", "resetkeys", "nocommands") == b"OK"
+    replies = []
+    for port in (valkey.port, daemon.port):
+        with Connection(port) as connection:
+            assert connection.call("AUTH", user, "pw") == b"OK"
+            connection.send(*(command if command[0] != "VALQ.PUSH" or port != valkey.port else ("FCALL", "f", "0")))
+            replies.append(connection.socket.recv(1000))
+    assert b"us\xffer" in replies[1]
+    assert replies[1] == replies[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -81,7 +82,7 @@ class Backend:
                 f"no valid URL: the port must be 1 to 65535, an IPv6 address stand in brackets ({_ESCAPES})",
             ) from None
         db = parts.path.strip("/")
-        if (db and not db.isdigit()) or parts.query or parts.fragment:
+        if (db and not (db.isascii() and db.isdigit())) or parts.query or parts.fragment:
             raise SettingError("backend", f"after host and port only /db may follow, a number ({_ESCAPES})")
         return cls(
             host=parts.hostname or "127.0.0.1",
@@ -127,6 +128,43 @@ class Backend:
                 if not transport.is_closing():
                     keep_alive(transport.get_extra_info("socket"), _KEEPALIVE_S, _UNANSWERED_S)
 
+    async def ping(self, timeout_s: float) -> bytes:
+        """What a new connection is answered to a PING, an error too.  Raises OSError when there is no answer."""
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        probe = _Probe(answer)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.connect(lambda: probe, timeout_s)
+                return await answer
+        finally:
+            probe.close()
+
+
+class _Probe(asyncio.Protocol):
+    """A new connection's answer to a PING."""
+
+    def __init__(self, answer: asyncio.Future[bytes]) -> None:
+        self._answer = answer
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(b"*1\r\n$4\r\nPING\r\n")
+
+    def data_received(self, data: bytes) -> None:
+        if not self._answer.done():
+            self._answer.set_result(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._answer.done():
+            self._answer.set_exception(exc or ConnectionResetError())
+
+    def close(self) -> None:
+        """Nothing more is wanted of it."""
+        self._answer.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+
 
 class ReplyProtocol(asyncio.Protocol, ABC):
     """A backend connection whose replies are parsed: the base of the shared lanes and the control connection."""
@@ -145,6 +183,8 @@ class ReplyProtocol(asyncio.Protocol, ABC):
         reader.feed(data)
         try:
             while (reply := reader.gets()) is not _NOT_YET:
+                if isinstance(reply, hiredis.ReplyError):
+                    reply = _as_sent(reply, data)
                 self.reply_received(reply)
         except hiredis.ProtocolError:
             if self.transport is not None:
@@ -156,3 +196,14 @@ class ReplyProtocol(asyncio.Protocol, ABC):
 
 
 _NOT_YET = object()
+_ERROR_LINE = re.compile(rb"^-(.*?)\r\n", re.MULTILINE)
+
+
+def _as_sent(error: hiredis.ReplyError, data: bytes) -> hiredis.ReplyError:
+    """The error with bytes that are no UTF-8 as surrogates, from what was read: hiredis puts U+FFFD for them."""
+    text = str(error)
+    if "\ufffd" in text:
+        for line in _ERROR_LINE.findall(data):
+            if line.decode(errors="replace") == text:
+                return hiredis.ReplyError(line.decode(errors="surrogateescape"))
+    return error

@@ -10,6 +10,7 @@ from enum import Flag, auto
 from typing import TYPE_CHECKING, cast
 
 from valqd.commands.request import Request
+from valqd.errors import BackendDown, CommandError, NotAuthenticated
 from valqd.io.outbox import Outgoing
 from valqd.io.private_lane import PrivateLane
 from valqd.io.steps import run_steps
@@ -193,6 +194,13 @@ class Client(Outgoing, asyncio.Protocol):
         if self.private_lane is not None:
             self.private_lane.greeted()
 
+    def refuse_private(self) -> None:
+        """No private lane for a client that has yet to authenticate."""
+        if self.private_lane is not None:
+            self.private_lane.close()
+            self.private_lane = None
+            self._private_gone(NotAuthenticated(), sent=False)
+
     def send_private(self, data: bytes) -> None:
         """Send on the private lane."""
         if self.private_lane is not None:  # else: Valkey has closed it, and the client is being closed
@@ -213,7 +221,7 @@ class Client(Outgoing, asyncio.Protocol):
         """Run ``callback`` in the next turn of the loop."""
         self._worker.loop.call_soon(lambda: None if self.session.closed else callback())
 
-    def load_library(self, done: Callable[[], None]) -> None:
+    def load_library(self, done: Callable[[bytes | None], None]) -> None:
         """Make sure that the backend has the functions."""
         self._worker.lanes.load_library(done)
 
@@ -272,7 +280,7 @@ class Client(Outgoing, asyncio.Protocol):
         """
         self.private_lane = None
         if backend_down and not self.session.closed:
-            self.session.private.lost(sent)
+            self._private_gone(BackendDown(under_way=sent), sent)
         elif not self._closing:
             # It may still be sending: to close upon bytes that were not read would take from it what it has not read.
             self._closing = True
@@ -283,6 +291,10 @@ class Client(Outgoing, asyncio.Protocol):
             with contextlib.suppress(OSError, RuntimeError):
                 self.transport.write_eof()
             self._worker.loop.call_later(_LINGER_S, self.transport.close)
+
+    def _private_gone(self, error: CommandError, sent: bool) -> None:
+        self._set_stop(Stop.PRIVATE_FULL, False)
+        self.session.private.lost(error, sent)
 
     def session_resumed(self) -> None:
         """The session takes frames again."""

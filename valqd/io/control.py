@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import re
 import ssl
 from collections import deque
@@ -77,6 +78,7 @@ class Control:
         self._db: int | None = backend.db  # None: not known
         self._task: asyncio.Task[None] | None = None
         self._ready = False  # greeted, and its library is there
+        self.lost_at = -math.inf  #: loop time
         self.clustered = False  #: keys of different queues must not stand in one command
         self.connected: list[Callable[[], None]] = []
         self.complaints = Complaints()
@@ -96,6 +98,8 @@ class Control:
         except ControlLost:
             hint = "" if self._backend.tls else " (does it want TLS? then valkeys://)"
             raise StartError(f"backend {self._backend}: it closed the connection{hint}") from None
+        except UnicodeError:  # from the encoding of names
+            raise StartError(f"backend {self._backend}: no valid host name") from None
         except ssl.SSLCertVerificationError as error:
             raise StartError(
                 f"backend {self._backend}: {error.verify_message} (is its CA in backend_ca_file?)"
@@ -118,6 +122,7 @@ class Control:
             assert self._connection is not None
             await self._connection.ended.wait()
             self._ready = False
+            self.lost_at = asyncio.get_running_loop().time()
             log.warning("backend %s: connection lost", self._backend)
             while True:
                 await asyncio.sleep(_RETRY_S)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import cast
 
 from valqd.io.backend import Backend
 from valqd.protocol.host import Shared
@@ -41,16 +40,11 @@ class DefaultUser:
         return False
 
     async def _ask(self) -> None:
-        answer: asyncio.Future[bytes] = self._loop.create_future()
-        probe = _Probe(answer)
         with contextlib.suppress(OSError):
-            async with asyncio.timeout(_TIMEOUT_S):
-                await self._backend.connect(lambda: probe, _TIMEOUT_S)
-                needed = (await answer).startswith(b"-NOAUTH")
-                if self._shared.password_needed not in (None, needed):
-                    self._changed()
-                self._shared.password_needed = needed
-        probe.close()
+            needed = (await self._backend.ping(_TIMEOUT_S)).startswith(b"-NOAUTH")
+            if self._shared.password_needed not in (None, needed):
+                self._changed()
+            self._shared.password_needed = needed
         if not self._shared.password_needed:
             self._known_until = self._loop.time() + _KNOWN_S
         waiting, self._waiting = self._waiting, []
@@ -61,29 +55,3 @@ class DefaultUser:
         """Stop asking."""
         if self._task is not None:
             self._task.cancel()
-
-
-class _Probe(asyncio.Protocol):
-    """A new connection's answer to a PING."""
-
-    def __init__(self, answer: asyncio.Future[bytes]) -> None:
-        self._answer = answer
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.write(b"*1\r\n$4\r\nPING\r\n")
-
-    def data_received(self, data: bytes) -> None:
-        if not self._answer.done():
-            self._answer.set_result(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self._answer.done():
-            self._answer.set_exception(exc or ConnectionResetError())
-
-    def close(self) -> None:
-        """Nothing more is wanted of it."""
-        self._answer.cancel()
-        if self._transport is not None:
-            self._transport.abort()

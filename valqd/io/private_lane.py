@@ -17,6 +17,8 @@ _MAX_UNSENT_BYTES = 64 * 1024
 #: How long, at most, the lane of a client that has left stays for what it sent, and to give back what it popped.
 _LEAVING_S = 5.0
 _REST_BYTES = 64 * 1024
+#: What the end of the backend closes is seen to be closed within.
+_TOGETHER_S = 0.5
 
 
 class PrivateLane(asyncio.Protocol):
@@ -83,7 +85,7 @@ class PrivateLane(asyncio.Protocol):
                 self._end_if_done()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Valkey closed this connection, or is gone: a fresh connection tells which."""
+        """Valkey closed this connection, or is gone."""
         if exc is not None:
             self._read_rest()
         if self._ending is not None:
@@ -103,12 +105,14 @@ class PrivateLane(asyncio.Protocol):
                     self.data_received(data)
 
     async def _find_out(self) -> None:
+        """A backend that answers may have died and be back; then the daemon's own connection was lost too."""
+        now = self._worker.loop.time()
         try:
-            await self._worker.backend.connect(_Probe, _CONNECT_TIMEOUT_S)
+            await self._worker.backend.ping(_CONNECT_TIMEOUT_S)
         except OSError:
             self._lost(backend_down=True)
         else:
-            self._lost(backend_down=False)
+            self._lost(backend_down=self._worker.control.lost_at > now - _TOGETHER_S)
 
     def _lost(self, backend_down: bool) -> None:
         if self._ending is not None:
@@ -167,10 +171,3 @@ class PrivateLane(asyncio.Protocol):
         self._task.cancel()
         if self._transport is not None:
             self._transport.abort()
-
-
-class _Probe(asyncio.Protocol):
-    """Connects and leaves."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast(asyncio.Transport, transport).abort()

@@ -12,6 +12,7 @@ Bounds: one timer a queue that somebody waits for.
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -29,6 +30,8 @@ _ARM_BATCH = 500
 #: Clients at different daemons are served in the order in which they came, as far as they are among so many at theirs.
 MOST_IN_ORDER = 128
 _CANNOT_ARM = "blocked POPs only look once a second, since their registration is refused"
+
+log = logging.getLogger(__name__)
 
 #: A queue as waiters know it: database and name.
 QueueId = tuple[int, bytes]
@@ -127,6 +130,10 @@ class Registration:
                 self._to_disarm |= disarm
             except StartError as error:  # the library cannot be loaded, for now
                 self._cannot_arm(error)
+                self._to_disarm |= disarm
+            except Exception:
+                log.exception("registration failed")
+                self._refused = True
                 self._to_disarm |= disarm
 
     def post(self, db: int) -> bytes:

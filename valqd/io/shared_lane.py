@@ -14,7 +14,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from valqd.errors import BackendDown, CommandError, ControlLost, StartError
+from valqd.errors import BackendDown, CommandError, ControlLost, NotAuthenticated, StartError
 from valqd.io.backend import Backend, ReplyProtocol
 from valqd.io.busy_wait import BusyWait
 from valqd.io.outbox import Outbox, write_pieces
@@ -60,17 +60,23 @@ class _Connection(ReplyProtocol):
 
 
 class SharedLane:
-    """One identity's lane.  ``up`` is True while its connection stands, and before the first attempt has failed."""
+    """One identity's lane.  ``up`` is True while its connection stands, and before the first attempt has failed.
+
+    An identity that the backend refuses has no lane any more.  But clients that have yet to authenticate keep theirs,
+    down, when it asks for a password.
+    """
 
     def __init__(self, lanes: SharedLanes, identity: Identity) -> None:
         self._lanes = lanes
         self.identity = identity
         self.coalescer = Coalescer()
         self.up = True
+        self.why_down: CommandError = BackendDown()
         self.users = 0
         self.refused: bytes | None = None  #: the backend's error reply to this identity
         self._connection: _Connection | None = None
         self._greetings = 0  # replies to AUTH and SELECT still to come
+        self._errors: list[bytes | None] = []  # what they were so far
         self._flush_planned = False
         self._busy_wait = BusyWait(lanes.loop, self.coalescer, lanes.may_busy_wait)
         self._paused: set[Paused] = set()
@@ -85,17 +91,19 @@ class SharedLane:
         while not self._closed:
             connection = await self._connect()
             if connection.transport is None:
-                self._down()
-                self._answer_proofs(BackendDown().resp())
+                self._down(BackendDown())
             else:
                 self._greet(connection)
                 await self._ended.wait()
-                if self.refused is not None:
+                if self.refused is not None and not (self.users and self.refused.startswith(b"-NOAUTH")):
                     self.coalescer.fail_unsent(self.refused)
                     self._answer_proofs(self.refused)
                     self._lanes.discard(self)
                     return
-                if self._lanes.loop.time() - self._since > _STABLE_S:
+                if self.refused is not None:
+                    self.refused = None
+                    self._down(NotAuthenticated())
+                elif self._lanes.loop.time() - self._since > _STABLE_S:
                     attempt = 0  # one lost connection need not mean that the backend is down: try at once
                     continue
             await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
@@ -115,12 +123,20 @@ class SharedLane:
         self._since = self._lanes.loop.time()
         requests = self.identity.greeting()
         self._greetings = len(requests)
+        self._errors = []
         if requests:
             assert connection.transport is not None
             encode = encode_request if self._proofs else encode_own  # a client asks, or only the lane does
             connection.transport.write(b"".join(map(encode, requests)))
         else:
             self._accepted()
+
+    def _greeted(self) -> None:
+        self.refused = self.identity.refusal(self._errors)
+        if self.refused is None:
+            self._accepted()
+        elif self._connection is not None and self._connection.transport is not None:
+            self._connection.transport.close()
 
     def _accepted(self) -> None:
         self.up = True
@@ -138,9 +154,11 @@ class SharedLane:
         for done in proofs:
             done(error)
 
-    def _down(self) -> None:
+    def _down(self, why: CommandError) -> None:
         self.up = False
-        self.coalescer.fail_unsent(BackendDown().resp())
+        self.why_down = why
+        self.coalescer.fail_unsent(why.resp())
+        self._answer_proofs(why.resp())
         self._resume_paused()
         self._lanes.outbox.flush()
 
@@ -170,14 +188,9 @@ class SharedLane:
         """One reply of the backend, in order."""
         if self._greetings:
             self._greetings -= 1
-            if isinstance(reply, Exception):
-                if self.refused is None:
-                    self.refused = error_line(reply)
-                    self._answer_proofs(self.refused)
-                    if self._connection is not None and self._connection.transport is not None:
-                        self._connection.transport.close()
-            elif not self._greetings and self.refused is None:
-                self._accepted()
+            self._errors.append(error_line(reply) if isinstance(reply, Exception) else None)
+            if not self._greetings:
+                self._greeted()
         elif self.coalescer.sent:
             self.coalescer.deliver(reply)
         # else: an error that the backend sends before it closes the connection
@@ -185,15 +198,18 @@ class SharedLane:
     def batch_done(self) -> None:
         """All replies of one read were dealt out."""
         coalescer = self.coalescer
-        if coalescer.must_resend:
-            self._lanes.load_library(self._resend)
+        if coalescer.recovering:
+            if coalescer.must_resend:
+                self._lanes.load_library(self._resend)
+        elif not (coalescer.idle or self._flush_planned):  # what came while it was recovering
+            self._plan_flush()
         self._busy_wait.answered()
         if self._paused and self._half_empty():
             self._resume_paused()
 
-    def _resend(self) -> None:
-        if self.coalescer.must_resend and self._lanes.load_error is not None:
-            self.coalescer.give_up(self._lanes.load_error)
+    def _resend(self, load_failure: bytes | None) -> None:
+        if self.coalescer.must_resend and load_failure is not None:
+            self.coalescer.give_up(load_failure)
             self._plan_flush()
         elif self.coalescer.must_resend and self._connection is not None and self._connection.transport is not None:
             if pieces := self.coalescer.resend():
@@ -294,8 +310,7 @@ class SharedLanes:
         self.may_busy_wait = may_busy_wait
         self._lanes: dict[Identity, SharedLane] = {}
         self._loading: asyncio.Task[None] | None = None
-        self.load_error: bytes | None = None  #: why the last load failed, as an error reply
-        self._load_waiters: list[Callable[[], None]] = []
+        self._load_waiters: list[Callable[[bytes | None], None]] = []
 
     def get(self, identity: Identity) -> SharedLane:
         """The identity's lane; opened if there is none."""
@@ -313,8 +328,8 @@ class SharedLanes:
 
     def renew_first(self) -> None:
         """Clients that connect from now on get a new lane."""
-        old = self._lanes.pop(self._first_identity)
-        if not old.users:
+        old = self._lanes.pop(self._first_identity, None)
+        if old is not None and not old.users:
             old.close()
         self.get(self._first_identity)
 
@@ -341,23 +356,26 @@ class SharedLanes:
         if lane.refused is not None:
             self._lane_refused(lane)
 
-    def load_library(self, done: Callable[[], None]) -> None:
-        """Load the functions into the backend, then call ``done``; calls that come meanwhile share one load."""
+    def load_library(self, done: Callable[[bytes | None], None]) -> None:
+        """Load the functions into the backend; ``done`` gets why that failed, as an error reply, or None.
+
+        Calls that come meanwhile share one load.
+        """
         self._load_waiters.append(done)
         if self._loading is None or self._loading.done():
             self._loading = asyncio.ensure_future(self._load_and_tell())
 
     async def _load_and_tell(self) -> None:
-        self.load_error = None
+        failure: bytes | None = None
         try:
             await self._load()
         except StartError as error:
-            self.load_error = CommandError(f"the queue functions cannot be loaded: {error}").resp()
+            failure = CommandError(f"the queue functions cannot be loaded: {error}").resp()
         except ControlLost:
-            self.load_error = BackendDown().resp()
+            failure = BackendDown().resp()
         waiters, self._load_waiters = self._load_waiters, []
         for done in waiters:
-            self.loop.call_soon(done)  # it may ask for another load
+            self.loop.call_soon(done, failure)  # it may ask for another load
 
     def close(self) -> None:
         """Close all."""

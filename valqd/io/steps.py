@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 from valqd.commands.request import MOST_IDS, Request, Steps, fcall, function_call
-from valqd.errors import BackendDown
 from valqd.protocol.calls import NoDelivery, error_line
 from valqd.protocol.encoding import encode
 from valqd.protocol.host import Lane
@@ -61,7 +60,7 @@ async def run_steps(session: Session, request: Request) -> None:
 async def ask(lane: Lane, argv: list[bytes]) -> Any:
     """The reply to one call.  Raises Failed."""
     if not lane.up:
-        raise Failed(BackendDown().resp())
+        raise Failed(lane.why_down.resp())
     asker = _Asker()
     lane.coalescer.lone(asker, encode_request(argv), asker.shape)
     lane.wake()

@@ -76,6 +76,7 @@ class Sweeper:
                 pause_s = _FOLLOWER_TICK_S
             except Exception:
                 log.exception("sweep failed")
+                self._look_at_all = True  # the queues that it took from the timers are to be looked at
                 pause_s = 1.0
             await asyncio.sleep(pause_s)
 

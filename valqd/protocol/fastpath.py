@@ -95,18 +95,20 @@ class OneArgumentTemplate(ABC):
         if argument_bytes > self._most_bytes or end > size:
             return pos
         if end == size or not data.startswith(prefix, end):  # alone
-            if not self.takes(data, eol + 2, end - 2):
+            if data[end - 2 : end] != b"\r\n" or not self.takes(data, eol + 2, end - 2):
                 return pos
             coalescer.join(who, self._route, data[start - 1 : end], 1, 1, None)
             return end
         # A run: all bulks of one size, as far as they go.  Each frame is as long as the first exactly when the next
         # prefix starts where it ends, so no body can pass for a frame.
         step = end - pos
-        head = data[pos : eol + 2]
+        next_head = b"\r\n" + data[pos : eol + 2]
         count = 1
-        while count < MAX_ITEMS and end + step <= size and data.startswith(head, end):
+        while count < MAX_ITEMS and end + step <= size and data.startswith(next_head, end - 2):
             count += 1
             end += step
+        if data[end - 2 : end] != b"\r\n":
+            return pos
         bulks = data[pos:end].replace(prefix, b"$")
         if len(bulks) != count * (step - len(prefix) + 1):  # a body holds the prefix
             bulks = b"".join([data[at - 1 : at + step - len(prefix)] for at in range(start, end, step)])

@@ -50,8 +50,12 @@ def count_plain(data: bytes, likely: int) -> int:
 
 
 def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:
-    """Send one foreign request on the private lane; ``name`` is in upper case."""
-    special = SPECIAL.get(name)
+    """Send one foreign request on the private lane; ``name`` is in upper case.
+
+    Of a large one only the name is known, and ``frame.raw`` is its first piece: those that need more than that to be
+    understood pass as plain ones.
+    """
+    special = SPECIAL.get(name) if frame.kind is Kind.COMMAND or name in _KNOWN_BY_NAME else None
     if special is None:
         if frame.kind is Kind.COMMAND and len(_PLAIN_NAMES) < _MAX_PLAIN_NAMES and len(name) < 64:
             _PLAIN_NAMES.add(frame.argv[0])
@@ -318,6 +322,9 @@ def _wait(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
 #: Subcommands of CLIENT that leave nothing behind on the connection.
 _STATELESS_CLIENT = frozenset({b"ID", b"INFO", b"LIST", b"GETNAME", b"KILL", b"HELP"})
+
+#: What they do to the connection is told by their name alone, however many arguments they have.
+_KNOWN_BY_NAME = frozenset({b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE", b"WATCH", b"MONITOR", b"SYNC", b"PSYNC"})
 
 #: Run at once even inside MULTI (all others are queued by it).
 _AT_ONCE_IN_MULTI = frozenset({b"MULTI", b"EXEC", b"DISCARD", b"RESET", b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE"})

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from valqd.errors import BackendDown
 from valqd.protocol.calls import bulk, error_line
 from valqd.protocol.encoding import encode
 from valqd.protocol.framing import Frame, Kind
@@ -32,7 +31,7 @@ def take(session: Session, name: bytes, frame: Frame) -> bool:
 
 def _relay(session: Session, frame: Frame, kind: str, remember: bytes = b"") -> None:
     if not session.lane.up:
-        session.when_shared_quiet(lambda: session.host.write(BackendDown().resp()))
+        session.when_shared_quiet(lambda: session.host.write(session.lane.why_down.resp()))
         return
 
     def shape(reply: Any) -> bytes:
@@ -104,7 +103,10 @@ def _auth(session: Session, frame: Frame) -> bool:
 def _select(session: Session, frame: Frame) -> bool:
     if len(frame.argv) != 2 or not frame.argv[1].isdigit() or len(frame.argv[1]) > 6:
         return False
-    return _prove(session, replace(session.identity, db=int(frame.argv[1]), db_first=False), frame)
+    db = int(frame.argv[1])
+    if frame.argv[1] != b"%d" % db:  # Valkey takes no leading zeros
+        return False
+    return _prove(session, replace(session.identity, db=db, db_first=False), frame)
 
 
 class Hello(NamedTuple):
@@ -155,7 +157,7 @@ def _hello(session: Session, frame: Frame) -> bool:
         if hello.password is not None:
             session.accepted_as(identity)
         if not session.lane.up:
-            session.finish(BackendDown().resp())
+            session.finish(session.lane.why_down.resp())
             return
         session.lane.coalescer.lone(session, b"*1\r\n$5\r\nHELLO\r\n", shape)
         session.pending += 1

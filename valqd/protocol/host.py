@@ -8,6 +8,7 @@ from typing import Protocol
 
 from valqd.commands.request import Request
 from valqd.commands.values import Limits
+from valqd.errors import CommandError
 from valqd.protocol.coalescer import Coalescer, Routes
 from valqd.protocol.fastpath import Templates
 
@@ -22,7 +23,7 @@ class Identity:
     user: bytes | None = None
     password: bytes | None = None
     db: int = 0
-    db_first: bool = False  #: the database was selected before the user was proved, who may not be allowed to
+    db_first: bool = False  #: the database was selected before the user was proved
 
     def as_user(self, user: bytes | None, password: bytes) -> Identity:
         """The same client after AUTH."""
@@ -30,12 +31,24 @@ class Identity:
 
     def greeting(self) -> list[list[bytes]]:
         """The requests that make a new backend connection this identity's."""
-        requests = []
+        select = [b"SELECT", b"%d" % self.db]
+        requests = [select] if self.db_first else []
         if self.password is not None:
             requests.append([b"AUTH", *([self.user] if self.user is not None else []), self.password])
         if self.db:
-            requests.insert(0 if self.db_first else 1, [b"SELECT", b"%d" % self.db])
+            requests.append(select)
         return requests
+
+    def refusal(self, errors: list[bytes | None]) -> bytes | None:
+        """Why the backend refuses this identity; ``errors``: of each request of the greeting its error reply or None.
+
+        With ``db_first`` one of two SELECTs is enough: the user may not be allowed to, or nobody without a password.
+        """
+        if self.db_first:
+            selected, *errors = errors
+            if selected is None:
+                errors = errors[:1]
+        return next(filter(None, errors), None)
 
 
 class Lane(Protocol):
@@ -43,7 +56,8 @@ class Lane(Protocol):
 
     identity: Identity
     coalescer: Coalescer
-    up: bool  #: False: calls cannot be sent, and must be refused at once
+    up: bool  #: False: calls cannot be sent, and must be refused at once, with ``why_down``
+    why_down: CommandError
 
     def wake(self) -> None:
         """Calls were joined: send them in this turn of the loop."""
@@ -81,7 +95,10 @@ class Host(Protocol):
         """Connect a private lane, and send ``greeting``; what else is sent waits for ``private_greeted``."""
 
     def private_greeted(self) -> None:
-        """The greeting is answered."""
+        """The greeting is accepted."""
+
+    def refuse_private(self) -> None:
+        """The greeting is not: the client has to authenticate first."""
 
     def send_private(self, data: bytes) -> None:
         """Send on the private lane."""
@@ -95,8 +112,8 @@ class Host(Protocol):
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Run ``callback`` in the next turn of the loop, unless the client is gone by then."""
 
-    def load_library(self, done: Callable[[], None]) -> None:
-        """Make sure that the backend has the functions."""
+    def load_library(self, done: Callable[[bytes | None], None]) -> None:
+        """Make sure that the backend has the functions; ``done`` gets why that failed, as an error reply, or None."""
 
     def release(self, queue: bytes, data: bytes) -> None:
         """Give popped messages back that could not be handed over (``queue`` empty: each map names its own)."""

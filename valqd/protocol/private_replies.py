@@ -85,11 +85,11 @@ class PrivateReplies:
         """Replies still to come that the client waits for."""
         return self.outstanding - self._own
 
-    def expect_again(self, slot: Slot) -> None:
-        """A call was repeated: its reply comes after all others and goes into ``slot``."""
+    def expect_again(self, slot: Slot, shape: Callable[[bytes], bytes]) -> None:
+        """A call was repeated: its reply comes after all others and goes, shaped, into ``slot``."""
 
         def fill(raw: bytes) -> bytes:
-            slot.data = raw
+            slot.data = shape(raw)
             return b""
 
         self.expect_special(fill)

@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from valqd.commands.request import Request, fcall, function_call, queue_key
-from valqd.errors import BackendDown
+from valqd.errors import BackendDown, CommandError
 from valqd.protocol.own import MonitorFilter, encode_own
 from valqd.protocol.private_replies import PrivateReplies, Slot
 from valqd.protocol.requests import encode_request
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from valqd.protocol.session import Session
 
 _MISSING_FUNCTION = b"-ERR Function not found\r\n"
+
+
+def _without_place(error: bytes) -> bytes:
+    """An error reply without the position inside the function that raised it."""
+    return error.partition(b" script: valq")[0].rstrip(b"\r\n") + b"\r\n"
 
 
 class PrivateSide:
@@ -107,22 +112,37 @@ class PrivateSide:
     def _replay(self, replies: PrivateReplies) -> None:
         """Connect, and bring the new connection into this client's state; the replies are swallowed."""
         session = self.session
-        requests = session.identity.greeting()
-        if session.resp != 2:
-            requests.append([b"HELLO", b"%d" % session.resp])
-        requests += [[*name.split(b" "), value] for name, value in session.client_info.items()]
-        for left in reversed(range(len(requests))):
-            replies.expect_own(partial(self._swallow_or_close, left))
+        identity = session.identity
+        greeting = identity.greeting()
+        requests = list(greeting)
+        info = dict(session.client_info)
+        client_name = info.pop(b"CLIENT SETNAME", None)
+        if session.resp != 2 or client_name:  # to give a name in HELLO needs no right
+            named = [b"SETNAME", client_name] if client_name else []
+            requests.append([b"HELLO", b"%d" % session.resp, *named])
+        requests += [[*name.split(b" "), value] for name, value in info.items()]
+        errors: list[bytes | None] = []
+
+        def swallow(raw: bytes) -> bytes:
+            errors.append(raw if raw[:1] == b"-" else None)
+            if len(errors) == len(requests):
+                of_state = next(filter(None, errors[len(greeting) :]), None)
+                self._greeted(identity.refusal(errors[: len(greeting)]) or of_state)
+            return b""
+
+        for _ in requests:
+            replies.expect_own(swallow)
         session.host.open_private(b"".join(map(encode_own, requests)))
 
-    def _swallow_or_close(self, left: int, raw: bytes) -> bytes:
-        """``left``: replies to the greeting that are still to come."""
-        if raw[:1] == b"-":  # this identity has lost its rights since it was proved
-            self.session.host.close()
-            return raw
-        if not left:
-            self.session.host.private_greeted()
-        return b""
+    def _greeted(self, error: bytes | None) -> None:
+        host = self.session.host
+        if error is None:
+            host.private_greeted()
+        elif error.startswith(b"-NOAUTH"):  # it has yet to authenticate
+            host.call_soon(host.refuse_private)
+        else:  # this identity has lost its rights since it was proved
+            host.write(error)
+            host.close()
 
     # ---- sending
 
@@ -188,7 +208,7 @@ class PrivateSide:
             # Inside MULTI a missing library could not be made good any more.
             self._library_probed = True
             session.hold()
-            session.host.load_library(lambda: session.go_on(lambda: self.rewrite(request)))
+            session.host.load_library(lambda failure: session.go_on(lambda: self.rewrite(request)))
             return
         call = encode_request(function_call(request, b"n%d" % session.resp, session.shared.auto_create))
         pops = request.command in ("pop", "mpop")
@@ -201,10 +221,10 @@ class PrivateSide:
             replies = self.replies
             if raw == _MISSING_FUNCTION and replies is not None:
                 slot = Slot()
-                session.host.load_library(lambda: self._repeat(replies, call, slot))
+                session.host.load_library(lambda failure: self._repeat(replies, call, slot, failure))
                 replies.outstanding += 1  # not quiet before the repeated call is answered
                 return slot
-            return raw.partition(b" script: valq")[0].rstrip(b"\r\n") + b"\r\n"
+            return _without_place(raw)
 
         self.send_watched(call, watch, pops)
 
@@ -218,11 +238,16 @@ class PrivateSide:
         """What the next command will change in this session, by its part of EXEC's reply."""
         self.queued_in_multi.append((self.open().asked - self.multi_began, effect))
 
-    def _repeat(self, replies: PrivateReplies, call: bytes, slot: Slot) -> None:
-        if self.replies is replies and not self.session.closed:
-            replies.outstanding -= 1
-            replies.expect_again(slot)
+    def _repeat(self, replies: PrivateReplies, call: bytes, slot: Slot, failure: bytes | None) -> None:
+        if self.replies is not replies or self.session.closed:
+            return
+        replies.outstanding -= 1
+        if failure is None:
+            replies.expect_again(slot, lambda raw: _without_place(raw) if raw[:1] == b"-" else raw)
             self.send(call)
+        else:
+            slot.data = failure
+            self.received(b"")  # and what came behind it
 
     def fence(self, queue: bytes, then: Callable[[], None], *, may_load: bool = True) -> None:
         """Before WAIT: a write to ``queue``, so that WAIT covers what the shared lane wrote; when it is done, ``then``.
@@ -242,7 +267,7 @@ class PrivateSide:
             if reply == _MISSING_FUNCTION and may_load:
                 session.hold()
                 again = partial(self.fence, queue, then, may_load=False)
-                session.host.load_library(lambda: session.go_on(again))
+                session.host.load_library(lambda failure: session.go_on(again))
             elif reply[:1] == b"-":
                 session.leave_shared_lane()
                 session.host.write(reply)
@@ -336,8 +361,8 @@ class PrivateSide:
         elif not replies.outstanding and not session.pending:
             session.resume_if_quiet()
 
-    def lost(self, sent: bool) -> None:
-        """The backend is down and with it the lane: its open replies become errors.
+    def lost(self, error: CommandError, sent: bool) -> None:
+        """The lane is gone, or there is none to be had: its open replies become errors.
 
         A client whose connection held state that cannot be made again is closed.  ``sent``: it was connected.
         """
@@ -348,7 +373,7 @@ class PrivateSide:
         host = self.session.host
         if replies.at_boundary and not self.silent:
             owed = replies.owed if not replies.uncounted else 0 if sent else 1  # SUBSCRIBE itself, or what came by it
-            host.write(BackendDown(under_way=sent).resp() * owed)
+            host.write(error.resp() * owed)
         has_state = sent and (self.in_multi or self.has_state)
         if has_state or replies.uncounted or self.silent or not replies.at_boundary:
             host.close()

@@ -111,7 +111,7 @@ def reply_types(data: bytes) -> list[ReplyType] | None:
 def encode(kind: ReplyType, reply: Any) -> bytes:
     """The reply as the backend sent it."""
     if isinstance(reply, Exception):
-        return b"-%b\r\n" % str(reply).encode()
+        return b"-%b\r\n" % str(reply).encode(errors="surrogateescape")
     if kind is ReplyType.INTEGER:
         return b":%d\r\n" % reply
     if kind is ReplyType.STATUS:

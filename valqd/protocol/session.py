@@ -22,7 +22,7 @@ from typing import Any
 from valqd.commands import grammar, table
 from valqd.commands.help_text import help_lines
 from valqd.commands.request import Merge, Request, function_call
-from valqd.errors import BackendDown, CommandError
+from valqd.errors import CommandError
 from valqd.protocol import foreign, handshake, relay
 from valqd.protocol.calls import Call, Route, error_line
 from valqd.protocol.encoding import encode
@@ -96,6 +96,8 @@ class Session:
                 taken, deals, enough = self.templates.run(data, self, lane.coalescer)
                 if taken:
                     self.pending += deals
+                    assert self.last_call is not None
+                    self._last_queue = self.last_call.route.queue
                     lane.wake()
                     if taken == len(data):
                         return
@@ -147,12 +149,18 @@ class Session:
             self._answer_here(CommandError(f"the command is larger than max_body_bytes ({limit}) allows"))
         elif kind is Kind.COMMAND or (kind is Kind.STREAM and frame.argv):
             self._foreign(frame)
-        else:  # the rest of a large frame, or bytes that Valkey will refuse: its answer, its way to close
-            self.when_shared_quiet(lambda: self._pass_on(frame.raw))
+        else:
+            self.when_shared_quiet(lambda: self._pass_on(frame))
 
-    def _pass_on(self, raw: bytes) -> None:
-        self.private.open()
-        self.private.send(raw)
+    def _pass_on(self, frame: Frame) -> None:
+        """The rest of a large frame; or bytes that Valkey will refuse: its answer, its way to close.
+
+        The rest of what was lost with its lane is dropped: on another connection it would be read as commands.
+        """
+        if frame.kind is Kind.BROKEN:
+            self.private.open()
+        if self.private.replies is not None:
+            self.private.send(frame.raw)
 
     # ---- holding
 
@@ -268,7 +276,7 @@ class Session:
         elif private.must_be_used:
             private.rewrite(request)
         elif not self.lane.up:
-            self._answer_here(BackendDown())
+            self._answer_here(self.lane.why_down)
         else:
             self._share(request)
             route = self._route(request, request.merge) if request.merge is not None else None
@@ -347,12 +355,10 @@ class Session:
     def fence(self, then: Callable[[], None]) -> None:
         """Before WAIT: have it cover what this client wrote over the shared lane, then run ``then``."""
         queue = self._last_queue
-        if self.last_call is not None and self.last_call.route.queue:
-            queue = self.last_call.route.queue
         if queue is None or self.private.alters_replies:  # then WAIT does not wait, is refused, or gets no reply
             then()
         else:
-            self._last_queue = self.last_call = None
+            self._last_queue = None
             self.private.fence(queue, then)
 
     def leave_shared_lane(self) -> None:

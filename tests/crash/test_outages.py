@@ -1,0 +1,121 @@
+"""What a client was in the middle of when the backend went: it is told, nothing of it is run later, and it goes on."""
+
+import contextlib
+
+import pytest
+
+from tests.servers import Connection, Valkey, Valqd, as_map, request, until
+from tests.wire.expect import refused
+
+
+def gone(daemon):
+    """Wait until the daemon knows that its backend is gone."""
+    with Connection(daemon.port) as connection:
+        until(lambda: "NOBACKEND" in str(connection.call("VALQ.LIST")), 5, "gone")
+
+
+def back(daemon):
+    """Wait until commands are served again."""
+    with Connection(daemon.port) as connection:
+        until(lambda: connection.call("VALQ.LIST") == [], 5, "back")
+
+
+@pytest.mark.parametrize("command", ["SET", "VALQ.PUSH"])
+@pytest.mark.parametrize("lane", ["its own", "none"])
+def test_the_rest_of_a_command_whose_head_is_lost_is_never_run(command, lane):
+    body = b"y" * 200_000 + b"\r\nSET injected 1\r\n" + b"y" * 200_000
+    whole = request(command, "k", body)
+    with contextlib.ExitStack() as stack:
+        valkey = stack.enter_context(Valkey())
+        daemon = stack.enter_context(Valqd(valkey.url))
+        client = stack.enter_context(Connection(daemon.port))
+        if lane == "its own":
+            client.call("LRANGE", "none", "0", "-1")
+        client.send_raw(whole[:100_000])
+        valkey.kill()
+        gone(daemon)
+        valkey.start()
+        back(daemon)
+        client.send_raw(whole[100_000:])
+        if command == "SET":  # its head was on its way
+            refused(client.read(), "NOBACKEND")
+        else:  # held until it is whole
+            assert client.read() == b"1"
+        assert client.call("PING") == b"PONG"
+        with Connection(valkey.port) as direct:
+            assert direct.call("EXISTS", "injected") == 0
+
+
+def test_who_sends_much_while_the_backend_is_away_is_answered_and_goes_on():
+    with contextlib.ExitStack() as stack:
+        valkey = stack.enter_context(Valkey())
+        daemon = stack.enter_context(Valqd(valkey.url))
+        client = stack.enter_context(Connection(daemon.port, timeout_s=5))
+        valkey.kill()
+        gone(daemon)
+        client.send_raw(request("SET", "k", b"x" * (8 << 20)))
+        refused(client.read(), "NOBACKEND")
+        valkey.start()
+        back(daemon)
+        client.send_raw(request("SET", "k", b"x" * (8 << 20)))
+        assert client.read() == b"OK"
+
+
+@pytest.mark.parametrize("again", ["at once", "later"])
+def test_who_waits_for_valkey_is_told_that_it_was_killed(again):
+    with contextlib.ExitStack() as stack:
+        valkey = stack.enter_context(Valkey())
+        daemon = stack.enter_context(Valqd(valkey.url))
+        clients = [stack.enter_context(Connection(daemon.port, timeout_s=5)) for _ in range(10)]
+        for client in clients:
+            client.call("LRANGE", "none", "0", "-1")
+            client.send("BLPOP", "none", "0")
+        with Connection(valkey.port) as direct:
+            until(lambda: direct.call("INFO", "clients").count(b"blocked_clients:10\r\n"), 5, "all wait")
+        valkey.kill()
+        if again == "at once":
+            valkey.start()
+        for client in clients:
+            refused(client.read(), "NOBACKEND", "may have been applied")
+        if again == "later":
+            valkey.start()
+        back(daemon)
+        for client in clients:
+            assert client.call("LRANGE", "none", "0", "-1") == []
+
+
+def test_a_call_inside_a_pipeline_tells_why_there_are_no_functions():
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port, timeout_s=5) as client,
+    ):
+        assert client.call("VALQ.PUSH", "q", "x") == b"1"
+        direct.send_raw(request("FUNCTION", "FLUSH") + request("CONFIG", "SET", "min-replicas-to-write", "1"))
+        assert [direct.read(), direct.read()] == [b"OK", b"OK"]
+        client.send_raw(request("LRANGE", "none", "0", "-1") + request("VALQ.PUSH", "q", "y") + request("LLEN", "none"))
+        assert client.read() == []
+        refused(client.read(), "ERR", "the queue functions cannot be loaded")
+        assert client.read() == 0
+        direct.call("CONFIG", "SET", "min-replicas-to-write", "0")
+        assert client.call("VALQ.PUSH", "q", "z") == b"2"
+        assert as_map(client.call("VALQ.POP", "q"))[b"body"] == b"x"
+
+
+def test_what_comes_while_the_functions_are_loaded_again_waits_for_nobody():
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(valkey.port) as direct,
+        contextlib.ExitStack() as stack,
+    ):
+        clients = [stack.enter_context(Connection(daemon.port, timeout_s=5)) for _ in range(10)]
+        assert [client.call("VALQ.PUSH", "q", "x") for client in clients]
+        for _ in range(20):
+            direct.call("FUNCTION", "FLUSH")
+            for client in clients:
+                client.send("VALQ.PUSH", "q", "x")
+                with Connection(valkey.port):  # some time goes by
+                    pass
+            assert all(isinstance(client.read(), bytes) for client in clients)
