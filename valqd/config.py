@@ -250,6 +250,8 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
         if given[setting.name] is not None:
             where, value = setting.flag, given[setting.name]
         try:
+            if value is not None and "\0" in value:
+                raise ValueError("must hold no NUL")
             values[setting.name] = setting.parse(setting.default if value is None else value)
         except ValueError as error:
             raise SettingError(where, f"{value!r}: {error}") from None

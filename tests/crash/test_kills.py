@@ -361,3 +361,38 @@ def test_twenty_sidecars_deliver_once_and_sweep_once():
         finally:
             for daemon in daemons:
                 daemon.__exit__()
+
+
+@pytest.mark.parametrize("before", [b"", request("MULTI")], ids=["pipeline", "transaction"])
+def test_a_stopped_backend_bounds_memory_of_lanes_of_their_own(before):
+    clients, pushes = 60, 8
+    push = request("VALQ.PUSH", "big", os.urandom(1 << 20))
+
+    def pipeline():
+        with Connection(daemon.port, timeout_s=30) as connection:
+            connection.call("CLIENT", "ID")
+            ready.wait()
+            connection.send_raw(request("CLIENT", "ID") + before + push * pushes)
+            replies = [connection.read() for _ in range(pushes + (2 if before else 1))]
+            if before:
+                replies = connection.call("EXEC")
+            pushed.append(sum(isinstance(reply, bytes) and reply.isdigit() for reply in replies))
+
+    with Valkey() as valkey, Valqd(valkey.url) as daemon:
+        ready, pushed = threading.Barrier(clients + 1), []
+        threads = [threading.Thread(target=pipeline) for _ in range(clients)]
+        for thread in threads:
+            thread.start()
+        ready.wait()
+        os.kill(valkey.pid, signal.SIGSTOP)
+        peak = 0.0
+        end = time.monotonic() + 1.5
+        while any(thread.is_alive() for thread in threads):
+            peak = max(peak, rss_mb(daemon.pid))
+            if time.monotonic() > end:
+                os.kill(valkey.pid, signal.SIGCONT)
+            time.sleep(0.02)
+        assert peak < 400
+        with Connection(daemon.port) as connection:
+            ready_msgs = as_map(connection.call("VALQ.INFO", "big"))[b"ready_msgs"]
+            assert ready_msgs == sum(pushed) == clients * pushes

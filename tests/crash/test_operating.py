@@ -23,6 +23,20 @@ def hanging_up_counts():
     signal.signal(signal.SIGHUP, before)
 
 
+WORKERS = pytest.mark.parametrize("workers", [1, 2])
+
+
+def alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    return False
+
+
+def server_of(connection) -> int:
+    """The process id of the backend."""
+    return int(connection.call("INFO", "server").partition(b"process_id:")[2].split()[0])
+
+
 def start_refused(*arguments, **environment) -> str:
     """What a start that fails says: one line, without the password that the tests use."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VALQD_")} | environment
@@ -47,6 +61,8 @@ def start_refused(*arguments, **environment) -> str:
         (["--backend", "valkey://h:1/?db=1"], "only /db may follow"),
         (["--backend", "valkey://h:1", "--backend-ca-file", "/ca"], "backend_ca_file: is only of use with valkeys://"),
         (["--backend", "valkey://127.0.0.1:1"], "backend valkey://127.0.0.1:1: "),
+        (["--backend", "valkey://a..b:1"], "backend valkey://a..b:1: no valid host name"),
+        (["--backend", "valkey://127.0.0.1/\u00b2"], "only /db may follow"),
         (["--config", "/no/such/file"], "config: cannot read /no/such/file"),
         (["--data-dir", "/dev/null/x"], "data_dir /dev/null/x: "),
         (["--workers", "2", "--backend", "valkey://127.0.0.1:1"], "backend valkey://127.0.0.1:1: "),
@@ -76,25 +92,64 @@ def test_a_port_in_use_and_a_folder_in_use_are_refused():
         assert f"in use by another valqd (valqd pid {daemon.pid}, its Valkey pid " in said
 
 
+def test_a_data_folder_that_cannot_be_used_is_refused(tmp_path):
+    (tmp_path / "users.acl").mkdir()
+    assert f"data_dir {tmp_path}: " in start_refused("--data-dir", tmp_path)
+    (tmp_path / "users.acl").rmdir()
+    (tmp_path / "valkey.sock").mkdir()
+    assert f"data_dir {tmp_path}: " in start_refused("--data-dir", tmp_path)
+
+
+@pytest.mark.parametrize("second", [1, 2])
+def test_a_port_is_in_use_from_the_start(second):
+    """Though no worker serves it yet: they wait for their backend."""
+    with Valkey() as valkey:
+        valkey.signal(signal.SIGSTOP)
+        with Valqd(valkey.url, workers=2, wait=False) as first:
+
+            def listens():
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", first.port)):
+                    return True
+
+            until(listens, 5, "it listens")
+            try:
+                said = start_refused("--listen", f"127.0.0.1:{first.port}", "--workers", second)
+                assert "Address already in use" in said
+            finally:
+                valkey.signal(signal.SIGCONT)
+            first.wait_ready()
+
+
+@WORKERS
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_who_signals_twice_gets_what_one_signal_does(workers, number):
+    with contextlib.ExitStack() as stack:
+        daemon = stack.enter_context(Valqd(workers=workers))
+        with Connection(daemon.port) as connection:
+            server = server_of(connection)
+        for _ in range(5):
+            daemon.signal(number)
+            time.sleep(0.01)
+        assert daemon.process.wait(8) == 0
+        assert not alive(server)
+
+
+def test_a_script_without_end_does_not_keep_the_embedded_valkey_from_stopping():
+    with Valqd(shutdown_timeout=2) as daemon, Connection(daemon.port) as busy:
+        server = server_of(busy)
+        busy.send("EVAL", "while true do end", 0)
+        with Connection(daemon.port) as other:
+            until(lambda: "BUSY" in str(other.call("LRANGE", "l", "0", "-1")), 10, "busy")
+        daemon.signal(signal.SIGTERM)
+        assert daemon.process.wait(10) == 0
+        assert not alive(server)
+
+
 def test_a_password_that_is_missing_or_wrong_is_said():
     with Valkey("--requirepass", "sesame") as valkey:
         assert "it wants a password: valkey://[user]:password@" in start_refused("--backend", valkey.url)
         wrong = valkey.url.replace("//", "//:mustard@")
         assert "WRONGPASS" in start_refused("--backend", wrong)
-
-
-def alive(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    return False
-
-
-def server_of(connection) -> int:
-    """The process id of the backend."""
-    return int(connection.call("INFO", "server").partition(b"process_id:")[2].split()[0])
-
-
-WORKERS = pytest.mark.parametrize("workers", [1, 2])
 
 
 @WORKERS

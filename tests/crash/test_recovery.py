@@ -429,3 +429,49 @@ def test_daemons_that_look_at_many_queues_come_to_rest():
         until(lambda: sweeps() > 1000, 3, "the second has the lease, and looks at all queues")
         first.signal(signal.SIGCONT)
         until(at_rest, 20, "nothing is left to do")
+
+
+def test_one_queues_many_deaths_do_not_hold_up_anothers():
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port, timeout_s=30) as connection:
+        for queue in ("big", "small"):
+            connection.call("VALQ.CREATE", queue, "MAXATTEMPTS", "1", "DLQ", "dead")
+        connection.call("VALQ.MPUSH", "big", "40000", *["x"] * 40_000)
+        connection.call("VALQ.PUSH", "small", "x")
+        connection.call("VALQ.POP", "small", "VT", "1.5")
+        for _ in range(4):
+            connection.call("VALQ.POP", "big", "COUNT", "10000", "VT", "1.2")
+        with Connection(valkey.port) as direct:
+            until(lambda: direct.call("ZCARD", "valq:{small}:inflight") == 0, 10, "the small queue is swept")
+            assert direct.call("ZCARD", "valq:{big}:inflight") > 0
+            until(lambda: direct.call("ZCARD", "valq:{big}:inflight") == 0, 20, "and the big one")
+
+
+def test_what_happened_on_another_node_meanwhile_falls_due():
+    with (
+        Valkey("--repl-diskless-sync-delay", "0") as first,
+        Valkey("--replicaof", f"127.0.0.1 {first.port}") as second,
+        Connection(first.port) as at_first,
+        Connection(second.port) as at_second,
+        Valqd(first.url) as daemon,
+        Connection(daemon.port) as early,
+        contextlib.ExitStack() as stack,
+    ):
+
+        def is_primary(direct):
+            return b"role:master" in direct.call("INFO", "replication")
+
+        def failover(old, new):
+            assert old.call("FAILOVER") == b"OK"
+            until(lambda: is_primary(new) and not is_primary(old), 10, "failed over")
+            until(lambda: b"master_link_status:up" in old.call("INFO", "replication"), 10, "replica again")
+
+        until(lambda: b"state=online" in at_first.call("INFO", "replication"), 10, "replica")
+        assert early.call("VALQ.PUSH", "q", "x") == b"1"
+        until(lambda: at_second.call("EXISTS", "valq:{q}:queue"), 5, "replicated, and the functions before")
+        connection = stack.enter_context(Connection(stack.enter_context(Valqd(second.url)).port))
+        failover(at_first, at_second)
+        until(lambda: isinstance(connection.call("VALQ.PUSH", "q", "x", "1.5"), bytes), 5, "the other daemon may write")
+        connection.call("VALQ.POP", "q", "VT", "1.5")
+        failover(at_second, at_first)
+        until(lambda: at_first.call("ZCARD", "valq:{q}:inflight") == 0, 6, "the lease is over")
+        until(lambda: at_first.call("ZCARD", "valq:{q}:delayed") == 0, 6, "the delay is over")

@@ -431,3 +431,10 @@ def test_what_is_no_queue_does_not_keep_others_from_being_armed(q):
     one = struct.pack("<dd", 0, 1)
     armed = q.do("arm", "me", 1, one, 1, one, keys=["valq:{evil}:queue", q.key])
     assert armed[1][0] == 1
+
+
+def test_a_clock_that_is_set_back_gives_the_sweepers_lease_away(q):
+    assert due(q, "gone") is not None
+    assert due(q, "me") is None
+    q.settle_clock(-3_600_000)
+    assert due(q, "me")[0] == 1

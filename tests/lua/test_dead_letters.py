@@ -292,3 +292,26 @@ def test_a_refused_update_keeps_what_had_fallen_due(q):
     assert str(q.update(dead_letter_queue="orders")).startswith("ERR ")
     assert q.info()["dead_total"] == 3
     assert q.counts() == (0, 0, 0, 3)
+
+
+def test_redrive_in_a_transaction_moves_all_whose_leases_are_over(q):
+    q.create(attempts=1)
+    for at in range(600):
+        q.push("x")
+        q.pop(vt=1000 + at)
+    q.settle_clock(5000)
+    assert q.do("redrive", "n2", "", "ALL", "", "") == 600
+
+
+@pytest.mark.parametrize(("reason", "told"), [("", b"attempts used up"), ("why not", b"why not")])
+def test_a_silent_nack_that_kills_says_why(q, reason, told):
+    q.create(attempts=3, dead_letter_queue="dead")
+    q.push("x")
+    for _ in range(2):
+        q.nack(q.pop()["receipt"])
+    receipt = q.pop()["receipt"]
+    q.update(max_delivery_attempts=1)
+    assert q.nack(receipt, kind="SILENT", reason=reason) == 1
+    copy = q.other("dead").show(1)
+    headers = dict(zip(copy["headers"][::2], copy["headers"][1::2], strict=True))
+    assert headers[b"valq-reason"] == told

@@ -68,3 +68,19 @@ def test_another_messages_key_is_not_freed(q):
 def test_of_several_bodies_with_one_key_the_first_counts(q):
     assert q.push("a", "b", dedup="k", dedup_window=1000) == [b"1", b"1"]
     assert q.counts() == (1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("over", ["expired", "dead"])
+def test_a_key_is_free_at_once_though_many_messages_are_over_and_not_settled_yet(q, over):
+    q.create(attempts=1, vt=1000)
+    for at in range(300):
+        options = {"ttl": 500 + at} if over == "expired" else {}
+        q.push("old", dedup=f"k{at}", dedup_until_done=1, **options)
+        if over == "dead":
+            q.pop(vt=1000 + at)
+    q.settle_clock(5000)
+    assert q.push("fresh", dedup="k299", dedup_until_done=1) == b"301"
+    assert q.push("fresh", dedup="k299", dedup_until_done=1) == b"301"
+    q.sweep()
+    assert q.push("fresh", dedup="k299", dedup_until_done=1) == b"301"
+    assert q.counts()[0] == 1

@@ -209,3 +209,23 @@ def test_drophead_drops_a_bounded_number_while_bytes_are_counted(q):
     q.sweep()
     assert q.push("y" * 100) == b"70002"
     assert q.ids() == [*range(69_921, 70_001), 70_001, 70_002]
+
+
+def test_what_is_over_and_not_settled_yet_does_not_make_a_queue_full(q):
+    q.create(max_length=600)
+    for at in range(600):
+        q.push("old", ttl=100 + at)
+    q.settle_clock(5000)
+    assert len(q.push(*["x"] * 600)) == 600
+    assert q.counts() == (600, 0, 0, 0)
+
+
+def test_what_is_over_and_not_settled_yet_makes_way_before_what_lives(q):
+    q.create(max_length=600, overflow="DROPHEAD")
+    q.push(*["alive"] * 300)
+    for at in range(300):
+        q.push("old", ttl=100 + at)
+    q.settle_clock(5000)
+    q.push(*["x"] * 200)
+    assert q.counts() == (500, 0, 0, 0)
+    assert q.info()["dropped_total"] == 0

@@ -206,3 +206,17 @@ def test_head_passes_over_a_long_stretch_without_plain_messages(q):
     assert q.pop() is None
     q.push("after")
     assert q.ids() == [903]
+
+
+def test_one_pop_goes_through_a_bounded_number_that_is_not_delivered_any_more(q):
+    q.create(attempts=3)
+    q.push(*["x"] * 6000)
+    q.nack(*[message["receipt"] for message in q.pop(6000)])
+    last = q.push("last", priority=0)
+    q.update(max_delivery_attempts=1)
+    assert q.pop() is None
+    assert 0 < q.counts()[3] < 6000
+    while (message := q.pop()) is None:
+        assert q.counts()[0] > 0
+    assert message["id"] == last
+    assert q.counts() == (0, 1, 0, 6000)

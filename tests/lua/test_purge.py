@@ -86,3 +86,37 @@ def test_purge_of_a_queue_that_is_deleted_between_steps_ends(q):
     assert token
     q.do("delete", "n2")
     assert q.do("purge", "e2", token, "ready") == [0, b""]
+
+
+def steps_with(q, state, between):
+    """Purge in steps, with something between them; how many were removed."""
+    total, token = 0, b""
+    while True:
+        removed, token = q.do("purge", "e2", token, state)
+        total += removed
+        if not token:
+            return total
+        between()
+
+
+def test_purge_misses_nothing_though_what_it_passed_over_goes(q):
+    q.push(*["x"] * 4000, priority=1)
+    calls = []
+
+    def between():
+        calls.append(1)
+        if len(calls) == 1:
+            q.push(*["new"] * 5, priority=31)
+        elif len(calls) == 2:
+            q.ids(5)
+
+    assert steps_with(q, "ready", between) == 4000
+    assert q.counts() == (0, 5, 0, 0)
+
+
+def test_purge_misses_nothing_though_messages_move_on_meanwhile(q):
+    q.create(vt=1000)
+    q.push(*["x"] * 5000, priority=1)
+    moves = iter([lambda: q.ids(50), lambda: q.settle_clock(1000)])
+    assert steps_with(q, "main", lambda: next(moves, lambda: None)()) == 5000
+    assert q.counts() == (0, 0, 0, 0)

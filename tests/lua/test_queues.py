@@ -142,3 +142,13 @@ def test_queues_of_other_databases_are_others(q, functions_server):
     finally:
         q.link.ok("SELECT", 0)
     assert q.ids() == [1]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [("ord\\", ["ord\\"]), ("*\\", ["ord\\"]), ("*[d", ["ord"]), ("[a", ["a"]), ("b[+-.]c", ["b-c"])],
+)
+def test_list_takes_a_pattern_for_the_name_alone(q, pattern, names):
+    for name in ("ord", "ord\\", "a", "[a", "b-c"):
+        q.other(name).create()
+    assert q.do("list_all", "n2", pattern, keys=[]) == [name.encode() for name in names]

@@ -301,7 +301,7 @@ class Queue:
                 if reason:
                     message.failed_at, message.last_error = self.now, reason
                 message.attempts -= 1
-                self.give_back(message, delay, b"", failures=message.attempts + 1)
+                self.give_back(message, delay, reason or b"attempts used up", failures=message.attempts + 1)
                 continue
             message.failed_at, message.last_error = self.now, reason or None
             if kind == "FATAL" and not message.cancelled:

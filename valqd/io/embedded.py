@@ -25,9 +25,15 @@ from types import TracebackType
 
 from valqd.errors import StartError
 from valqd.io.backend import Backend
+from valqd.protocol.requests import encode_request
 
 #: A server that has not answered for so long, and each time again: the log says that it is being waited for.
 _SILENT_S = 10.0
+#: A server that dies is started again at once; one that soon dies again, after this long, and then twice as long.
+_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 10.0
+#: Longest time for it to write out what it has, at the end.
+_STOP_S = 30.0
 _PR_SET_PDEATHSIG = 1
 #: The daemon itself, with a new password each time.
 _USER = "valqd"
@@ -62,6 +68,8 @@ class EmbeddedServer:
         self._appendfsync = appendfsync
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = -1
+        self._pause_s = _PAUSE_S
+        self._respawn_at = 0.0
         self._password = secrets.token_hex(32)
         self.backend = Backend(path=self._choose_socket_path(), user=_USER.encode(), password=self._password.encode())
 
@@ -83,6 +91,9 @@ class EmbeddedServer:
             self._write_users()
             self._spawn()
             self._wait_until_it_answers()
+        except OSError as error:
+            self.__exit__(None, None, None)
+            raise StartError(f"data_dir {self._dir}: {error.strerror or error}") from None
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -176,13 +187,24 @@ class EmbeddedServer:
         return self._process.pid
 
     def respawn_if_dead(self) -> bool:
-        """Start the server again if it died, without waiting for it; whether it had.  For the main thread only.
+        """Start the server again if it died, without waiting for it; whether it was.  For the main thread only.
 
-        (The kernel ties a child's parent-death signal to the thread that started it.)
+        (The kernel ties a child's parent-death signal to the thread that started it.)  One that dies again and again is
+        started less and less often.
         """
         if self._process is None or self._process.poll() is None:
             return False
-        self._spawn()
+        now = time.monotonic()
+        if now < self._respawn_at:
+            return False
+        lasted = now - self._respawn_at > _LONGEST_PAUSE_S
+        self._pause_s = _PAUSE_S if lasted else min(_LONGEST_PAUSE_S, 2 * self._pause_s)
+        self._respawn_at = now + self._pause_s
+        try:
+            self._spawn()
+        except OSError as error:
+            log.error("the embedded Valkey died and cannot be started: %s", error.strerror or error)
+            return False
         return True
 
     def __exit__(
@@ -191,14 +213,36 @@ class EmbeddedServer:
         """Stop: SIGTERM makes Valkey write out what it has."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(30)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            deadline = time.monotonic() + _STOP_S
+            while not self._has_ended_within(1.0):
+                if time.monotonic() > deadline or not self._end_scripts():
+                    self._process.kill()
+                    self._process.wait()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+    def _has_ended_within(self, seconds: float) -> bool:
+        assert self._process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return self._process.poll() is not None
+
+    def _end_scripts(self) -> bool:
+        """End a script without end, for which Valkey would wait; False: it cannot be, since it has written.
+
+        What was answered is in the append-only file then, as ever.
+        """
+        requests = [["AUTH", _USER, self._password], ["SCRIPT", "KILL"], ["FUNCTION", "KILL"]]
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(1)
+            connection.connect(self.backend.path)
+            connection.sendall(b"".join(encode_request([word.encode() for word in words]) for words in requests))
+            replies = b""
+            while replies.count(b"\r\n") < len(requests) and (data := connection.recv(4096)):
+                replies += data
+            return b"-UNKILLABLE" not in replies
+        return True
 
 
 def _in_child() -> None:

@@ -78,7 +78,7 @@ def _address(listening: socket.socket) -> str:
 
 @contextlib.contextmanager
 def _listening(settings: Settings) -> Iterator[socket.socket]:
-    """The bound socket.  With several workers on TCP it only reserves the port: each worker binds its own."""
+    """The listening socket: the first worker's, or on a unix socket all workers'.  Nobody else can listen there."""
     if settings.listen.startswith("unix:"):
         path = settings.listen.removeprefix("unix:")
         _remove_stale_socket(path)
@@ -95,15 +95,10 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
     with contextlib.closing(listening):
         try:
             _bind(listening, target)
+            listening.listen(_BACKLOG)
             if settings.workers > 1 and listening.family != socket.AF_UNIX:
-                # The port is free: now reserve it in a way that workers can share.
-                target = listening.getsockname()[:2]
-                reserved = _reuse_port(listening.family)
-                listening.close()
-                reserved.bind(target)
-                listening = reserved
-            else:
-                listening.listen(_BACKLOG)
+                # Nobody else has the port: only now others, our workers, may have it too.
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         except OSError as error:
             raise StartError(f"listen {settings.listen}: {error.strerror or error}") from None
         try:
@@ -128,12 +123,17 @@ def _bind(listening: socket.socket, target: str | tuple[str, int]) -> None:
             time.sleep(0.05)
 
 
-def _reuse_port(family: int) -> socket.socket:
-    shared = socket.socket(family, socket.SOCK_STREAM)
-    keep_alive(shared, _KEEPALIVE_S)
-    shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    return shared
+def _sharing_port_of(listening: socket.socket) -> socket.socket:
+    """Another listening socket of the same port; the kernel shares connections out.  Raises StartError."""
+    own = socket.socket(listening.family, socket.SOCK_STREAM)
+    keep_alive(own, _KEEPALIVE_S)
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        own.bind(listening.getsockname())
+    except OSError as error:
+        raise StartError(f"listen {_address(listening)}: {error.strerror or error}") from None
+    return own
 
 
 def _remove_stale_socket(path: str) -> None:
@@ -170,10 +170,12 @@ def _run_worker(
 
 
 class _Supervisor:
-    def __init__(self, settings: Settings, backend: Backend, reserved: socket.socket, tick: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: Settings, backend: Backend, listening: socket.socket, tick: Callable[[], None]
+    ) -> None:
         self._settings = settings
         self._backend = backend
-        self._reserved = reserved
+        self._listening = listening
         self._tick = tick
         self._numbers: dict[int, int] = {}  # worker pid -> its number
         self._started_at: dict[int, float] = {}  # by number
@@ -186,7 +188,7 @@ class _Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         try:
             for number in range(self._settings.workers):
-                if not self._is_ready(self._start(number)):
+                if not self._is_ready(number, self._start(number)):
                     return
             announce()
             while True:
@@ -198,16 +200,20 @@ class _Supervisor:
         except _WorkerFailed:
             raise SystemExit(1) from None
         finally:
-            self._stop()
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
+            self._stop()  # signals stay blocked: a second one must not end the daemon before its Valkey
 
-    def _is_ready(self, reader: int) -> bool:
+    def _is_ready(self, number: int, reader: int) -> bool:
         """Wait for a worker's byte; False: the daemon is to stop.  Raises _WorkerFailed."""
         with os.fdopen(reader, "rb") as pipe:
             while not select.select([pipe], [], [], 0.1)[0]:
                 if signal.sigtimedwait(self._stop_signals, 0) is not None:
                     return False
-            if not pipe.read(1):  # it ended before it was ready, and has said why
+            if not pipe.read(1):  # it ended before it was ready, and has said why unless it was killed
+                pid = next(pid for pid, its_number in self._numbers.items() if its_number == number)
+                del self._numbers[pid]
+                status = os.waitpid(pid, 0)[1]
+                if os.WIFSIGNALED(status):
+                    print(f"valqd: worker {number} {_end(status)} as it started", file=sys.stderr)
                 raise _WorkerFailed
         return True
 
@@ -230,7 +236,10 @@ class _Supervisor:
                 if os.getppid() != parent:
                     os.kill(os.getpid(), signal.SIGTERM)
 
-            _run_worker(self._settings, self._backend, number, self._own_socket(), lambda: _tell(writer), orphaned)
+            listening = self._listening
+            if number > 0 and listening.family != socket.AF_UNIX:
+                listening = _sharing_port_of(listening)
+            _run_worker(self._settings, self._backend, number, listening, lambda: _tell(writer), orphaned)
             status = 0
         except StartError as error:
             print(f"valqd: {error}", file=sys.stderr)
@@ -239,13 +248,6 @@ class _Supervisor:
         finally:
             logging.shutdown()
             os._exit(status)
-
-    def _own_socket(self) -> socket.socket:
-        if self._reserved.family == socket.AF_UNIX:
-            return self._reserved
-        own = _reuse_port(self._reserved.family)
-        own.bind(self._reserved.getsockname())
-        return own
 
     def _reap(self) -> None:
         """Note the workers that died; start again those whose pause is over."""
@@ -269,7 +271,7 @@ class _Supervisor:
         for pid in self._numbers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + self._settings.shutdown_timeout + 2
+        deadline = time.monotonic() + self._settings.shutdown_timeout
         for pid in self._numbers:
             while os.waitpid(pid, os.WNOHANG)[0] == 0:
                 if time.monotonic() > deadline:
@@ -289,6 +291,6 @@ class _WorkerFailed(Exception):
 
 
 def _tell(writer: int) -> None:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # of a worker that was started again nobody asks
         os.write(writer, b".")
-        os.close(writer)
+    os.close(writer)

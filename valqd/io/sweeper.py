@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import time
 from collections.abc import AsyncIterator, Callable
@@ -26,6 +27,8 @@ _IDLE_TICK_S = 0.25
 _NO_QUEUES_TICK_S = 0.5
 #: Until all queues are looked at again, when a sweep was refused.
 _LOOK_AGAIN_S = 1.0
+#: Failovers are looked for this often.
+_ROLE_EVERY_S = 0.8
 _CANNOT_SWEEP = "leases, delays and dead letters wait, since a sweep is refused"
 _LEASE_MS = 600
 #: While much is swept, the lease is renewed this often: two daemons must not take turns at looking at all queues.
@@ -55,6 +58,8 @@ class Sweeper:
         self._daemon = daemon
         self._forgotten = forgotten
         self._known_since: int | None = None
+        self._role: list[str] | None = None  # of the backend in its replication, and its history's id
+        self._role_seen_at = -math.inf
         self._dbs: list[int] = [0]
         self._look_at_all = False  # a sweep failed: what it was asked to do is not remembered anywhere
         self._look_not_before = 0.0
@@ -107,6 +112,8 @@ class Sweeper:
             return _FOLLOWER_TICK_S
         self._no_queues = False
         known_since, *sweep = reply
+        if sweep and time.monotonic() - self._role_seen_at > _ROLE_EVERY_S:
+            await self._see_role()
         if known_since != self._known_since:
             self._known_since = known_since
             self._forgotten()
@@ -121,13 +128,28 @@ class Sweeper:
                 self._control.complaints.over(_CANNOT_SWEEP)
         elif names:
             await self._find_dbs()
+        more = False
         for db in self._dbs:
-            await self._sweep(db, [queue_key(name) for name in names], reset=False)
-        if len(names) == _DUE_LIMIT:
+            more |= await self._sweep(db, [queue_key(name) for name in names], reset=False)
+        if more or len(names) == _DUE_LIMIT:
             return 0.0
         if next_ms < 0:
             return _IDLE_TICK_S
         return min(_LEADER_TICK_S, max(next_s, _SHORTEST_TICK_S, asking_s / _ASKING_SHARE))
+
+    async def _see_role(self) -> None:
+        """What another node's daemons did while it was the primary is in no timer of this one: look at all queues."""
+        self._role_seen_at = time.monotonic()
+        info = await self._control.call([b"INFO", b"replication"])
+        if isinstance(info, Exception):
+            self._refused(info)
+            return
+        text = bytes(getattr(info, "data", info)).decode()
+        role = re.findall(r"^(?:role|master_replid):.*$", text, re.MULTILINE)
+        if self._role not in (None, role):
+            self._look_at_all = True
+            self._look_not_before = 0.0
+        self._role = role
 
     async def _library_gone(self) -> None:
         """Load it again if there are queues to sweep.  If there are none, the first command on one will."""
@@ -168,23 +190,23 @@ class Sweeper:
             if cursor == b"0":
                 return
 
-    async def _sweep(self, db: int, keys: list[bytes], reset: bool) -> None:
-        """Sweep each queue until nothing is left to do, a bounded step at a time."""
+    async def _sweep(self, db: int, keys: list[bytes], reset: bool) -> bool:
+        """One bounded step for each queue; whether some need more, and so are due again: no queue holds up others."""
+        more = False
         for start in range(0, len(keys), _SWEEP_BATCH):
             batch = keys[start : start + _SWEEP_BATCH]
+            await self._keep_lease()
             flag = b"1" if reset else b""
-            while batch:
-                await self._keep_lease()
-                replies = await self._control.calls(
-                    [fcall("sweep", [key], flag, b"%d" % _SWEEP_LIMIT) for key in batch], db
-                )
-                for key, reply in zip(batch, replies, strict=True):
-                    if isinstance(reply, Exception):
-                        self._refused(f"{key.decode(errors='backslashreplace')}: {reply}")
-                        if str(reply).startswith("READONLY"):  # and so will all others be
-                            return
-                batch = [key for key, more in zip(batch, replies, strict=True) if more == 1]
-                flag = b""
+            replies = await self._control.calls(
+                [fcall("sweep", [key], flag, b"%d" % _SWEEP_LIMIT) for key in batch], db
+            )
+            for key, reply in zip(batch, replies, strict=True):
+                if isinstance(reply, Exception):
+                    self._refused(f"{key.decode(errors='backslashreplace')}: {reply}")
+                    if str(reply).startswith("READONLY"):  # and so will all others be
+                        return False
+                more |= reply == 1
+        return more
 
     def _refused(self, why: object) -> None:
         self._control.complaints.say(_CANNOT_SWEEP, why)

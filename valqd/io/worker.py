@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -97,6 +98,7 @@ class Worker:
                     await stop.wait()
             except TimeoutError:
                 continue
+        signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())  # one is enough
         server.close()
         await self._finish()
 

@@ -25,12 +25,17 @@ from valqd.protocol.requests import encode_request
 if TYPE_CHECKING:
     from valqd.protocol.session import Session
 
+#: A client's calls on its own lane are kept until they are answered, since they may have to be repeated: beyond this
+#: its next commands wait.
+_MAX_REPEATABLE_BYTES = 256 * 1024
 _MISSING_FUNCTION = b"-ERR Function not found\r\n"
 
 
-def _without_place(error: bytes) -> bytes:
-    """An error reply without the position inside the function that raised it."""
-    return error.partition(b" script: valq")[0].rstrip(b"\r\n") + b"\r\n"
+def _without_place(reply: bytes) -> bytes:
+    """A reply; an error without the position inside the function that raised it."""
+    if reply[:1] != b"-":
+        return reply
+    return reply.partition(b" script: valq")[0].rstrip(b"\r\n") + b"\r\n"
 
 
 class PrivateSide:
@@ -52,6 +57,7 @@ class PrivateSide:
         self.may_count_again = False  # Pub/Sub may be over, or never was in the way (RESP3)
         self.may_be_subscribed = False
         self._library_probed = False  # in this MULTI
+        self._repeatable_bytes = 0
         self._marks = 0  # how often the end of Pub/Sub was asked for
         self._after_mark: Callable[[], None] | None = None  # runs when the answer has come
         self._batch: list[bytes] | None = None  # to be sent together
@@ -212,10 +218,14 @@ class PrivateSide:
             return
         call = encode_request(function_call(request, b"n%d" % session.resp, session.shared.auto_create))
         pops = request.command in ("pop", "mpop")
-        if pops and self.in_multi:
-            self.queue_in_multi(lambda raw: self._given_back(request, raw))
+        if self.in_multi:
+            if pops:
+                self.queue_in_multi(lambda raw: self._given_back(request, raw))
+            self.send_watched(call, _without_place)
+            return
 
         def watch(raw: bytes) -> bytes | Slot:
+            self._repeatable_bytes -= len(call)
             if raw[:1] != b"-":
                 return self._given_back(request, raw) if pops else raw
             replies = self.replies
@@ -227,6 +237,10 @@ class PrivateSide:
             return _without_place(raw)
 
         self.send_watched(call, watch, pops)
+        if not self.alters_replies:
+            self._repeatable_bytes += len(call)
+            if self._repeatable_bytes > _MAX_REPEATABLE_BYTES:
+                session.when_private_quiet(lambda: None)
 
     def _given_back(self, request: Request, raw: bytes) -> bytes:
         """``raw``; if the client has left, what it popped goes back to its queue."""
@@ -243,7 +257,7 @@ class PrivateSide:
             return
         replies.outstanding -= 1
         if failure is None:
-            replies.expect_again(slot, lambda raw: _without_place(raw) if raw[:1] == b"-" else raw)
+            replies.expect_again(slot, _without_place)
             self.send(call)
         else:
             slot.data = failure
@@ -367,7 +381,7 @@ class PrivateSide:
         A client whose connection held state that cannot be made again is closed.  ``sent``: it was connected.
         """
         replies, self.replies = self.replies, None
-        self.pops_due = 0
+        self.pops_due = self._repeatable_bytes = 0
         if replies is None:
             return
         host = self.session.host

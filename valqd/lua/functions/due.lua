@@ -25,9 +25,11 @@ local function call(keys, args)
   local now = clock.now()
   volatile.alive(args[1], now)
   local result = {volatile.known[args[1]], 0, -1}
+  local lease_ms = tonumber(args[2])
   local last = 3 + tonumber(args[3])
   local sweeper = volatile.sweeper
-  if sweeper.owner and sweeper.owner ~= args[1] and sweeper.until_ms > now then
+  local left_ms = sweeper.until_ms - now -- more than a lease when the clock was set back: then nobody has it
+  if sweeper.owner and sweeper.owner ~= args[1] and left_ms > 0 and left_ms <= lease_ms then
     take_due(waiters.checks, now, result, last)
     return result[4] and result or {result[1]}
   end
@@ -36,7 +38,7 @@ local function call(keys, args)
   end
   result[2] = sweeper.owner ~= args[1] and 1 or 0
   sweeper.owner = args[1]
-  sweeper.until_ms = now + tonumber(args[2])
+  sweeper.until_ms = now + lease_ms
   if now >= volatile.compact_at then
     volatile.compact_at = now + compact.EVERY_MS
     for name in pairs(volatile.compacts) do

@@ -11,7 +11,9 @@ local function call(keys, args)
   if not q then
     return is_first and queue.missing(keys[1]) or {0, ''}
   end
-  life.settle(q, 200) -- before the target is read: it may be where messages die to
+  repeat -- before the target is read: it may be where messages die to
+    local more = life.settle(q, 200)
+  until not more or reply.is_stepped(args[1])
   local target = q
   if args[4] ~= '' then
     target = queue.open(keys[2])

@@ -15,7 +15,7 @@ local function call(keys, args)
   local id, n = receipt.parse(args[2])
   local where, meta = record.find(q, id)
   if not where then
-    return reply.error('NOMSG', 'no message ' .. number.text(id) .. " in queue '" .. q.name .. "'")
+    return reply.error('NOMSG', 'no message ' .. args[2]:match('%d+') .. " in queue '" .. q.name .. "'")
   end
   if n and not receipt.is_current(q, id, n, where, meta) then
     return reply.error('STALE', 'receipt ' .. args[2] .. ' is over')

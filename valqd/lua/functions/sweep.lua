@@ -2,7 +2,7 @@
 -- Flags: allow-oom
 -- KEYS: 1 queue
 -- ARGV: '1' to look at everything once, most messages of a kind
--- Returns: 1 if there is more to do now, else 0
+-- Returns: 1 if there is more to do now, as `due` will say too, else 0
 -- Errors: none
 -- Complexity: O(m log n) for m messages that are due
 local function call(keys, args)
@@ -22,6 +22,9 @@ local function call(keys, args)
   more = compact.step(q) or more
   more = life.forward(q, 100) or more
   more = more or add.trim(q)
+  if more then
+    volatile.note(q.name, q.now)
+  end
   q.woken = true -- whoever was woken for what is still ready may be gone
   life.finish(q)
   return more and 1 or 0

@@ -6,6 +6,8 @@ local add = {}
 -- What lies over a limit that was lowered makes way in steps of about as many messages.
 local TRIM_STEP = 2000
 local DROP_PAGE = 500
+-- How often a push that finds the queue full does, before it is refused, what has fallen due.
+local MOST_STEPS = 10
 
 function add.paused_error(q)
   return reply.error('PAUSED', "queue '" .. q.name .. "' takes no pushes")
@@ -104,6 +106,12 @@ function add.make_room(q, count, bytes)
     return nil
   end
   local over, over_bytes, full = excess(q, count, bytes)
+  local steps = 0
+  while full and q.behind and steps < MOST_STEPS do -- what is over does not count
+    steps = steps + 1
+    life.settle(q, 1000)
+    over, over_bytes, full = excess(q, count, bytes)
+  end
   if not full or bounds.overflow ~= 'DROPHEAD' or (bounds.max_length and count > bounds.max_length)
     or (bounds.max_bytes and bytes > bounds.max_bytes)
     or over > q.plain + server.call('ZCARD', q.prefix .. 'ready') then -- what is delayed or in flight is not dropped
@@ -146,14 +154,27 @@ function add.trim(q)
   return true
 end
 
--- The id that holds a dedup key, or nil; a window that is over holds nothing, even if it was not settled yet.
+-- Whether a message that holds its key until it is done is done, though that was not settled yet.
+local function is_done(q, id)
+  local meta = record.load(q, id)
+  if not meta or (meta.x and meta.x <= q.now and meta.s ~= 'i') then
+    return true
+  end
+  return meta.s == 'i' and meta.l <= q.now and (meta.c or (meta.x and meta.x <= q.now)
+    or meta.a >= (meta.m or queue.rules(q)))
+end
+
+-- The id that holds a dedup key, or nil; what is over holds nothing, even if it was not settled yet.
 function add.dedup_holder(q, key)
   local held = server.call('HGET', q.prefix .. 'dedup', key)
   if not held then
     return nil
   end
   local over_at = server.call('ZSCORE', q.prefix .. 'windows', key)
-  return not (over_at and tonumber(over_at) <= q.now) and held or nil
+  if over_at then
+    return tonumber(over_at) > q.now and held or nil
+  end
+  return not (q.behind and is_done(q, held)) and held or nil
 end
 
 -- Add ready messages without options; q.seq moves by as many.  The caller saves the cursors.

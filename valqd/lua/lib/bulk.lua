@@ -76,35 +76,47 @@ local function purge_log(q, last, limit)
   return removed, q.plain > 0 and id <= last
 end
 
--- The token of a first step that is still to be made.
-function bulk.first_token(q)
-  return number.text(q.seq) .. ':1:0'
+local function purge_token(last, which, offset, removed)
+  return table.concat({number.text(last), which, number.text(offset), number.text(removed)}, ':')
 end
 
--- One step: how many were removed, and the token for the next ('' when done).
--- token: last id at the first step, which index, how many of it were passed over.
+-- The token of a first step that is still to be made.
+function bulk.first_token(q)
+  return purge_token(q.seq, 1, 0, 0)
+end
+
+-- One step: how many were removed, and the token for the next ('' when done).  Between two steps messages move from one
+-- index to another, and those that were passed over go: rounds are made until one finds nothing more.
+-- token: last id at the first step; of this round which index, how many of it were passed over, how many were removed.
 function bulk.purge(q, states, token)
-  local last, which, offset = token:match('^(%d+):(%d+):(%d+)$')
+  local last, which, offset, before = token:match('^(%d+):(%d+):(%d+):(%d+)$')
   last = tonumber(last) or q.seq
   which = tonumber(which) or 1
   offset = tonumber(offset) or 0
+  before = tonumber(before) or 0
+  local round_began = which == 1 and offset == 0 and before == 0
   local indexes = PURGED[states]
-  local index = indexes[which]
-  local removed, more
-  removed, more, offset = purge_index(q, index, last, PURGE_STEP, offset)
-  if not more and index == 'ready' then
-    local from_log
-    from_log, more = purge_log(q, last, PURGE_BUCKETS)
-    removed = removed + from_log
-  end
-  if not more then
-    which = which + 1
-    offset = 0
-    if not indexes[which] then
-      return removed, ''
+  local removed, more = 0, false
+  repeat
+    local index = indexes[which]
+    local count
+    count, more, offset = purge_index(q, index, last, PURGE_STEP, offset)
+    removed = removed + count
+    if not more and index == 'ready' then
+      count, more = purge_log(q, last, PURGE_BUCKETS)
+      removed = removed + count
     end
+    if not more then
+      which = which + 1
+      offset = 0
+    end
+  until more or removed >= PURGE_STEP or not indexes[which]
+  if indexes[which] then
+    return removed, purge_token(last, which, offset, before + removed)
+  elseif round_began or before + removed == 0 then
+    return removed, ''
   end
-  return removed, number.text(last) .. ':' .. which .. ':' .. number.text(offset)
+  return removed, purge_token(last, 1, 0, 0)
 end
 
 -- Move one dead letter to `target`, or return the text of the FULL error when that has no room.

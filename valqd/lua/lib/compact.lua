@@ -22,6 +22,7 @@ function compact.step(q)
     local inflight = server.call('ZCARD', q.prefix .. 'inflight')
     local live = q.plain + math.max(0, inflight - records)
     if buckets <= 2 * live / queue.SLOTS + 16 then
+      volatile.cursors[q.name] = nil
       return false
     end
   end

@@ -86,7 +86,7 @@ local function push_elsewhere(q, dead)
         headers[#headers + 1] = theirs[h + 1]
       end
     end
-    local copy = {t = target.now, n = 0, a = 0, p = meta.p, h = headers, e = meta.e, f = meta.f, D = q.now}
+    local copy = {t = target.now, n = 0, a = 0, p = meta.p, h = headers, e = meta.e, f = meta.f, D = meta.D}
     record.create(target, first + i, body, copy)
     record.enter(target, first + i, copy, 'r')
     held = held + #body

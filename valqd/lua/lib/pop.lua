@@ -4,6 +4,9 @@
 local pop = {}
 
 local RECORD_BATCH = 256
+-- Messages that one POP finds not to be delivered any more, before it leaves the others to the next.
+local MOST_FAILED = 2000
+local MOST_DEAD = 500 -- where they are moved to another queue
 
 -- What a POP asks for.  count: '' for one message, and no array; vt: ms or ''; flags: N for NOACK, M for WITHMETA.
 function pop.options(count, vt, flags)
@@ -109,6 +112,8 @@ end
 -- records: the first of the ready ones, as the caller has read them.
 local function take_mixed(q, want, options, records, taken, leases, deadline)
   local ids = taken.ids
+  local failed = 0
+  local most_failed = q.limits and q.limits.dlq and MOST_DEAD or MOST_FAILED
   while true do
     local batch = math.min(want - #ids, RECORD_BATCH)
     local at = 1
@@ -134,6 +139,8 @@ local function take_mixed(q, want, options, records, taken, leases, deadline)
           moved_ids[m] = id
           moved_metas[m] = meta
           places[m] = n
+        else
+          failed = failed + 1
         end
         at = at + 2
       else
@@ -146,6 +153,10 @@ local function take_mixed(q, want, options, records, taken, leases, deadline)
         taken.bodies[place] = bodies[m]
       end
       move_records(q, moved_ids, moved_metas, options.noack)
+    end
+    if failed >= most_failed then
+      queue.note_due(q, q.now) -- who waits is to ask again
+      return
     end
     if #ids == want or all then
       return

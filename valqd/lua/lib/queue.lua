@@ -1,5 +1,5 @@
 -- queue: the queue's own hash: configuration, cursors, counters.
--- requires: clock, number, reply, volatile, waiters
+-- requires: clock, glob, number, reply, volatile, waiters
 --
 -- Keys of queue q, all under "valq:{q}:" (KEYS[1] of every function is "valq:{q}:queue", the rest follow from it):
 --   queue      HASH  see FIELDS; created_at is there exactly when the queue is
@@ -257,13 +257,15 @@ end
 
 -- One SCAN step: next cursor and the names of queues that match and that the caller may read.
 function queue.names(pattern, cursor)
-  local match = 'valq:{' .. (pattern == '' and '*' or pattern) .. '}:queue'
+  local odd = pattern:find('[%[\\]') -- it might take what follows the name in the key for its own
+  local match = 'valq:{' .. ((odd or pattern == '') and '*' or pattern) .. '}:queue'
   local step = server.call('SCAN', cursor, 'MATCH', match, 'COUNT', 1000, 'TYPE', 'hash')
   local names = {}
   for _, key in ipairs(step[2]) do
     local readable = server.pcall('HEXISTS', key, 'created_at')
-    if readable == 1 then
-      names[#names + 1] = queue.name_of(key)
+    local name = queue.name_of(key)
+    if readable == 1 and (not odd or glob.matches(pattern, name)) then
+      names[#names + 1] = name
     end
   end
   return {step[1], names}

@@ -29,7 +29,7 @@ function receipt.inflight(q, text)
   end
   local where, meta = record.find(q, id)
   if not where then
-    return nil, id, 'NOMSG', 'no message ' .. number.text(id) .. " in queue '" .. q.name .. "'"
+    return nil, id, 'NOMSG', 'no message ' .. text:match('%d+') .. " in queue '" .. q.name .. "'"
   end
   local current = receipt.is_current(q, id, n or (meta and meta.n or 1), where, meta)
   if n and not current then
@@ -194,7 +194,7 @@ function receipt.nack(q, kind, delay_ms, reason, args, from)
         end
         local wait_ms = delay_ms or life.backoff_ms(q, id, meta.a)
         meta.a = meta.a - 1
-        life.give_back(q, id, meta, wait_ms, '')
+        life.give_back(q, id, meta, wait_ms, reason ~= '' and reason or 'attempts used up')
       else
         meta.f = q.now
         meta.e = reason ~= '' and reason or nil

@@ -23,9 +23,11 @@ function volatile.alive(id, now)
   volatile.known[daemon] = volatile.known[daemon] or now
 end
 
--- Whether a daemon, or a post's, may still be there.
+-- Whether a daemon, or a post's, may still be there; who was last seen far in the future, before the clock was set back,
+-- is not.
 function volatile.is_alive(id, now)
-  return (volatile.seen[id:match('[^/]*')] or 0) + DEAD_AFTER_MS > now
+  local seen = volatile.seen[id:match('[^/]*')]
+  return seen ~= nil and math.abs(now - seen) < DEAD_AFTER_MS
 end
 
 -- Forget daemons that are gone: true if there were any.
