@@ -137,6 +137,7 @@ def test_who_signals_twice_gets_what_one_signal_does(workers, number):
 def test_a_script_without_end_does_not_keep_the_embedded_valkey_from_stopping():
     with Valqd(shutdown_timeout=2) as daemon, Connection(daemon.port) as busy:
         server = server_of(busy)
+        busy.call("CONFIG", "SET", "busy-reply-threshold", "100")
         busy.send("EVAL", "while true do end", 0)
         with Connection(daemon.port) as other:
             until(lambda: "BUSY" in str(other.call("LRANGE", "l", "0", "-1")), 10, "busy")

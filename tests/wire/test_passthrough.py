@@ -63,6 +63,9 @@ SCRIPTS = {
     "reset of a subscriber": said("SUBSCRIBE c | RESET | PUNSUBSCRIBE | CLIENT REPLY ON | CLIENT REPLY SKIP | PING")
     + said("GET a"),
     "reply off is refused": said("SET a 1 | SUBSCRIBE c | CLIENT REPLY OFF | WAIT 0 1 | PING | UNSUBSCRIBE | GET a"),
+    "select and auth behind reply off": said("CLIENT REPLY OFF | SELECT 100 | AUTH no no | CLIENT REPLY ON | PING"),
+    "select behind skip": said("SELECT 2 | CLIENT REPLY SKIP | SELECT 100 | PING | SET two 1 | DBSIZE"),
+    "refused subscribe": said("SUBSCRIBE | SELECT 1 | SET a 1 | SUBSCRIBE c | GET a | UNSUBSCRIBE c | GET a"),
     "no database": said("SELECT 01 | SELECT 1 | SELECT 007 | SET a 1 | SELECT 0 | EXISTS a"),
     "reset": request("SELECT", "2") + request("MULTI") + request("RESET") + request("DBSIZE"),
     "large": request("SET", "big", b"\r\n\0" * 60_000) + request("GET", "big") + request("APPEND", "big", "x"),

@@ -462,7 +462,7 @@ def test_many_ids_are_taken_in_steps(valkey, client, queue, name):
 
 def test_a_command_in_steps_is_so_behind_a_foreign_one(valkey, client, queue):
     for _ in range(5):
-        client.call("VALQ.MPUSH", queue, "1000", *"x" * 1000)
+        client.call("VALQ.MPUSH", queue, "1000", *"x" * 1000, "PRIORITY", "1")
     before = fcalls(valkey)
     client.send_raw(request("OBJECT", "ENCODING", "none") + request("VALQ.PURGE", queue))
     client.read()

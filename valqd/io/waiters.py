@@ -210,7 +210,7 @@ class Waiters:
     def park(self, waiter: Waiter) -> None:
         """Wait for a wake-up, at the end of the line, or where it stood."""
         if self._stopping:
-            waiter.stop()
+            asyncio.get_running_loop().call_soon(waiter.stop)  # its client is to know of it first
         elif not waiter.parked:
             waiter.parked = True
             waiter.start_timer()

@@ -49,6 +49,23 @@ def count_plain(data: bytes, likely: int) -> int:
         return 0
 
 
+Handler = Callable[["PrivateSide", list[bytes], bytes], None]
+
+
+def _unless_subscribed(handler: Handler) -> Handler:
+    """A command that the backend refuses, and so has no effect, where a connection only takes Pub/Sub."""
+
+    def handle(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
+        if side.must_ask_if_counted:
+            side.ask_if_counted(lambda: handle(side, argv, raw))
+        elif side.is_subscribed:
+            side.send(raw)
+        else:
+            handler(side, argv, raw)
+
+    return handle
+
+
 def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:
     """Send one foreign request on the private lane; ``name`` is in upper case.
 
@@ -86,6 +103,7 @@ def _ok(raw: bytes) -> bool:
     return raw[:1] != b"-"
 
 
+@_unless_subscribed
 def _multi(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     """What follows is taken to be inside; a refusal (the user may not) tells that all of it was run at once."""
     if len(argv) != 1 or side.in_multi:
@@ -108,7 +126,11 @@ def _multi(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
 def _exec(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     effects = side.queued_in_multi
+    subscribes = side.subscribes_in_multi
     side.leave_multi()
+    if subscribes and len(argv) == 1:
+        side.stop_counting(raw, may_count_again=True)
+        return
     if len(argv) != 1:  # refused, and the transaction with it
         side.send_plain(raw, 1)
         return
@@ -162,37 +184,23 @@ _EFFECTS: dict[bytes, Callable[[PrivateSide, list[bytes]], None]] = {
 }
 
 
-Handler = Callable[["PrivateSide", list[bytes], bytes], None]
-
-
-def _unless_subscribed(handler: Handler) -> Handler:
-    """A command that the backend refuses, and so has no effect, where a connection only takes Pub/Sub."""
-
-    def handle(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-        if side.must_ask_if_counted:
-            side.ask_if_counted(lambda: handle(side, argv, raw))
-        elif side.is_subscribed:
-            side.send(raw)
-        else:
-            handler(side, argv, raw)
-
-    return handle
-
-
 @_unless_subscribed
 def _watched_effect(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     """A command that changes who or what the session is, if the backend accepts it."""
-    effect = _EFFECTS[argv[0].upper()]
+    name = argv[0].upper()
+    effect = _EFFECTS[name]
 
     def watch(reply: bytes) -> bytes:
         if _ok(reply):
             effect(side, argv)
         return reply
 
-    if side.mute or side.open().uncounted:  # nothing will tell: take it as accepted
-        effect(side, argv)
+    if side.mute or side.open().uncounted:  # nothing will tell
+        side.is_unknown = side.has_state = True
+        if name == b"HELLO" and (resp := handshake.Hello.of(argv).resp) is not None:
+            side.session.when_private_quiet(lambda: side.session.set_resp(resp))
     side.send_watched(raw, watch)
-    if argv[0].upper() == b"HELLO":  # what follows is to be read in the protocol version that it brings
+    if name == b"HELLO":  # what follows is to be read in the protocol version that it brings
         side.session.when_private_quiet(lambda: None)
 
 
@@ -269,6 +277,7 @@ def _subscribe(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     unsubscribes = b"UNSUBSCRIBE" in argv[0].upper()
     side.may_be_subscribed |= not unsubscribes
     if side.in_multi:
+        side.subscribes_in_multi |= not unsubscribes
         side.send_plain(raw, 1)
         return
     if unsubscribes and side.session.resp == 2 and not replies.uncounted:
@@ -276,7 +285,7 @@ def _subscribe(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         replies.expect(max(1, len(argv) - 1))  # even after CLIENT REPLY OFF or SKIP
         side.send(raw)
         return
-    side.stop_counting(raw, may_count_again=side.session.resp == 3 or unsubscribes)
+    side.stop_counting(raw, may_count_again=True)  # in RESP2 only if it was refused
 
 
 def _monitor(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
@@ -306,6 +315,9 @@ def _asked_of_command(argv: list[bytes], resp: int) -> tuple[bytes, Callable[[by
 
 
 def _command(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
+    if side.must_ask_if_counted:
+        side.ask_if_counted(lambda: _command(side, argv, raw))
+        return
     asked = _asked_of_command(argv, side.session.resp)
     if asked is None:
         side.send_plain(raw, 1)

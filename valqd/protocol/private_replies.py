@@ -50,6 +50,7 @@ class PrivateReplies:
         self.raw = False  #: a replication stream: not even replies can be told apart
         #: while uncounted: replies that the client does not get, and whether they end the uncounted mode
         self._markers: dict[bytes, bool] = {}
+        self._refusal = b""  # how an error ends that comes in place of a marker
         self._scanner = ReplyScanner()
         self._parser = WholeParser()
         self._held = bytearray()  # the start of a special reply, or of what may be a marker
@@ -103,6 +104,10 @@ class PrivateReplies:
     def add_marker(self, reply: bytes, *, ends: bool) -> None:
         """While uncounted: a reply equal to ``reply`` is kept from the client, and may end the uncounted mode."""
         self._markers[reply] = ends
+
+    def add_refusal(self, end: bytes) -> None:
+        """While a marker is awaited: so ends the error that may come in its place, and tells nothing."""
+        self._refusal = end
 
     @property
     def at_boundary(self) -> bool:
@@ -174,6 +179,8 @@ class PrivateReplies:
                 raw = self._take_held(data[start : end.offset])
                 start = end.offset
                 ends = self._markers.get(raw)
+                if ends is None and self._markers and raw[:8] == b"-NOPERM " and raw.endswith(self._refusal):
+                    ends = False
                 if ends is None:
                     emit(raw)
                 else:
@@ -220,4 +227,4 @@ class PrivateReplies:
 
     def _may_be_marker(self, rest: bytes) -> bool:
         start = bytes(self._held) + rest
-        return any(marker.startswith(start) for marker in self._markers)
+        return (bool(self._markers) and start[:1] == b"-") or any(marker.startswith(start) for marker in self._markers)

@@ -49,6 +49,8 @@ class PrivateSide:
         self.has_state = False  # WATCH, CLIENT TRACKING and the like: cannot be made again on another connection
         self.silent = False  # CLIENT REPLY OFF
         self.skip_next = False  # CLIENT REPLY SKIP
+        self.is_unknown = False  # it may be another user, or in another database, than the session: nothing tells
+        self.subscribes_in_multi = False
         self.multi_began = 0  # replies expected before the first of its commands
         #: what EXEC will change in this session, if the element at that place of its reply is no error: takes that
         #: element, returns what the client gets instead
@@ -58,6 +60,7 @@ class PrivateSide:
         self.may_be_subscribed = False
         self._library_probed = False  # in this MULTI
         self._repeatable_bytes = 0
+        self._behind_stream: list[bytes] = []  # of the daemon's own, until a large frame has ended
         self._marks = 0  # how often the end of Pub/Sub was asked for
         self._after_mark: Callable[[], None] | None = None  # runs when the answer has come
         self._batch: list[bytes] | None = None  # to be sent together
@@ -82,6 +85,11 @@ class PrivateSide:
         return self.silent or self.skip_next
 
     @property
+    def in_push(self) -> bool:
+        """Whether the rest of a push is still to come."""
+        return self.replies is not None and not self.replies.at_boundary
+
+    @property
     def alters_replies(self) -> bool:
         """Whether even what the daemon answers itself has to take its place here."""
         return self.in_multi or self.mute or self.uncounted
@@ -91,9 +99,7 @@ class PrivateSide:
         """Whether a VALQ command has to come this way to keep its place (and MULTI its meaning)."""
         replies = self.replies
         return replies is not None and (
-            replies.outstanding > 0
-            or self.alters_replies
-            or not replies.at_boundary  # the rest of a push is still to come
+            replies.outstanding > 0 or self.alters_replies or self.in_push or self.is_unknown
         )
 
     @property
@@ -104,7 +110,7 @@ class PrivateSide:
     @property
     def must_ask_if_counted(self) -> bool:
         """Whether a command whose reply must be found has to ask first if replies match requests again."""
-        return self.uncounted and self.may_count_again and not self.silent
+        return self.uncounted and self.may_count_again and not (self.silent or self.in_multi)
 
     # ---- opening
 
@@ -159,6 +165,19 @@ class PrivateSide:
         else:
             self._batch.append(data)
 
+    def _send_own(self, data: bytes) -> None:
+        """Send what the daemon asks itself, but not in the middle of a client's large frame."""
+        if self.session.streaming:
+            self._behind_stream.append(data)
+        else:
+            self.send(data)
+
+    def stream_ended(self) -> None:
+        """The last piece of a large frame was sent."""
+        behind, self._behind_stream = self._behind_stream, []
+        for data in behind:
+            self.send(data)
+
     def begin_batch(self) -> bool:
         """What follows is sent together, by ``end_batch``; False: it is already part of a batch."""
         if self._batch is not None:
@@ -205,13 +224,13 @@ class PrivateSide:
         """A silent command is under way: a reply of our own asking tells when it is done."""
         if not self.alters_replies and self.replies is not None:
             self.replies.expect_own(lambda raw: b"")
-            self.send(encode_own([b"PING"]))
+            self._send_own(encode_own([b"PING"]))
 
     def rewrite(self, request: Request) -> None:
         """Send a VALQ command as the FCALL that it is."""
         session = self.session
-        if self.in_multi and not self._library_probed:
-            # Inside MULTI a missing library could not be made good any more.
+        if self.alters_replies and not self._library_probed:
+            # Inside MULTI, or where its error reply is not seen, a missing library could not be made good any more.
             self._library_probed = True
             session.hold()
             session.host.load_library(lambda failure: session.go_on(lambda: self.rewrite(request)))
@@ -258,7 +277,7 @@ class PrivateSide:
         replies.outstanding -= 1
         if failure is None:
             replies.expect_again(slot, _without_place)
-            self.send(call)
+            self._send_own(call)
         else:
             slot.data = failure
             self.received(b"")  # and what came behind it
@@ -305,7 +324,7 @@ class PrivateSide:
                 self.session.host.write(BackendDown().resp())
                 return
             replies.stop_counting()
-            self.skip_next = False
+            self.skip_next = self._library_probed = False
             replies.raw = stream
             self._monitor = monitor
             self.may_count_again = may_count_again
@@ -342,6 +361,9 @@ class PrivateSide:
         replies.add_marker(b"$%d\r\n%b\r\n" % (len(mark), mark), ends=True)
         # Or, in RESP2, still subscribed:
         replies.add_marker(b"*2\r\n$4\r\npong\r\n$%d\r\n%b\r\n" % (len(mark), mark), ends=False)
+        # Or refused: PING needs a right, and after RESET maybe a password.
+        replies.add_marker(b"-NOAUTH Authentication required.\r\n", ends=True)
+        replies.add_refusal(b"'ping' command\r\n")
         self.may_count_again = False
         self._after_mark = then
         self.session.hold()
@@ -361,7 +383,8 @@ class PrivateSide:
             if not replies.uncounted:
                 out += self._monitor.end()
                 self._monitor = None
-        if session.pending or self._cut_push:  # answers of the shared lane must not get into the middle of a push
+        answer_may_come = session.pending or (session.held and not replies.outstanding)
+        if answer_may_come or self._cut_push:  # it must not get into the middle of a push
             self._cut_push += out
             out = b""
             if replies.at_boundary:
@@ -382,6 +405,8 @@ class PrivateSide:
         """
         replies, self.replies = self.replies, None
         self.pops_due = self._repeatable_bytes = 0
+        self.skip_next = False
+        self._behind_stream = []
         if replies is None:
             return
         host = self.session.host
@@ -389,21 +414,22 @@ class PrivateSide:
             owed = replies.owed if not replies.uncounted else 0 if sent else 1  # SUBSCRIBE itself, or what came by it
             host.write(error.resp() * owed)
         has_state = sent and (self.in_multi or self.has_state)
-        if has_state or replies.uncounted or self.silent or not replies.at_boundary:
+        if has_state or replies.uncounted or self.silent or self.session.is_broken or not replies.at_boundary:
             host.close()
             return
-        self.has_state = False
+        self.has_state = self.is_unknown = False
         self.leave_multi()
-        self.session.resume_if_quiet()
+        if not self.session.pending:
+            self.session.resume_if_quiet()
 
     # ---- state
 
     def leave_multi(self) -> None:
         """EXEC, DISCARD or RESET."""
-        self.in_multi = self._library_probed = False
+        self.in_multi = self._library_probed = self.subscribes_in_multi = False
         self.queued_in_multi = []
 
     def reset(self) -> None:
         """RESET: nothing is left of what its connection held."""
         self.leave_multi()
-        self.silent = self.skip_next = self.has_state = self.may_be_subscribed = False
+        self.silent = self.skip_next = self.has_state = self.is_unknown = self.may_be_subscribed = False

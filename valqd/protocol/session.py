@@ -65,6 +65,9 @@ class Session:
         # Holding: bytes wait in the framer until what is awaited has come
         self.held = False
         self._unread = False
+        self._advancing = False
+        self.streaming = False  # a large frame is on its way to the private lane
+        self.is_broken = False  # Valkey is to refuse what came, and to close
         self._resume: Callable[[], None] | None = None  # runs first when the lane awaited is quiet
         self._last_queue: bytes | None = None  # pushed to or popped from since the last fence
         self._likely = 0  # foreign requests in its next chunk, to judge by its last
@@ -123,6 +126,7 @@ class Session:
 
     def _advance(self) -> None:
         outermost = self.private.begin_batch()
+        self._advancing = True
         taken = 0
         while not self.held and not self.closed:
             if self.pending >= _MAX_PENDING:
@@ -137,6 +141,7 @@ class Session:
                 break
             self._take(frame)
             taken += 1
+        self._advancing = False
         if outermost:
             self.private.end_batch()
 
@@ -148,6 +153,7 @@ class Session:
             limit = self.shared.limits.max_body_bytes
             self._answer_here(CommandError(f"the command is larger than max_body_bytes ({limit}) allows"))
         elif kind is Kind.COMMAND or (kind is Kind.STREAM and frame.argv):
+            self.streaming = kind is Kind.STREAM
             self._foreign(frame)
         else:
             self.when_shared_quiet(lambda: self._pass_on(frame))
@@ -157,10 +163,14 @@ class Session:
 
         The rest of what was lost with its lane is dropped: on another connection it would be read as commands.
         """
+        self.streaming = frame.kind is Kind.STREAM
         if frame.kind is Kind.BROKEN:
+            self.is_broken = True
             self.private.open()
         if self.private.replies is not None:
             self.private.send(frame.raw)
+            if frame.kind is Kind.STREAM_END:
+                self.private.stream_ended()
 
     # ---- holding
 
@@ -210,6 +220,8 @@ class Session:
             return
         self.held = False
         first()
+        if self._advancing:  # the hold began and ended within one frame: what called this takes the next
+            return
         if not self.held and (waiting := self.framer.take_back()):
             self.receive(waiting)
         else:
@@ -246,7 +258,7 @@ class Session:
         if private.in_multi and isinstance(value, CommandError):
             # As with any command that cannot be queued, EXEC must refuse: a call that Valkey refuses, with our words.
             private.send_watched(b"*1\r\n$5\r\nFCALL\r\n", lambda raw: data if raw[:1] == b"-" else raw)
-        elif private.alters_replies:
+        elif private.alters_replies or private.in_push:
             private.send_watched(echo_call(value), lambda raw: raw)
         elif private.outstanding:
             self.when_private_quiet(lambda: self.host.write(data))

@@ -2,12 +2,16 @@
 -- Flags: no-writes
 -- KEYS: none
 -- ARGV: kind (error, array), value ...
--- Returns: the value
+-- Returns: the error, or an array of simple strings
 -- Errors: any
 -- Complexity: O(1)
 local function call(keys, args)
   if args[1] == 'error' then
     return server.error_reply(args[2])
   end
-  return {unpack(args, 2)}
+  local lines = {}
+  for i = 2, #args do
+    lines[i - 1] = {ok = args[i]}
+  end
+  return lines
 end

@@ -1,0 +1,228 @@
+"""Between its two lanes no client loses a command, an answer, its place or its state."""
+
+import contextlib
+import signal
+
+import pytest
+
+from tests.servers import Connection, Valkey, Valqd, as_map, request, until
+from tests.wire.expect import blocked, noticed, pop, refused
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A Valkey of this module's own, and a daemon."""
+    with Valkey() as valkey, Valqd(valkey.url) as daemon:
+        yield valkey, daemon
+
+
+@pytest.fixture
+def client(pair):
+    with Connection(pair[1].port, timeout_s=5) as connection:
+        yield connection
+
+
+@pytest.fixture
+def beside(pair):
+    with Connection(pair[1].port) as connection:
+        yield connection
+
+
+@pytest.fixture
+def direct(pair):
+    with Connection(pair[0].port) as connection:
+        yield connection
+
+
+def in_two_parts(client, beside, before, command, meanwhile=lambda: None):
+    """Send ``before`` and the head of a large command, and its rest when the head was read."""
+    whole = request(*command)
+    client.send_raw(before + whole[: len(whole) // 2])
+    noticed(beside)
+    meanwhile()
+    client.send_raw(whole[len(whole) // 2 :])
+
+
+@pytest.mark.parametrize("command", ["SET", "PUBLISH"])
+def test_nothing_of_the_daemons_own_gets_into_a_silent_large_command(client, beside, direct, command):
+    body = b"x" * 150_000
+    in_two_parts(client, beside, request("CLIENT", "REPLY", "SKIP"), (command, "silent", body))
+    assert client.call("PING") == b"PONG"
+    if command == "SET":
+        assert direct.call("GET", "silent") == body
+    assert client.call("VALQ.PUSH", "silent", "x").isdigit()
+
+
+def test_a_call_that_is_repeated_waits_for_the_end_of_a_large_command(client, beside, direct, queue):
+    def loaded_again():
+        until(lambda: b"valq1" in str(direct.call("FUNCTION", "LIST")).encode(), 5, "functions loaded")
+        noticed(beside)
+
+    assert client.call("VALQ.PUSH", queue, "x") == b"1"
+    before = request("FUNCTION", "FLUSH") + request("VALQ.PUSH", queue, "y")
+    in_two_parts(client, beside, before, ("SET", "large", b"x" * 200_000), loaded_again)
+    assert [client.read() for _ in range(3)] == [b"OK", b"2", b"OK"]
+    assert direct.call("STRLEN", "large") == 200_000
+
+
+@pytest.mark.parametrize("silent", [("OFF",), ("SKIP",)], ids=" ".join)
+def test_a_select_that_nothing_tells_of_is_followed(client, direct, queue, silent):
+    client.send_raw(request("SELECT", "2") + request("CLIENT", "REPLY", *silent) + request("SELECT", "1"))
+    assert client.read() == b"OK"
+    if silent == ("OFF",):
+        assert client.call("CLIENT", "REPLY", "ON") == b"OK"
+    assert client.call("VALQ.PUSH", queue, "x") == b"1"
+    assert client.call("SET", queue, "x") == b"OK"
+    direct.call("SELECT", "1")
+    assert direct.call("EXISTS", f"valq:{{{queue}}}:queue", queue) == 2
+
+
+@pytest.mark.parametrize("resp", [2, 3])
+def test_a_transaction_after_pubsub_is_one(pair, resp, queue):
+    with Connection(pair[1].port, resp, timeout_s=5) as client:
+        client.call("SUBSCRIBE", "a")
+        if resp == 2:
+            client.call("UNSUBSCRIBE", "a")
+        assert client.call("MULTI") == b"OK"
+        assert client.call("VALQ.PUSH", queue, "x") == b"QUEUED"
+        assert client.call("SELECT", "1") == b"QUEUED"
+        assert client.call("EXEC") == [b"1", b"OK"]
+        assert client.call("VALQ.PUSH", queue, "x") == b"1"  # in the other database
+
+
+def test_a_subscription_in_a_transaction_counts_from_its_end(client, queue):
+    client.send_raw(request("MULTI") + request("SUBSCRIBE", "a", "b") + request("EXEC"))
+    assert [client.read(), client.read()] == [b"OK", b"QUEUED"]
+    assert client.read() == [[b"subscribe", b"a", 1]]
+    assert client.read() == [b"subscribe", b"b", 2]
+    refused(client.call("VALQ.PUSH", queue, "x"), "ERR", "only")
+    refused(client.call("SELECT", "1"), "ERR", "only")
+
+
+def test_who_was_refused_a_subscription_goes_on_as_before(client, direct, queue):
+    refused(client.call("SUBSCRIBE"), "ERR", "arguments")
+    assert client.call("SELECT", "1") == b"OK"
+    assert client.call("VALQ.PUSH", queue, "x") == b"1"
+    direct.call("SELECT", "1")
+    assert direct.call("EXISTS", f"valq:{{{queue}}}:queue") == 1
+
+
+@pytest.mark.parametrize("resp", [2, 3])
+def test_who_may_not_ping_is_not_kept_waiting_after_pubsub(pair, direct, resp, queue):
+    direct.call("ACL", "SETUSER", "mute", "on", ">pw", "~*", "&*", "+@all", "-ping")
+    with Connection(pair[1].port, timeout_s=5) as client:
+        client.call("HELLO", str(resp), "AUTH", "mute", "pw")
+        client.call("SUBSCRIBE", "a")
+        if resp == 2:
+            client.call("UNSUBSCRIBE", "a")
+        assert client.call("VALQ.PUSH", queue, "x") == b"1"
+        assert client.call("SET", queue, "x") == b"OK"
+
+
+@pytest.mark.parametrize("before", [("SUBSCRIBE", "a"), ("CLIENT", "REPLY", "OFF")], ids=" ".join)
+def test_reset_where_a_password_is_needed_is_answered(before):
+    with Valkey("--requirepass", "pw") as valkey, Valqd(f"valkey://:pw@127.0.0.1:{valkey.port}") as daemon:
+        for server in (valkey, daemon):
+            with Connection(server.port, timeout_s=5) as client:
+                assert client.call("AUTH", "pw") == b"OK"
+                client.send(*before)
+                if before[0] == "SUBSCRIBE":
+                    client.read()
+                assert client.call("RESET") == b"RESET"
+                refused(client.call("PING"), "NOAUTH")
+                assert client.call("AUTH", "pw") == b"OK"
+                assert client.call("PING") == b"PONG"
+
+
+def test_commands_are_told_of_while_subscribed(pair):
+    with Connection(pair[1].port, 3, timeout_s=5) as client:
+        client.call("SUBSCRIBE", "a")
+        assert client.call("COMMAND", "GETKEYS", "VALQ.PUSH", "q", "b") == [b"q"]
+
+
+def test_help_is_the_same_in_a_transaction(client):
+    client.send("VALQ.HELP", "push")
+    outside = client.socket.recv(65536)
+    client.send_raw(request("MULTI") + request("VALQ.HELP", "push") + request("EXEC"))
+    client.socket.settimeout(2)
+    inside = client.read_raw(len(b"+OK\r\n+QUEUED\r\n*1\r\n") + len(outside))
+    assert inside == b"+OK\r\n+QUEUED\r\n*1\r\n" + outside
+
+
+@pytest.mark.parametrize("wait_ms", ["300", "0"])
+def test_no_answer_gets_into_a_push(pair, direct, beside, queue, wait_ms):
+    """The client waits for a message, and does not read the push that comes meanwhile."""
+    large = b"x" * (16 << 20)
+    with Connection(pair[1].port, 3, timeout_s=10) as client:
+        client.call("SUBSCRIBE", "ch")
+        client.call("VALQ.CREATE", queue)
+        client.send("VALQ.POP", queue, "BLOCK", wait_ms)
+        blocked(beside, queue)
+        direct.call("PUBLISH", "ch", large)
+        if wait_ms == "0":
+            beside.call("VALQ.PUSH", queue, "hello")
+        until(lambda: as_map(beside.call("VALQ.INFO", queue))[b"blocked_clients"] == 0, 5, "answered")
+        got = [client.read(), client.read()]
+        answers = [each for each in got if not isinstance(each, list)]
+        assert [[b"message", b"ch", large]] == [list(each) for each in got if isinstance(each, list)]
+        assert len(answers) == 1
+        assert answers[0] is None if wait_ms == "300" else as_map(answers[0])[b"body"] == b"hello"
+
+
+# ---- when the backend goes
+
+
+def test_a_skip_that_was_lost_with_the_backend_silences_nothing():
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port, timeout_s=5) as client:
+        client.call("LRANGE", "none", "0", "-1")
+        client.send("CLIENT", "REPLY", "SKIP")
+        noticed_by = Connection(daemon.port)
+        noticed(noticed_by)
+        valkey.kill()
+        until(lambda: "NOBACKEND" in str(noticed_by.call("VALQ.LIST")), 5, "gone")
+        valkey.start()
+        until(lambda: noticed_by.call("VALQ.LIST") == [], 5, "back")
+        noticed_by.close()
+        assert client.call("GET", "none") is None
+        assert client.call("PING") == b"PONG"
+
+
+def test_a_pipeline_of_hellos_without_a_backend_is_answered():
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port, timeout_s=5) as client:
+        valkey.kill()
+        until(lambda: "NOBACKEND" in str(client.call("VALQ.LIST")), 5, "gone")
+        client.send_raw(request("HELLO", "3") * 1000)
+        for _ in range(1000):
+            refused(client.read(), "NOBACKEND")
+
+
+def test_a_protocol_error_without_a_backend_ends_the_connection():
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port, timeout_s=5) as client:
+        valkey.kill()
+        until(lambda: "NOBACKEND" in str(client.call("VALQ.LIST")), 5, "gone")
+        client.send_raw(b"*1\r\n!bad\r\n")
+        assert client.read_until_closed() == b""
+
+
+def test_calls_behind_reply_off_find_their_functions(client, beside, direct, queue):
+    assert client.call("VALQ.PUSH", queue, "x") == b"1"
+    direct.call("FUNCTION", "FLUSH")
+    client.send("CLIENT", "REPLY", "OFF")
+    client.send("VALQ.PUSH", queue, "y")
+    client.send("VALQ.PUSH", queue, "z")
+    assert client.call("CLIENT", "REPLY", "ON") == b"OK"
+    assert [pop(beside, queue)["body"] for _ in range(3)] == [b"x", b"y", b"z"]
+
+
+def test_a_stop_does_not_wait_for_pops_in_a_row_of_several_clients():
+    with contextlib.ExitStack() as stack:
+        valkey = stack.enter_context(Valkey())
+        daemon = stack.enter_context(Valqd(valkey.url))
+        clients = [stack.enter_context(Connection(daemon.port, timeout_s=5)) for _ in range(3)]
+        for client in clients[:2]:
+            client.send_raw(request("VALQ.POP", "q", "BLOCK", "0") * 2)
+        blocked(clients[2], "q", 2)
+        daemon.signal(signal.SIGTERM)
+        for client in clients[:2]:
+            assert [client.read(), client.read()] == [None, None]
+        assert daemon.process.wait(5) == 0
