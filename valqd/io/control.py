@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import re
 import ssl
 from collections import deque
@@ -78,7 +77,7 @@ class Control:
         self._db: int | None = backend.db  # None: not known
         self._task: asyncio.Task[None] | None = None
         self._ready = False  # greeted, and its library is there
-        self.lost_at = -math.inf  #: loop time
+        self.run_id = ""  #: of the Valkey process that it is, or was last, connected to
         self.clustered = False  #: keys of different queues must not stand in one command
         self.connected: list[Callable[[], None]] = []
         self.complaints = Complaints()
@@ -122,7 +121,6 @@ class Control:
             assert self._connection is not None
             await self._connection.ended.wait()
             self._ready = False
-            self.lost_at = asyncio.get_running_loop().time()
             log.warning("backend %s: connection lost", self._backend)
             while True:
                 await asyncio.sleep(_RETRY_S)
@@ -169,6 +167,7 @@ class Control:
         if (int(version[1]), int(version[2])) < _LEAST_VERSION:
             found = f"{version[1]}.{version[2]}{version[3]}"
             raise StartError(f"backend {backend}: valqd needs Valkey 7.2 or higher, this is Valkey {found}")
+        self.run_id = next(iter(re.findall(r"^run_id:(\w+)", info, re.MULTILINE)), "")
         self.clustered = re.search(r"^(?:server|redis)_mode:cluster", info, re.MULTILINE) is not None
         if backend.db:
             await self._checked([b"SELECT", b"%d" % backend.db])

@@ -17,8 +17,8 @@ _MAX_UNSENT_BYTES = 64 * 1024
 #: How long, at most, the lane of a client that has left stays for what it sent, and to give back what it popped.
 _LEAVING_S = 5.0
 _REST_BYTES = 64 * 1024
-#: What the end of the backend closes is seen to be closed within.
-_TOGETHER_S = 0.5
+#: How long the daemon's own connection is waited for, to tell whether the backend was started again.
+_CONTROL_TICKS, _CONTROL_TICK_S = 200, 0.01
 
 
 class PrivateLane(asyncio.Protocol):
@@ -105,14 +105,19 @@ class PrivateLane(asyncio.Protocol):
                     self.data_received(data)
 
     async def _find_out(self) -> None:
-        """A backend that answers may have died and be back; then the daemon's own connection was lost too."""
-        now = self._worker.loop.time()
+        """A backend that answers may have died and be back: then it is another process."""
+        control = self._worker.control
+        was = control.run_id
         try:
             await self._worker.backend.ping(_CONNECT_TIMEOUT_S)
+            for _ in range(_CONTROL_TICKS):  # its connection, if it was lost too, tells when it is back
+                if control.up:
+                    break
+                await asyncio.sleep(_CONTROL_TICK_S)
         except OSError:
             self._lost(backend_down=True)
         else:
-            self._lost(backend_down=self._worker.control.lost_at > now - _TOGETHER_S)
+            self._lost(backend_down=control.run_id != was or not control.up)
 
     def _lost(self, backend_down: bool) -> None:
         if self._ending is not None:
