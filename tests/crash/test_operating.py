@@ -326,3 +326,24 @@ def test_a_body_that_the_backend_does_not_take_fails_alone():
         assert large.call("VALQ.PUSH", "q", "x" * (1 << 20)) == b"1"
         assert message(other.read())["body"] == b"x" * (1 << 20)
         assert "max_body_bytes is 1048576" in daemon.output()
+
+
+def test_while_a_worker_is_to_be_started_again_the_others_take_all_connections():
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url, workers=2) as daemon,
+    ):
+        children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children")
+
+        def both_listen():
+            sockets = Path("/proc/net/tcp").read_text().splitlines()
+            return sum(f":{daemon.port:04X} 00000000:0000 0A" in line for line in sockets) == 2
+
+        for oldest in (True, True, False, True, False):  # each time it is started again later
+            until(both_listen, 15, "both listen")
+            killed = sorted(map(int, children.read_text().split()))[0 if oldest else -1]
+            os.kill(killed, signal.SIGKILL)
+            until(lambda pid=killed: f"(pid {pid}) was ended" in daemon.output(), 5, "it is seen")
+            for _ in range(20):
+                with Connection(daemon.port, timeout_s=3.0) as connection:
+                    assert connection.call("PING") == b"PONG"

@@ -315,3 +315,16 @@ def test_a_silent_nack_that_kills_says_why(q, reason, told):
     copy = q.other("dead").show(1)
     headers = dict(zip(copy["headers"][::2], copy["headers"][1::2], strict=True))
     assert headers[b"valq-reason"] == told
+
+
+def test_redrive_revives_nothing_whose_retention_is_over_meanwhile(q):
+    q.create(attempts=1, retention=60_000, max_length=300)
+    for at in range(300):
+        q.push("dead", priority=9)
+        q.nack(q.pop()["receipt"])
+        q.push("old", ttl=50_000 + at)
+        q.settle_clock(1)
+    q.settle_clock(70_000)
+    q.steps("redrive", "ALL", "", "")
+    bodies, records = (q.link.ok("HLEN", f"valq:{{orders}}:{name}") for name in ("body", "meta"))
+    assert bodies == records == sum(q.counts())

@@ -77,6 +77,28 @@ def test_a_select_that_nothing_tells_of_is_followed(client, direct, queue, silen
     assert direct.call("EXISTS", f"valq:{{{queue}}}:queue", queue) == 2
 
 
+def test_a_select_in_a_transaction_that_nothing_tells_of_is_followed(client, direct, queue):
+    for words in (("CLIENT", "REPLY", "OFF"), ("MULTI",), ("SELECT", "1"), ("EXEC",)):
+        client.send(*words)
+    assert client.call("CLIENT", "REPLY", "ON") == b"OK"
+    assert client.call("VALQ.PUSH", queue, "x") == b"1"
+    direct.call("SELECT", "1")
+    assert direct.call("EXISTS", f"valq:{{{queue}}}:queue") == 1
+
+
+def test_a_hello_that_nothing_tells_of_is_followed(client, queue):
+    client.send_raw(
+        request("CONFIG", "GET", "hz")
+        + request("CLIENT", "REPLY", "SKIP")
+        + request("HELLO", "3")
+        + request("VALQ.PUSH", queue, "m")
+        + request("VALQ.POP", queue)
+    )
+    client.read()
+    assert client.read() == b"1"
+    assert isinstance(client.read(), dict)
+
+
 @pytest.mark.parametrize("resp", [2, 3])
 def test_a_transaction_after_pubsub_is_one(pair, resp, queue):
     with Connection(pair[1].port, resp, timeout_s=5) as client:

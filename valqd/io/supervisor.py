@@ -176,6 +176,7 @@ class _Supervisor:
         self._settings = settings
         self._backend = backend
         self._listening = listening
+        self._is_tcp = listening.family != socket.AF_UNIX
         self._tick = tick
         self._numbers: dict[int, int] = {}  # worker pid -> its number
         self._started_at: dict[int, float] = {}  # by number
@@ -237,7 +238,7 @@ class _Supervisor:
                     os.kill(os.getpid(), signal.SIGTERM)
 
             listening = self._listening
-            if number > 0 and listening.family != socket.AF_UNIX:
+            if number > 0 and self._is_tcp:
                 listening = _sharing_port_of(listening)
             _run_worker(self._settings, self._backend, number, listening, lambda: _tell(writer), orphaned)
             status = 0
@@ -261,10 +262,14 @@ class _Supervisor:
                 pause = _RESTART_S if lasted else min(_LONGEST_RESTART_S, 2 * self._pauses.get(number, _RESTART_S / 2))
                 self._pauses[number] = pause
                 self._restart_at[number] = now + pause
+                if number == 0 and self._is_tcp:
+                    self._listening.shutdown(socket.SHUT_RD)  # or the kernel would give it its share of connections
                 log.error("worker %d (pid %d) %s; it is started again in %.1f s", number, pid, _end(status), pause)
         for number, when in list(self._restart_at.items()):
             if time.monotonic() >= when:
                 del self._restart_at[number]
+                if number == 0:
+                    self._listening.listen(_BACKLOG)
                 os.close(self._start(number))
 
     def _stop(self) -> None:

@@ -128,11 +128,13 @@ def _exec(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     effects = side.queued_in_multi
     subscribes = side.subscribes_in_multi
     side.leave_multi()
-    if subscribes and len(argv) == 1:
-        side.stop_counting(raw, may_count_again=True)
-        return
     if len(argv) != 1:  # refused, and the transaction with it
         side.send_plain(raw, 1)
+        return
+    if effects and (subscribes or side.silent):  # nothing will tell
+        side.is_unknown = side.has_state = True
+    if subscribes:
+        side.stop_counting(raw, may_count_again=True)
         return
 
     def watch(reply: bytes) -> bytes:
@@ -195,13 +197,13 @@ def _watched_effect(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
             effect(side, argv)
         return reply
 
+    resp = None
     if side.mute or side.open().uncounted:  # nothing will tell
         side.is_unknown = side.has_state = True
-        if name == b"HELLO" and (resp := handshake.Hello.of(argv).resp) is not None:
-            side.session.when_private_quiet(lambda: side.session.set_resp(resp))
+        resp = handshake.Hello.of(argv).resp if name == b"HELLO" else None
     side.send_watched(raw, watch)
     if name == b"HELLO":  # what follows is to be read in the protocol version that it brings
-        side.session.when_private_quiet(lambda: None)
+        side.session.when_private_quiet(lambda: side.session.set_resp(resp) if resp is not None else None)
 
 
 def _reset(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:

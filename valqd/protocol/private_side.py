@@ -255,11 +255,11 @@ class PrivateSide:
                 return slot
             return _without_place(raw)
 
-        self.send_watched(call, watch, pops)
         if not self.alters_replies:
             self._repeatable_bytes += len(call)
-            if self._repeatable_bytes > _MAX_REPEATABLE_BYTES:
-                session.when_private_quiet(lambda: None)
+        self.send_watched(call, watch, pops)
+        if self._repeatable_bytes > _MAX_REPEATABLE_BYTES:
+            session.when_private_quiet(lambda: None)
 
     def _given_back(self, request: Request, raw: bytes) -> bytes:
         """``raw``; if the client has left, what it popped goes back to its queue."""

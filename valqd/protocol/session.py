@@ -127,6 +127,14 @@ class Session:
     def _advance(self) -> None:
         outermost = self.private.begin_batch()
         self._advancing = True
+        try:
+            self._take_frames()
+        finally:
+            self._advancing = False
+            if outermost:
+                self.private.end_batch()
+
+    def _take_frames(self) -> None:
         taken = 0
         while not self.held and not self.closed:
             if self.pending >= _MAX_PENDING:
@@ -141,9 +149,6 @@ class Session:
                 break
             self._take(frame)
             taken += 1
-        self._advancing = False
-        if outermost:
-            self.private.end_batch()
 
     def _take(self, frame: Frame) -> None:
         kind = frame.kind

@@ -123,7 +123,8 @@ end
 local function redrive_one(q, target, id, meta)
   if target == q then
     local full = add.make_room(q, 1, server.call('HSTRLEN', q.prefix .. 'body', id))
-    if not full then
+    meta = record.load(q, id) -- its retention may be over, as was found on the way
+    if not full and meta then
       life.redrive(q, id, meta)
     end
     return full
