@@ -318,8 +318,8 @@ def test_a_silent_nack_that_kills_says_why(q, reason, told):
 
 
 def test_redrive_revives_nothing_whose_retention_is_over_meanwhile(q):
-    q.create(attempts=1, retention=60_000, max_length=300)
-    for at in range(300):
+    q.create(attempts=1, retention=60_000, max_length=1000)
+    for at in range(1000):
         q.push("dead", priority=9)
         q.nack(q.pop()["receipt"])
         q.push("old", ttl=50_000 + at)
