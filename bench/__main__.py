@@ -196,7 +196,7 @@ class Bench:
             def measure() -> float:
                 self.servers.clear()
                 with Connection(port) as connection:
-                    push(connection, "bench0", 100_000, *options)
+                    push(connection, "bench0", 200_000, *options)  # more than are taken
                 return self.load("valqd", port, 50, 16, mode="popack")
 
             return measure
