@@ -20,6 +20,7 @@ from valqd.commands.request import Request, fcall, function_call, queue_key
 from valqd.errors import BackendDown, CommandError
 from valqd.protocol.own import MonitorFilter, encode_own
 from valqd.protocol.private_replies import PrivateReplies, Slot
+from valqd.protocol.replay import replay
 from valqd.protocol.requests import encode_request
 
 if TYPE_CHECKING:
@@ -118,43 +119,8 @@ class PrivateSide:
         """What is expected; opens the lane if it is not."""
         if self.replies is None:
             self.replies = PrivateReplies()
-            self._replay(self.replies)
+            replay(self.session, self.replies)
         return self.replies
-
-    def _replay(self, replies: PrivateReplies) -> None:
-        """Connect, and bring the new connection into this client's state; the replies are swallowed."""
-        session = self.session
-        identity = session.identity
-        greeting = identity.greeting()
-        requests = list(greeting)
-        info = dict(session.client_info)
-        client_name = info.pop(b"CLIENT SETNAME", None)
-        if session.resp != 2 or client_name:  # to give a name in HELLO needs no right
-            named = [b"SETNAME", client_name] if client_name else []
-            requests.append([b"HELLO", b"%d" % session.resp, *named])
-        requests += [[*name.split(b" "), value] for name, value in info.items()]
-        errors: list[bytes | None] = []
-
-        def swallow(raw: bytes) -> bytes:
-            errors.append(raw if raw[:1] == b"-" else None)
-            if len(errors) == len(requests):
-                of_state = next(filter(None, errors[len(greeting) :]), None)
-                self._greeted(identity.refusal(errors[: len(greeting)]) or of_state)
-            return b""
-
-        for _ in requests:
-            replies.expect_own(swallow)
-        session.host.open_private(b"".join(map(encode_own, requests)))
-
-    def _greeted(self, error: bytes | None) -> None:
-        host = self.session.host
-        if error is None:
-            host.private_greeted()
-        elif error.startswith(b"-NOAUTH"):  # it has yet to authenticate
-            host.call_soon(host.refuse_private)
-        else:  # this identity has lost its rights since it was proved
-            host.write(error)
-            host.close()
 
     # ---- sending
 

@@ -1,0 +1,53 @@
+"""Brings a client's new private lane into the state that its session has, before the client's own bytes.
+
+    identity (AUTH, SELECT) ─▶ protocol version and name (HELLO) ─▶ CLIENT SETINFO
+
+The answers are swallowed; the last one tells whether the lane may be used.  Knows requests only: connecting, and what
+becomes of a client that is refused, is the host's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from valqd.protocol.own import encode_own
+
+if TYPE_CHECKING:
+    from valqd.protocol.private_replies import PrivateReplies
+    from valqd.protocol.session import Session
+
+
+def replay(session: Session, replies: PrivateReplies) -> None:
+    """Connect the lane and greet; ``replies`` are what is expected of it."""
+    identity = session.identity
+    greeting = identity.greeting()
+    requests = list(greeting)
+    info = dict(session.client_info)
+    client_name = info.pop(b"CLIENT SETNAME", None)
+    if session.resp != 2 or client_name:  # to give a name in HELLO needs no right
+        named = [b"SETNAME", client_name] if client_name else []
+        requests.append([b"HELLO", b"%d" % session.resp, *named])
+    requests += [[*name.split(b" "), value] for name, value in info.items()]
+    errors: list[bytes | None] = []
+
+    def swallow(raw: bytes) -> bytes:
+        errors.append(raw if raw[:1] == b"-" else None)
+        if len(errors) == len(requests):
+            of_state = next(filter(None, errors[len(greeting) :]), None)
+            _greeted(session, identity.refusal(errors[: len(greeting)]) or of_state)
+        return b""
+
+    for _ in requests:
+        replies.expect_own(swallow)
+    session.host.open_private(b"".join(map(encode_own, requests)))
+
+
+def _greeted(session: Session, error: bytes | None) -> None:
+    host = session.host
+    if error is None:
+        host.private_greeted()
+    elif error.startswith(b"-NOAUTH"):  # it has yet to authenticate
+        host.call_soon(host.refuse_private)
+    else:  # this identity has lost its rights since it was proved
+        host.write(error)
+        host.close()
