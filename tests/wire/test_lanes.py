@@ -162,6 +162,18 @@ def test_commands_are_told_of_while_subscribed(pair):
         assert client.call("COMMAND", "GETKEYS", "VALQ.PUSH", "q", "b") == [b"q"]
 
 
+def test_a_clients_name_is_that_of_one_connection(pair, direct):
+    def named():
+        return direct.call("CLIENT", "LIST").count(b" name=joe ")
+
+    with Connection(pair[1].port) as client:
+        assert client.call("CLIENT", "SETNAME", "joe") == b"OK"
+        assert client.call("LRANGE", "none", "0", "-1") == []
+        until(lambda: named() == 1, 5, "one")
+        assert client.call("CLIENT", "GETNAME") == b"joe"
+    until(lambda: named() == 0, 5, "none")
+
+
 def test_help_is_the_same_in_a_transaction(client):
     client.send("VALQ.HELP", "push")
     outside = client.socket.recv(65536)

@@ -138,8 +138,8 @@ class Client(Outgoing, asyncio.Protocol):
         if self._ending is not None:
             self._ending.cancel()
         if self._lane is not None:
-            if b"CLIENT SETNAME" in self.session.client_info:
-                self._worker.lanes.forget_name(self._lane)
+            if self.private_lane is None:
+                self._forget_name()
             self._worker.lanes.leave(self._lane)
             self._lane = None
         if self.private_lane is not None:
@@ -188,6 +188,12 @@ class Client(Outgoing, asyncio.Protocol):
     def open_private(self, greeting: bytes) -> None:
         """Connect a private lane."""
         self.private_lane = PrivateLane(self, self._worker, greeting)
+        self._forget_name()
+
+    def _forget_name(self) -> None:
+        """Its shared lane may be called as it is."""
+        if self._lane is not None and b"CLIENT SETNAME" in self.session.client_info:
+            self._worker.lanes.forget_name(self._lane)
 
     def private_greeted(self) -> None:
         """What the client sends may follow the greeting."""

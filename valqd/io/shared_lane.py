@@ -334,9 +334,9 @@ class SharedLanes:
         self.get(self._first_identity)
 
     def forget_name(self, lane: SharedLane) -> None:
-        """A client is gone whose CLIENT SETNAME was relayed: CLIENT LIST must not show its name any longer."""
+        """A client whose CLIENT SETNAME was relayed is gone, or has a lane of its own: only that is to be called so."""
         if lane.up:
-            lane.prove(b"*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$0\r\n\r\n", lambda error: None)
+            lane.prove(encode_own([b"CLIENT", b"SETNAME", b""]), lambda error: None)
 
     def leave(self, lane: SharedLane) -> None:
         """A client of ``lane`` is gone, or has become another."""
