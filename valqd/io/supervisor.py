@@ -263,7 +263,8 @@ class _Supervisor:
                 self._pauses[number] = pause
                 self._restart_at[number] = now + pause
                 if number == 0 and self._is_tcp:
-                    self._listening.shutdown(socket.SHUT_RD)  # or the kernel would give it its share of connections
+                    with contextlib.suppress(OSError):  # where systems do not know this
+                        self._listening.shutdown(socket.SHUT_RD)  # or the kernel would give it its share of connections
                 log.error("worker %d (pid %d) %s; it is started again in %.1f s", number, pid, _end(status), pause)
         for number, when in list(self._restart_at.items()):
             if time.monotonic() >= when:
