@@ -328,6 +328,7 @@ def test_a_body_that_the_backend_does_not_take_fails_alone():
         assert "max_body_bytes is 1048576" in daemon.output()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_while_a_worker_is_to_be_started_again_the_others_take_all_connections():
     with (
         Valkey() as valkey,
