@@ -3,6 +3,7 @@
 import pytest
 
 from tests.lua.conftest import AUTO
+from valqd.commands.request import packed
 
 ALL_BYTES = bytes(range(256)) * 4
 
@@ -104,3 +105,69 @@ def test_many_are_all_or_nothing(q):
     assert str(q.push("a", "b", "c", "d")).startswith("FULL ")
     assert q.counts() == (0, 0, 0, 0)
     assert q.push("a", "b", "c") == [b"1", b"2", b"3"]
+
+
+def records(*pushes):
+    """Arguments of push_records for (body, options, headers ...) each."""
+    for body, options, *headers in pushes:
+        pairs = [str(item).encode() for pair in options.items() for item in pair]
+        yield packed([b"%d" % len(options), *pairs, b"%d" % (len(headers) // 2), *headers])
+        yield body
+
+
+def test_pushes_with_options_are_each_by_themselves(q):
+    pushes = [
+        (b"first", {"max_attempts": 2}),
+        (b"urgent", {"priority": 3}),
+        (b"later", {"delay": 1000}, b"field", ALL_BYTES),
+        (b"large" * 1000, {"priority": 3, "vt": 5000}),
+    ]
+    assert q.do("push_records", AUTO, *records(*pushes)) == 1
+    assert q.do("push_many", AUTO, "plain") == 5
+    assert q.do("push_records", AUTO, *records((b"last", {"max_attempts": 1}))) == 6
+    assert q.ids() == [2, 4, 1, 5, 6]
+    q.settle_clock(1000)
+    message = q.pop()
+    assert (message["body"], message["headers"]) == (b"later", [b"field", ALL_BYTES])
+
+
+def test_pushes_with_options_over_many_buckets_keep_their_ids(q):
+    pushes = [(b"%d" % number, {"ttl": 60000}) for number in range(1, 501)]
+    assert q.do("push_records", AUTO, *records(*pushes)) == 1
+    assert q.do("push_many", AUTO, *[f"{number}" for number in range(501, 600)]) == 501
+    assert [message["body"] for message in q.pop(1000)] == [b"%d" % number for number in range(1, 600)]
+
+
+def test_one_dedup_key_twice_in_one_call(q):
+    window, done = {"dedup": "k", "dedup_window": 1000}, {"dedup": "d", "dedup_until_done": 1}
+    pushes = [(b"a", window), (b"b", done), (b"c", window), (b"d", {"priority": 1}), (b"e", done)]
+    assert q.do("push_records", AUTO, *records(*pushes)) == [1, 2, 1, 3, 2]
+    assert q.ids() == [3, 1, 2]
+    assert q.info()["deduplicated_total"] == 2
+
+
+def test_a_push_with_options_that_finds_no_room_is_refused_alone(q):
+    q.create(max_bytes=10)
+    pushes = [(b"x" * 6, {"priority": 1}), (b"y" * 6, {"priority": 2}), (b"z" * 4, {"priority": 3})]
+    reply = q.do("push_records", AUTO, *records(*pushes))
+    assert (reply[0], reply[2]) == (1, 2)
+    assert reply[1] == b"FULL queue 'orders' is full: max_bytes is 10"
+    assert [message["body"] for message in q.pop(10)] == [b"z" * 4, b"x" * 6]
+
+
+def test_pushes_with_options_make_way_for_each_other(q):
+    q.create(max_length=2, overflow="DROPHEAD")
+    pushes = [(b"%d" % number, {"priority": number % 2}) for number in range(5)]
+    assert q.do("push_records", AUTO, *records(*pushes)) == 1
+    assert [message["body"] for message in q.pop(10)] == [b"3", b"4"]
+    assert q.info()["dropped_total"] == 3
+
+
+def test_a_call_that_fails_halfway_leaves_nothing_to_the_next(q):
+    q.create()
+    push = list(records((b"a", {"delay": 1000})))
+    assert "Bad data format" in str(q.fcall("push_records", AUTO, *push, b"\xc1", b"x"))
+    assert q.do("push_many", AUTO, "b") == 1
+    assert q.do("push_records", AUTO, *push) == 2
+    q.settle_clock(1000)
+    assert [message["body"] for message in q.pop(10)] == [b"b", b"a"]

@@ -225,11 +225,14 @@ mergeable = st.one_of(
     command("NACK", queues, handles, "DELAY", waits, "REASON", some),
     *[command("EXTEND", queues, handles, some)] * 3,
 )
-others = st.one_of(
+with_options = st.one_of(
     command("PUSH", queues, bodies, waits),
     command("PUSH", queues, bodies, "PRIORITY", some, "MAXATTEMPTS", "1"),
     command("PUSH", queues, bodies, "TTL", "1", "HEADERS", "1", "field", bodies),
-    command("PUSH", queues, bodies, "DEDUP", "key", "WINDOW", "1"),
+    command("PUSH", queues, bodies, "DEDUP", st.sampled_from(["key", "other"]), "WINDOW", "1"),
+    command("PUSH", queues, bodies, "DEDUP", st.sampled_from(["key", "done"]), "UNTILDONE", "VT", "0.25"),
+)
+others = st.one_of(
     command("MPUSH", queues, "2", bodies, bodies),
     command("MPUSH", queues, "2", bodies, bodies, "DELAY", waits, "PRIORITY", some),
     command("MPOP", "2", queues, queues),  # one queue twice, too
@@ -252,7 +255,7 @@ wrong = st.one_of(
     command("EXTEND", queues, handles, "0"),
     command("INFO"),
 )
-said = st.one_of(mergeable, mergeable, others, in_steps, in_steps, wrong)
+said = st.one_of(mergeable, mergeable, with_options, others, in_steps, in_steps, wrong)
 #: What all say in one round: few commands, again and again, so that many can be merged.
 palettes = st.lists(st.tuples(said, st.sampled_from([1, 1, 3])), min_size=4, max_size=10)
 events = st.sampled_from(["nothing"] * 6 + ["time", "flush", "leave", "send"])

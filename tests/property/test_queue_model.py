@@ -120,7 +120,7 @@ class QueueMachine(RuleBasedStateMachine):
         reply = self.link.call(*head, *merge.fixed, *items)
         if isinstance(reply, Exception):
             return reply
-        if merge.function == "push_many":
+        if merge.function in ("push_many", "push_records"):
             found = reply[0] if isinstance(reply, list) else reply
             return hiredis.ReplyError(found.decode()) if isinstance(found, bytes) else b"%d" % found
         if merge.function == "pop_many":

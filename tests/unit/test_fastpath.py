@@ -132,6 +132,55 @@ def test_no_body_passes_for_a_frame_in_a_queue_whose_name_looks_like_one():
     assert (taken, calls) == (0, [])
 
 
+def learned(*commands):
+    """Templates of a worker that has parsed these."""
+    routes, templates = Routes(b""), Templates()
+    for argv in commands:
+        parsed = parse(argv, 2, Limits())
+        route = routes.get(parsed.merge.function, parsed.queues[0], True, ())
+        templates.learn_from(argv, parsed, route, 2, MAX_BODY_BYTES)
+    return templates
+
+
+def push(body, *options):
+    return [b"VALQ.PUSH", b"orders", body, *options]
+
+
+OPTIONS = [
+    (b"7",),
+    (b"PRIORITY", b"5"),
+    (b"PRIORITY", b"31"),
+    (b"PRIORITY", b"0"),
+    (b"DEDUP", b"key", b"UNTILDONE"),
+    (b"HEADERS", b"1", b"a", b"$1\r\nb"),
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("body", [b"", b"a", b"\r\n", b"x" * 1500, b"$8\r\nPRIORITY\r\n$1\r\n5\r\n"])
+def test_a_push_with_options_that_were_seen_asks_for_what_its_parse_does(options, body):
+    templates = learned(*[push(b"another", *each) for each in OPTIONS])
+    merge = parse(push(body, *options), 2, Limits()).merge
+    data = request(*push(body, *options))
+    function = b"valq1_" + merge.function.encode()
+    assert run(templates, data) == (len(data), 1, [(function, b"".join(map(bulk, merge.items)))])
+    assert all(run(templates, data[:size]) == (0, 0, []) for size in range(len(data)))
+    assert run(templates, data + data[:-1])[:2] == (len(data), 1)
+
+
+def test_a_push_with_other_options_is_left():
+    templates = learned(push(b"a", b"PRIORITY", b"5"))
+    for options in ((b"PRIORITY", b"6"), (b"priority", b"5"), (b"TTL", b"5"), (b"PRIORITY", b"55")):
+        assert run(templates, request(*push(b"a", *options))) == (0, 0, [])
+    assert run(templates, request(*push(b"a", b"PRIORITY", b"5")).replace(b"*5", b"*6"))[0] == 0
+
+
+def test_of_many_options_the_last_are_remembered():
+    commands = [push(b"a", b"DEDUP", b"%d" % number) for number in range(MAX_LENGTHS + 1)]
+    templates = learned(*commands)
+    assert [run(templates, request(*command))[1] for command in commands] == [0] + [1] * MAX_LENGTHS
+
+
 def test_one_client_takes_no_more_than_its_share_at_once(templates):
     data = request("VALQ.PUSH", "q", "x" * 100) * 800
     taken, _, _ = run(templates, data)

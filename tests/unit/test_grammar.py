@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from valqd.commands.grammar import parse
-from valqd.commands.request import Merge, Request, Steps, function_call, queue_key
+from valqd.commands.request import Merge, Request, Steps, function_call, packed, queue_key
 from valqd.commands.table import is_ours, lookup
 from valqd.commands.values import Limits
 from valqd.errors import CommandError
@@ -238,9 +238,9 @@ def test_plain_push_joins_a_merged_call(line: str) -> None:
     )
 
 
-def test_push_with_options_is_a_call_of_its_own() -> None:
+def test_push_with_options_joins_those_that_have_some() -> None:
     request = ask("VALQ.PUSH q m headers 2 a b VT c ttl 2 vt 0.5 maxattempts 3 priority 9 at 17 dedup k")
-    assert request.merge is None
+    assert request.merge == Merge("push_records", True, (), (packed(request.args[1:-1]), b"m"))
     assert request.args == (
         *(b"", b"7", b"at", b"17", b"vt", b"500", b"ttl", b"2000", b"max_attempts", b"3", b"priority", b"9"),
         *(b"dedup", b"k", b"dedup_window", b"300000", b"2", b"a", b"b", b"VT", b"c", b"m"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from valqd.commands.queue_options import QUEUE_ARGUMENT
-from valqd.commands.request import Merge, Request
+from valqd.commands.request import Merge, Request, packed
 from valqd.commands.spec import Arguments, Command, OneOf, Option, OptionValue, Positional
 from valqd.commands.values import ATTEMPTS, BODY, DELAY, LEASE, SPAN, UNIX_MS, integer, text
 from valqd.errors import CommandError, shown
@@ -76,10 +76,14 @@ def push_request(command: str, args: Arguments, bodies: tuple[bytes, ...], reply
     if len(set(fields)) < len(fields):
         twice = next(field for field in fields if fields.count(field) > 1)
         raise CommandError(f"header '{shown(twice)}' is given twice")
-    call = (reply_many, b"%d" % (len(pairs) // 2), *pairs, b"%d" % len(fields), *headers, *bodies)
-    plain = not pairs and not headers and not reply_many
-    merge = Merge("push_many", True, (), bodies) if plain else None
-    return Request(command, "push", (queue,), call, True, None, merge)
+    options = (b"%d" % (len(pairs) // 2), *pairs, b"%d" % len(fields), *headers)
+    merge = None
+    if not reply_many:
+        if pairs or headers:
+            merge = Merge("push_records", True, (), (packed(options), *bodies))
+        else:
+            merge = Merge("push_many", True, (), bodies)
+    return Request(command, "push", (queue,), (reply_many, *options, *bodies), True, None, merge)
 
 
 def _pairs(args: Arguments) -> list[bytes]:

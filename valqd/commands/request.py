@@ -22,7 +22,7 @@ MOST_IDS = 1000
 class Merge(NamedTuple):
     """How a request joins one function call made for many requests on the same queue."""
 
-    function: str  #: push_many, pop_many, ack_many, nack_many or extend_many
+    function: str  #: push_many, push_records, pop_many, ack_many, nack_many or extend_many
     takes_auto: bool  #: the call's first argument says how to create a missing queue
     fixed: tuple[bytes, ...]  #: arguments before the items; only requests that agree in them can be joined
     items: tuple[bytes, ...]  #: this request's own; for pop_many its one spec, without how often it is repeated
@@ -62,6 +62,12 @@ class Request(NamedTuple):
 def queue_key(name: bytes) -> bytes:
     """The key that every function on a queue is given; all others are derived from it."""
     return b"valq:{%b}:queue" % name
+
+
+def packed(values: Sequence[bytes]) -> bytes:
+    """At most 65,535 strings as one argument: an array in MessagePack."""
+    strings = [b"\xdb%b%b" % (len(value).to_bytes(4, "big"), value) for value in values]
+    return b"\xdc%b%b" % (len(strings).to_bytes(2, "big"), b"".join(strings))
 
 
 def fcall(function: str, keys: Sequence[bytes], *args: bytes) -> list[bytes]:

@@ -168,6 +168,15 @@ class PushCall(Call):
             self.fail(error_line(reply))
 
 
+class PushRecordsCall(PushCall):
+    """Pushes with options: each item is the options and a body."""
+
+    __slots__ = ()
+
+    def arg_count(self) -> int:  # noqa: D102 - see Call
+        return 2 * self.units
+
+
 class PopCall(Call):
     """Pops; the reply is, for each run, the exact bytes for its client; runs left out got nothing.
 
@@ -332,6 +341,7 @@ class RelayCall(Call):
 
 CALL_TYPES: dict[str, type[Call]] = {
     "push_many": PushCall,
+    "push_records": PushRecordsCall,
     "pop_many": PopCall,
     "ack_many": CountCall,
     "nack_many": CountCall,

@@ -41,6 +41,15 @@ _ID = re.compile(ID_PATTERN)
 _ID_BULKS = re.compile(rb"(?:\$[1-9][0-9]?\r\n%b\r\n)+" % ID_PATTERN)
 
 
+def _bulk_at(data: bytes, start: int, most_bytes: int) -> tuple[int, int]:
+    """Where the length at ``start`` ends, and where its bulk does: beyond ``data`` if it is unusual, or larger."""
+    eol = data.find(b"\r\n", start, start + 8)
+    digits = data[start:eol]
+    if eol < 0 or not digits.isdigit() or (digits[0] == 0x30 and len(digits) > 1) or int(digits) > most_bytes:
+        return eol, len(data) + 1
+    return eol, eol + 4 + int(digits)
+
+
 class PopTemplate:
     """A POP of one message: the prefix is the whole request.
 
@@ -86,13 +95,9 @@ class OneArgumentTemplate(ABC):
         """
         prefix = self.prefix
         start = pos + len(prefix)
-        eol = data.find(b"\r\n", start, start + 8)
-        if eol < 0 or not (digits := data[start:eol]).isdigit() or (digits[0] == 0x30 and len(digits) > 1):
-            return pos
-        argument_bytes = int(digits)
+        eol, end = _bulk_at(data, start, self._most_bytes)
         size = len(data)
-        end = eol + 4 + argument_bytes
-        if argument_bytes > self._most_bytes or end > size:
+        if end > size:
             return pos
         if end == size or not data.startswith(prefix, end):  # alone
             if data[end - 2 : end] != b"\r\n" or not self.takes(data, eol + 2, end - 2):
@@ -150,7 +155,38 @@ class AckTemplate(OneArgumentTemplate):
         return bulks.count(b"\r") == 2 * count and _ID_BULKS.fullmatch(bulks) is not None
 
 
-Template = PopTemplate | OneArgumentTemplate
+class OptionsPushTemplate:
+    """A PUSH with options: the prefix ends with the body's ``$``, and what follows the body repeats itself too."""
+
+    def __init__(self, prefix: bytes, most_bytes: int) -> None:
+        self.prefix = prefix
+        self._most_bytes = min(most_bytes, MAX_BODY_BYTES)
+        self._suffixes: dict[bytes, tuple[Route, bytes]] = {}  # route, and its arguments before the body
+
+    def learn(self, suffix: bytes, route: Route, options: bytes) -> None:
+        """Remember what follows the body; the oldest makes way."""
+        if len(suffix) <= MAX_WHOLE_BYTES:
+            if len(self._suffixes) >= MAX_LENGTHS:
+                del self._suffixes[next(iter(self._suffixes))]
+            self._suffixes[suffix] = (route, options)
+
+    def take(self, data: bytes, pos: int, who: Recipient, coalescer: Coalescer) -> int:
+        """Join the command at ``pos``; where it ends, or ``pos``: it is cut, or unusual, and nothing was joined."""
+        start = pos + len(self.prefix)
+        _, end = _bulk_at(data, start, self._most_bytes)
+        if data[end - 2 : end] == b"\r\n":
+            for suffix, (route, options) in self._suffixes.items():
+                if data.startswith(suffix, end):  # as many bulks as the prefix announces: the command ends with it
+                    coalescer.join(who, route, options + data[start - 1 : end], 1, 1, None)
+                    return end + len(suffix)
+        return pos
+
+    def fills(self, size: int) -> bool:
+        """Whether a command of ``size`` bytes is one client's share: the bytes alone count."""
+        return False
+
+
+Template = PopTemplate | OneArgumentTemplate | OptionsPushTemplate
 
 
 class Templates:
@@ -169,10 +205,18 @@ class Templates:
                 self.learn(PopTemplate(encode_request(argv), route, bulk(request.merge.items[0]), NULL[resp]))
             elif not request.fair:
                 self.learn_whole(encode_request(argv), request)
-        elif request.command in ("push", "ack") and route is not None and arguments == 2:
-            prefix = b"*%d\r\n%b$" % (len(argv), b"".join([bulk(arg) for arg in argv[:-1]]))
-            template = PushTemplate if request.command == "push" else AckTemplate
-            self.learn(template(prefix, route, most_bytes))
+        elif request.command in ("push", "ack") and route is not None:
+            at = len(argv) - arguments + 1  # the argument behind the queue
+            prefix = b"*%d\r\n%b$" % (len(argv), b"".join(map(bulk, argv[:at])))
+            if arguments == 2:
+                template = PushTemplate if request.command == "push" else AckTemplate
+                self.learn(template(prefix, route, most_bytes))
+            elif request.command == "push" and request.merge is not None:
+                before_body = b"".join(map(bulk, request.merge.items[:-1]))
+                self.learn(OptionsPushTemplate(prefix, most_bytes))
+                known = self._by_prefix.get(prefix)
+                if isinstance(known, OptionsPushTemplate):
+                    known.learn(b"".join(map(bulk, argv[at + 1 :])), route, before_body)
 
     def learn(self, template: Template) -> None:
         """Remember a template; one too short to be told apart is not worth it."""

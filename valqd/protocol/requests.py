@@ -32,8 +32,8 @@ def join_merged(coalescer: Coalescer, who: Any, route: Route, request: Request, 
     assert request.merge is not None
     items = request.merge.items
     function = request.merge.function
-    if function == "push_many" and len(items[0]) > _LARGE_BODY_BYTES:
-        coalescer.join(who, route, bulk_pieces(items[0]), 1, 1, None)
+    if request.command == "push" and len(items[-1]) > _LARGE_BODY_BYTES:
+        coalescer.join(who, route, [*map(bulk, items[:-1]), *bulk_pieces(items[-1])], 1, 1, None)
         return
     if post:
         items = (b"%b,%b" % (items[0] or b"2,,,", post),)
@@ -41,7 +41,7 @@ def join_merged(coalescer: Coalescer, who: Any, route: Route, request: Request, 
     if function == "pop_many":
         count = int(request.args[0] or 1)
         coalescer.join(who, route, b"$1\r\n1\r\n" + encoded, count, 1, nothing_popped(request, resp))
-    elif function in ("push_many", "extend_many"):
+    elif function in ("push_many", "push_records", "extend_many"):
         coalescer.join(who, route, encoded, 1, 1, None)
     else:
         coalescer.join(who, route, encoded, len(items), len(items), True)

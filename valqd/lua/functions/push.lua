@@ -9,19 +9,7 @@
 -- Complexity: O(1) a message, O(log n) with options
 local function call(keys, args)
   local mode, auto = args[1], args[2]
-  local options = {}
-  local at = 5
-  for _ = 1, tonumber(args[4]) do
-    options[args[at]] = args[at + 1]
-    at = at + 2
-  end
-  local headers
-  local header_count = tonumber(args[at])
-  at = at + 1
-  if header_count > 0 then
-    headers = {unpack(args, at, at + 2 * header_count - 1)}
-    at = at + 2 * header_count
-  end
+  local o, at = add.options(args, 4)
   local q, missing = queue.open_or_create(keys[1], auto)
   if not q then
     return missing
@@ -37,7 +25,8 @@ local function call(keys, args)
     return add.paused_error(q)
   end
   local ids = {}
-  local held = options.dedup and add.dedup_holder(q, options.dedup)
+  local dedup = o and o.dedup
+  local held = dedup and add.dedup_holder(q, dedup)
   if held then
     -- Of several bodies with one key the first is the message, the others its duplicates.
     queue.count(q, 'deduplicated', count)
@@ -45,30 +34,18 @@ local function call(keys, args)
       ids[i] = held
     end
   else
-    local adds = options.dedup and 1 or count
-    local full = add.make_room(q, adds, options.dedup and #args[at] or bytes)
+    local adds = dedup and 1 or count
+    local full = add.make_room(q, adds, dedup and #args[at] or bytes)
     if full then
       life.finish(q)
       return reply.error('FULL', full)
     end
-    if next(options) or headers then
-      local o = {
-        delay = tonumber(options.delay),
-        at = tonumber(options.at),
-        vt = tonumber(options.vt),
-        ttl = tonumber(options.ttl),
-        max_attempts = tonumber(options.max_attempts),
-        priority = tonumber(options.priority),
-        dedup = options.dedup,
-        window = tonumber(options.dedup_window),
-        until_done = options.dedup_until_done == '1',
-        headers = headers,
-      }
+    if o then
       queue.gather(q)
       for i = 1, adds do
         ids[i] = number.text(add.with_options(q, args[at + i - 1], o))
       end
-      queue.flush(q)
+      record.flush(q)
       for i = adds + 1, count do
         ids[i] = ids[1]
       end

@@ -219,7 +219,58 @@ function add.plain(q, bodies, from, to)
   q.woken = true
 end
 
--- Add one message with the options of `o` (see functions/push); its id.
+-- The options and headers of pushes, as in functions/push, from values[at] on: a table for add.with_options, or nil if there
+-- are none; then what follows them.
+function add.options(values, at)
+  local given = {}
+  local some = false
+  local count = tonumber(values[at])
+  for i = at + 1, at + 2 * count, 2 do
+    given[values[i]] = values[i + 1]
+    some = true
+  end
+  at = at + 2 * count + 1
+  local fields = 2 * tonumber(values[at])
+  if not some and fields == 0 then
+    return nil, at + 1
+  end
+  return {
+    delay = tonumber(given.delay),
+    at = tonumber(given.at),
+    vt = tonumber(given.vt),
+    ttl = tonumber(given.ttl),
+    max_attempts = tonumber(given.max_attempts),
+    priority = tonumber(given.priority),
+    dedup = given.dedup,
+    window = tonumber(given.dedup_window),
+    until_done = given.dedup_until_done == '1',
+    headers = fields > 0 and {unpack(values, at + 1, at + fields)} or nil,
+  }, at + fields + 1
+end
+
+-- Options as clients repeat them, by their packed form.  Bounded by starting afresh.
+local repeated = {}
+local repeated_count = 0
+local MAX_REPEATED = 1000
+local MAX_REPEATED_BYTES = 256
+
+-- The same of a packed array.
+function add.packed_options(packed)
+  local o = repeated[packed]
+  if not o then
+    o = add.options(cmsgpack.unpack(packed), 1)
+    if #packed <= MAX_REPEATED_BYTES then
+      if repeated_count >= MAX_REPEATED then
+        repeated, repeated_count = {}, 0
+      end
+      repeated_count = repeated_count + 1
+      repeated[packed] = o
+    end
+  end
+  return o
+end
+
+-- Add one message with these options; its id.
 function add.with_options(q, body, o)
   local meta = {t = q.now, n = 0, a = 0, p = o.priority, v = o.vt, m = o.max_attempts, h = o.headers}
   if o.ttl then

@@ -53,11 +53,27 @@ function record.create(q, id, body, meta)
   end
 end
 
--- A new message that is a record from the start, in no index yet; its id.
+-- A new message that is a record from the start, in no index yet; its id.  While q.gathered is a table, record.flush is
+-- to follow.
 function record.add(q, body, meta)
-  log.append(q, {'', ''})
-  record.create(q, q.seq, body, meta)
-  return q.seq
+  q.slotless = q.slotless + 1
+  local id = q.seq + q.slotless
+  record.create(q, id, body, meta)
+  if not q.gathered then
+    record.flush(q)
+  end
+  return id
+end
+
+-- Write what was gathered, and the empty slots of the records that were added meanwhile.
+function record.flush(q)
+  local slots = {}
+  for i = 1, 2 * q.slotless do
+    slots[i] = ''
+  end
+  q.slotless = 0
+  log.append(q, slots)
+  queue.flush(q)
 end
 
 -- A dedup key held UNTILDONE is free again when its message is done; one held for a window outlives its message.

@@ -1,0 +1,44 @@
+-- push_records: pushes with options of several clients, each by itself.
+-- Flags: deny-oom
+-- KEYS: 1 queue
+-- ARGV: auto, then for each push: its options and headers (as ARGV has them in push) as a packed array, and its body
+-- Returns: the first id, when all have consecutive ones; else for each push its id, or the text of its error
+-- Errors: NOQUEUE PAUSED FULL
+-- Complexity: O(log n) a message
+local function call(keys, args)
+  local q, missing = queue.open_or_create(keys[1], args[1], queue.only)
+  if not q then
+    return missing
+  end
+  life.settle(q, 100)
+  if queue.paused(q, 'in') then
+    life.finish(q)
+    return add.paused_error(q)
+  end
+  local is_bounded = q.limits and (q.limits.max_length or q.limits.max_bytes)
+  local results = {}
+  local n, added = 0, 0
+  queue.gather(q)
+  for i = 2, #args, 2 do
+    local o, body = add.packed_options(args[i]), args[i + 1]
+    if is_bounded or (o.dedup and q.behind) then -- what was added is looked at
+      record.flush(q)
+      queue.gather(q)
+    end
+    local held = o.dedup and add.dedup_holder(q, o.dedup)
+    local full = not held and add.make_room(q, 1, #body)
+    n = n + 1
+    if held then
+      queue.count(q, 'deduplicated', 1)
+      results[n] = tonumber(held)
+    elseif full then
+      results[n] = 'FULL ' .. full
+    else
+      results[n] = add.with_options(q, body, o)
+      added = added + 1
+    end
+  end
+  record.flush(q)
+  add.finish(q)
+  return added == n and results[1] or results
+end
