@@ -109,28 +109,33 @@ class Bench:
             )  # fmt: skip
 
     def passthrough(self) -> None:
-        """SET and GET through valqd, against Valkey directly."""
+        """SET and GET through valqd, against Valkey directly; then pushes with an option."""
         tool = shutil.which("valkey-benchmark") or shutil.which("redis-benchmark")
         if tool is None:
             print("valkey-benchmark and redis-benchmark are not installed: left out")
             return
+        valqd, direct = self.servers.valqd.port, self.servers.valkey.port
 
-        def run(port: int, pipeline: int) -> float:
-            count = 40_000 if pipeline == 1 else 300_000
-            command = [tool, "-p", port, "-c", 50, "-n", count, "-P", pipeline, "-d", 100, "-t", "set,get", "--csv"]
+        def run(port: int, pipeline: int, count: int, *words: object) -> float:
+            command = [tool, "-p", port, "-c", 50, "-n", count, "-P", pipeline, "-d", 100, "--csv", *words]
             done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True)
-            rates = [
-                line.split('","')[1].strip('"')
-                for line in done.stdout.splitlines()
-                if line.startswith(('"SET', '"GET'))
-            ]
-            return statistics.mean(float(rate) for rate in rates)
+            lines = [line for line in done.stdout.splitlines() if line.startswith('"') and '"rps"' not in line]
+            return statistics.mean(float(line.split('","')[1].strip('"')) for line in lines)
 
-        for pipeline, least, aim in ((1, "0.5x", "0.9x"), (16, "0.7x", "0.95x")):
+        set_get = ("-t", "set,get")
+        for pipeline, least, aim, count in ((1, "0.5x", "0.9x", 40_000), (16, "0.7x", "0.95x", 300_000)):
             self.compare(
                 f"SET and GET passed through, 50 clients, {pipeline} deep", least, aim,
-                lambda p=pipeline: run(self.servers.valqd.port, p), lambda p=pipeline: run(self.servers.valkey.port, p),
+                lambda p=pipeline, n=count: run(valqd, p, n, *set_get),
+                lambda p=pipeline, n=count: run(direct, p, n, *set_get),
             )  # fmt: skip
+        body = "x" * 100
+        self.servers.clear()
+        self.compare(
+            "push with PRIORITY, 16 deep, against direct without", "", "",
+            lambda: run(valqd, 16, 50_000, "VALQ.PUSH", "bench0", body, "PRIORITY", 5),
+            lambda: run(direct, 16, 50_000, "FCALL", "bench_push", 4, "m", "r", "i", "b", body), rounds=FEW_ROUNDS,
+        )  # fmt: skip
 
     def depth(self) -> None:
         """What waits, is delayed or is in flight must cost nothing."""
