@@ -133,9 +133,9 @@ def test_no_body_passes_for_a_frame_in_a_queue_whose_name_looks_like_one():
 
 
 def learned(*commands):
-    """Templates of a worker that has parsed these."""
+    """Templates of a worker that has parsed each of these twice."""
     routes, templates = Routes(b""), Templates()
-    for argv in commands:
+    for argv in [argv for argv in commands for _ in range(2)]:
         parsed = parse(argv, 2, Limits())
         route = routes.get(parsed.merge.function, parsed.queues[0], True, ())
         templates.learn_from(argv, parsed, route, 2, MAX_BODY_BYTES)
@@ -173,6 +173,16 @@ def test_a_push_with_other_options_is_left():
     for options in ((b"PRIORITY", b"6"), (b"priority", b"5"), (b"TTL", b"5"), (b"PRIORITY", b"55")):
         assert run(templates, request(*push(b"a", *options))) == (0, 0, [])
     assert run(templates, request(*push(b"a", b"PRIORITY", b"5")).replace(b"*5", b"*6"))[0] == 0
+
+
+def test_options_are_learned_when_they_come_again():
+    templates = Templates()
+    argv = push(b"a", b"PRIORITY", b"5")
+    parsed = parse(argv, 2, Limits())
+    route = Routes(b"").get(parsed.merge.function, parsed.queues[0], True, ())
+    for times_seen in range(1, 4):
+        templates.learn_from(argv, parsed, route, 2, MAX_BODY_BYTES)
+        assert (run(templates, request(*argv))[1] == 1) is (times_seen > 1)
 
 
 def test_of_many_options_the_last_are_remembered():

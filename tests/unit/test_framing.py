@@ -71,6 +71,42 @@ def test_a_protocol_error_hands_over_all_bytes_from_there_on(stream):
     assert b"".join(frame.raw for frame in found[1:]) == stream + after
 
 
+ODD = [
+    b"*0\r\n", b"*-1\r\n", b":5\r\n", b"*1\r\n:5\r\n", b"*1\r\n*1\r\n$1\r\na\r\n", b"$1\r\na\r\n", b"*1\r\n$-1\r\n",
+    b"*1\r\n_\r\n", b"#t\r\n", b"*1\r\n#t\r\n", b"%1\r\n$1\r\na\r\n$1\r\nb\r\n", b"+PING\r\n", b"-ERR no\r\n",
+    b"*1\r\n+PING\r\n", b"*1\r\n,1.5\r\n", b"*1\r\n$04\r\nPING\r\n", b"*2\r\n$4\r\nPING\r\n", b"PING\r\n", b"\r\n",
+    b"*1\r\n$0\r\n\r\n", b"*1\r\n$4\r\nPING\r",
+]  # fmt: skip
+requests = st.lists(st.binary(max_size=5) | st.sampled_from([b"VALQ.POP", b"\r\n"]), min_size=1, max_size=3)
+
+
+@given(st.lists(requests.map(lambda argv: multibulk(*argv)) | st.sampled_from(ODD), min_size=1, max_size=5))
+def test_what_is_cut_at_once_is_what_is_cut_byte_by_byte(parts):
+    stream = b"".join(parts)
+
+    def told(chunks):
+        found, framer = frames_of(chunks)
+        broken = b"".join(frame.raw for frame in found if frame.kind is Kind.BROKEN)
+        return [frame for frame in found if frame.kind is not Kind.BROKEN], broken, framer.empty
+
+    assert told([stream]) == told([stream[at : at + 1] for at in range(len(stream))])
+
+
+def test_what_was_cut_and_not_taken_can_be_taken_back():
+    framer = RequestFramer(is_ours, MAX_BODY)
+    first, rest = multibulk(b"VALQ.POP", b"q"), multibulk(b"GET", b"k") + multibulk(b"VALQ.SHOW", b"q", b"1")
+    framer.feed(first + rest)
+    assert framer.next() == Frame(Kind.COMMAND, b"", [b"VALQ.POP", b"q"])
+    framer.feed(b"PI")
+    assert framer.buffered_bytes == len(rest) + 2
+    assert framer.take_back() == rest + b"PI"
+    assert framer.empty
+    assert framer.buffered_bytes == 0
+    framer.feed(b"PING\r\n")
+    assert framer.next() == Frame(Kind.COMMAND, b"PING\r\n", [b"PING"])
+    assert framer.next() is None
+
+
 @given(st.lists(st.lists(st.binary(max_size=40), min_size=1, max_size=5), max_size=6), st.data())
 def test_raw_bytes_of_all_frames_are_the_bytes_received(commands, data):
     stream = b"".join(multibulk(*command) for command in commands)

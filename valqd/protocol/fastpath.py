@@ -50,6 +50,11 @@ def _bulk_at(data: bytes, start: int, most_bytes: int) -> tuple[int, int]:
     return eol, eol + 4 + int(digits)
 
 
+def _prefix(argv: list[bytes], size: int) -> bytes:
+    """A command's bytes up to the ``$`` of its argument ``size``."""
+    return b"*%d\r\n%b$" % (len(argv), b"".join(map(bulk, argv[:size])))
+
+
 class PopTemplate:
     """A POP of one message: the prefix is the whole request.
 
@@ -195,6 +200,7 @@ class Templates:
     def __init__(self) -> None:
         self._by_prefix: dict[bytes, Template] = {}
         self._lengths: dict[bytes, tuple[int, ...]] = {}
+        self._seen_once: set[int] = set()  # hashes of options of PUSH
         self._whole: dict[bytes, Request] = {}  # whole POPs with options, as clients send them
 
     def learn_from(self, argv: list[bytes], request: Request, route: Route | None, resp: int, most_bytes: int) -> None:
@@ -207,16 +213,30 @@ class Templates:
                 self.learn_whole(encode_request(argv), request)
         elif request.command in ("push", "ack") and route is not None:
             at = len(argv) - arguments + 1  # the argument behind the queue
-            prefix = b"*%d\r\n%b$" % (len(argv), b"".join(map(bulk, argv[:at])))
             if arguments == 2:
                 template = PushTemplate if request.command == "push" else AckTemplate
-                self.learn(template(prefix, route, most_bytes))
-            elif request.command == "push" and request.merge is not None:
-                before_body = b"".join(map(bulk, request.merge.items[:-1]))
-                self.learn(OptionsPushTemplate(prefix, most_bytes))
-                known = self._by_prefix.get(prefix)
-                if isinstance(known, OptionsPushTemplate):
-                    known.learn(b"".join(map(bulk, argv[at + 1 :])), route, before_body)
+                self.learn(template(_prefix(argv, at), route, most_bytes))
+            elif request.command == "push" and self._is_repeated(argv[at + 1 :]):
+                self._learn_options(argv, at, request, route, most_bytes)
+
+    def _is_repeated(self, options: list[bytes]) -> bool:
+        """Whether options come again: many are unique, and to learn them would be work for nothing."""
+        key = hash(tuple(options))
+        if key in self._seen_once:
+            return True
+        if len(self._seen_once) >= MAX_TEMPLATES:
+            self._seen_once.clear()
+        self._seen_once.add(key)
+        return False
+
+    def _learn_options(self, argv: list[bytes], at: int, request: Request, route: Route, most_bytes: int) -> None:
+        assert request.merge is not None
+        prefix = _prefix(argv, at)
+        self.learn(OptionsPushTemplate(prefix, most_bytes))
+        template = self._by_prefix.get(prefix)
+        if isinstance(template, OptionsPushTemplate):
+            before_body = b"".join(map(bulk, request.merge.items[:-1]))
+            template.learn(b"".join(map(bulk, argv[at + 1 :])), route, before_body)
 
     def learn(self, template: Template) -> None:
         """Remember a template; one too short to be told apart is not worth it."""

@@ -13,14 +13,21 @@ violation the stream is ``BROKEN``: the bytes from there on are for Valkey itsel
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import NamedTuple
+
+import hiredis
+
+from valqd.protocol.whole import WholeParser, may_be_huge
 
 #: A line (an inline command, or a length) that is longer is an error in Valkey: PROTO_INLINE_MAX_SIZE.
 MAX_LINE_BYTES = 64 * 1024
 #: A frame of a command that need not be whole is passed on in pieces beyond this many bytes.
 STREAM_THRESHOLD_BYTES = 32 * 1024
+#: What is larger is cut one by one.
+_CUT_BYTES = 64 * 1024
 #: Valkey's default ``proto-max-bulk-len``; a longer argument of one of our commands is a protocol error.
 MAX_BULK_BYTES = 512 * 1024 * 1024
 #: More arguments than this in one of our commands are a protocol error.
@@ -129,13 +136,16 @@ class RequestFramer:
         self._skipping = False  # the current frame is OVERSIZED: its bytes are dropped
         self._skip = 0  # bytes of the current bulk (with its CRLF) still to come while streaming or skipping
         self._broken = False
+        self._parser = WholeParser()
+        self._cut: deque[tuple[bytes, list[bytes]]] = deque()  # requests that were cut at once, not in _buf any more
+        self._cut_bytes = 0
         self.unauthenticated = False  #: more than Valkey takes of such a client is a protocol error
         self.empty = True  #: between frames with nothing buffered: the next byte received starts a request
 
     @property
     def buffered_bytes(self) -> int:
         """Bytes received and not yet delivered as frames."""
-        return len(self._buf) - self._start + self._pending_bytes
+        return self._cut_bytes + len(self._buf) - self._start + self._pending_bytes
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the client; parses nothing."""
@@ -147,8 +157,10 @@ class RequestFramer:
         """All bytes that wait between two frames; none when a frame has begun."""
         if self._args_left >= 0 or self._skip or self._broken or self._pos != self._start:
             return b""
-        waiting = b"".join([self._buf[self._start :], *self._pending])
+        waiting = b"".join([*(raw for raw, _ in self._cut), self._buf[self._start :], *self._pending])
         self._buf = b""
+        self._cut.clear()
+        self._cut_bytes = 0
         self._pending = []
         self._pending_bytes = self._start = self._pos = self._need = 0
         self.empty = True
@@ -156,6 +168,8 @@ class RequestFramer:
 
     def next(self) -> Frame | None:
         """The next frame, or None until more bytes come."""
+        if self._cut:
+            return self._next_cut()
         available = len(self._buf) + self._pending_bytes
         if available < self._need:
             return None
@@ -166,6 +180,8 @@ class RequestFramer:
             return None
         if self._pending:
             self._join()
+            if self._cut_at_once():
+                return self._next_cut()
         if self._broken:
             return self._rest(Kind.BROKEN)
         while True:
@@ -207,6 +223,32 @@ class RequestFramer:
         self._pending = []
         self._pending_bytes = 0
         self._need = 0
+
+    def _cut_at_once(self) -> bool:
+        """Cut what is buffered if it is nothing but small whole requests, written as clients do; hiredis is fast."""
+        data = self._buf
+        if len(data) > _CUT_BYTES or data[:1] != b"*" or data[-2:] != b"\r\n" or self._args_left >= 0 or self._pos:
+            return False
+        if self._broken or self.unauthenticated or may_be_huge(data):
+            return False
+        requests = self._parser.parse(data)
+        if requests is None or not all(requests):
+            return False
+        try:
+            raws = [hiredis.pack_command(tuple(argv)) for argv in requests]
+        except TypeError:  # there are other values than strings
+            return False
+        if b"".join(raws) != data:
+            return False
+        self._cut.extend(zip(raws, requests, strict=True))
+        self._cut_bytes = len(data)
+        self._buf = b""
+        return True
+
+    def _next_cut(self) -> Frame:
+        raw, argv = self._cut.popleft()
+        self._cut_bytes -= len(raw)
+        return Frame(Kind.COMMAND, b"" if self._is_whole(argv[0]) else raw, argv)
 
     def _rest(self, kind: Kind) -> Frame:
         raw = self._buf[self._start :]
