@@ -10,7 +10,7 @@ run: $(INSTALLED)  ## valqd on 127.0.0.1:6390 with an embedded Valkey in ./valqd
 	@exec $(BIN)/valqd $(ARGS)
 
 test: $(INSTALLED) lint types  ## everything that must hold
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 lint: $(INSTALLED)  ## style, and generated files that are stale
 	$(BIN)/ruff check .
