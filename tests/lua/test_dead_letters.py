@@ -194,7 +194,7 @@ def test_without_rights_on_the_dead_letter_queue_the_sweeper_moves_them(q, funct
     assert user.ok("FCALL", "valq1_nack", 1, q.key, "n2", "FATAL", "", "boom", *receipts) == 2
     user.close()
     assert q.counts() == (0, 0, 0, 2)
-    assert q.do("due", "me", 1000, 10, keys=[])[3:] == [b"orders"]
+    assert q.do("due", "me", 1000, 10, keys=["valq::daemons"])[3:] == [b"orders"]
     q.sweep()
     assert q.counts() == (0, 0, 0, 0)
     assert [m["body"] for m in q.other("graves").pop(5)] == [b"x", b"x"]

@@ -134,7 +134,7 @@ def test_a_limit_that_was_lowered_is_reached_in_steps(q):
     assert q.counts()[0] == 5002
     assert q.do("push_many", AUTO, "y", "z") == 7003
     assert q.counts()[0] == 3004, "one call drops no more for several clients"
-    assert q.do("due", "me", 1000, 10, keys=[])[3:] == [b"orders"]
+    assert q.do("due", "me", 1000, 10, keys=["valq::daemons"])[3:] == [b"orders"]
     assert q.do("sweep", "", 1000) == 1
     assert q.counts()[0] == 1004
     q.sweep()

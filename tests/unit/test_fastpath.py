@@ -14,6 +14,7 @@ from valqd.protocol.fastpath import (
     MAX_BODY_BYTES,
     MAX_BYTES_AT_ONCE,
     MAX_LENGTHS,
+    MAX_SUFFIXES,
     MAX_TEMPLATES,
     MAX_WHOLE_BYTES,
     AckTemplate,
@@ -186,9 +187,9 @@ def test_options_are_learned_when_they_come_again():
 
 
 def test_of_many_options_the_last_are_remembered():
-    commands = [push(b"a", b"DEDUP", b"%d" % number) for number in range(MAX_LENGTHS + 1)]
+    commands = [push(b"a", b"DEDUP", b"%d" % number) for number in range(MAX_SUFFIXES + 1)]
     templates = learned(*commands)
-    assert [run(templates, request(*command))[1] for command in commands] == [0] + [1] * MAX_LENGTHS
+    assert [run(templates, request(*command))[1] for command in commands] == [0] + [1] * MAX_SUFFIXES
 
 
 def test_one_client_takes_no_more_than_its_share_at_once(templates):

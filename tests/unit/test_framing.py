@@ -205,4 +205,20 @@ def test_a_violation_behind_arguments_that_were_let_go_is_still_one():
         framer.feed(b"$1000\r\n%b\r\n" % (b"x" * 1000))
         assert framer.next() is None
     framer.feed(b"?1\r\n")
-    assert framer.next() == Frame(Kind.BROKEN, b"*1\r\n?1\r\n", [])
+    assert framer.next() == Frame(Kind.BROKEN, b"*1\r\n!\r\n", [])
+
+
+def test_no_argument_behind_those_that_were_let_go_passes_for_a_command():
+    framer = RequestFramer(is_ours, 4 * MAX_BODY)
+    framer.feed(multibulk(b"VALQ.MPUSH", b"q", b"2", b"x" * 100_000, b"")[: -len("$0\r\n\r\n")])
+    assert framer.next() is None
+    framer.feed(b"$17\r\n*1\r\n$8\r\nFLUSHALL\r\n\r\n")
+    assert framer.next() == Frame(Kind.BROKEN, b"*1\r\n!\r\n", [])
+
+
+def test_a_request_of_too_many_arguments_is_skipped():
+    framer = RequestFramer(is_ours, 16 * MAX_BODY)
+    framer.feed(b"*1048600\r\n$9\r\nVALQ.PUSH\r\n" + b"$1\r\nx\r\n" * 1_048_599 + multibulk(b"PING"))
+    frames = [framer.next(), framer.next()]
+    assert [frame.kind for frame in frames] == [Kind.OVERSIZED, Kind.COMMAND]
+    assert frames[1].argv == [b"PING"]

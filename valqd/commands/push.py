@@ -13,6 +13,8 @@ MAX_HEADERS = 128
 MAX_HEADER_FIELD_BYTES = 256
 MAX_DEDUP_KEY_BYTES = 1024
 _DEFAULT_DEDUP_WINDOW_MS = b"300000"
+#: Larger headers are not packed into one argument: the backend might not take it.
+_MAX_MERGED_HEADER_BYTES = 16 * 1024
 
 OPTIONS: tuple[Option | OneOf, ...] = (
     OneOf(
@@ -78,11 +80,10 @@ def push_request(command: str, args: Arguments, bodies: tuple[bytes, ...], reply
         raise CommandError(f"header '{shown(twice)}' is given twice")
     options = (b"%d" % (len(pairs) // 2), *pairs, b"%d" % len(fields), *headers)
     merge = None
-    if not reply_many:
-        if pairs or headers:
-            merge = Merge("push_records", True, (), (packed(options), *bodies))
-        else:
-            merge = Merge("push_many", True, (), bodies)
+    if not (reply_many or pairs or headers):
+        merge = Merge("push_many", True, (), bodies)
+    elif not reply_many and sum(map(len, headers)) <= _MAX_MERGED_HEADER_BYTES:
+        merge = Merge("push_records", True, (), (packed(options), *bodies))
     return Request(command, "push", (queue,), (reply_many, *options, *bodies), True, None, merge)
 
 

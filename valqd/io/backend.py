@@ -75,7 +75,9 @@ class Backend:
             raise SettingError("backend", "must begin with valkey://, valkeys://, redis://, rediss:// or unix://")
         try:
             parts = urlsplit(url)
-            port = parts.port or _DEFAULT_PORT
+            port = _DEFAULT_PORT if parts.port is None else parts.port
+            if port == 0:
+                raise ValueError
         except ValueError:
             raise SettingError(
                 "backend",
@@ -84,6 +86,10 @@ class Backend:
         db = parts.path.strip("/")
         if (db and not (db.isascii() and db.isdigit())) or parts.query or parts.fragment:
             raise SettingError("backend", f"after host and port only /db may follow, a number ({_ESCAPES})")
+        if parts.username and parts.password is None:
+            raise SettingError(
+                "backend", "names a user without a password: user:password@host, or user:@host if it has none"
+            )
         return cls(
             host=parts.hostname or "127.0.0.1",
             port=port,
@@ -100,8 +106,9 @@ class Backend:
                 raise SettingError(f"backend_{setting}_file", f"cannot read {path!r}")
         try:
             _ = self._tls_context
-        except ssl.SSLError as error:
-            raise SettingError("backend", f"the certificates cannot be used: {error.reason or error}") from None
+        except OSError as error:  # ssl.SSLError is one
+            why = getattr(error, "reason", None) or error.strerror or error
+            raise SettingError("backend", f"the certificates cannot be used: {why}") from None
 
     @cached_property
     def _tls_context(self) -> ssl.SSLContext | None:

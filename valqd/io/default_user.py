@@ -2,7 +2,7 @@
 
 A shared lane that needed no password goes on without one when the default user gets one; so do Valkey's connections.
 But a new client is to be asked for it.  So when clients connect, a new connection finds out what Valkey says to such,
-and if that has changed, new clients get a new lane.  That no password is needed is believed for _KNOWN_S.
+and if that has changed, new clients get a new lane.  The answer is believed for _KNOWN_S.
 """
 
 from __future__ import annotations
@@ -40,16 +40,17 @@ class DefaultUser:
         return False
 
     async def _ask(self) -> None:
-        with contextlib.suppress(OSError):
-            needed = (await self._backend.ping(_TIMEOUT_S)).startswith(b"-NOAUTH")
-            if self._shared.password_needed not in (None, needed):
-                self._changed()
-            self._shared.password_needed = needed
-        if not self._shared.password_needed:
+        try:
+            with contextlib.suppress(OSError):
+                needed = (await self._backend.ping(_TIMEOUT_S)).startswith(b"-NOAUTH")
+                if self._shared.password_needed not in (None, needed):
+                    self._changed()
+                self._shared.password_needed = needed
             self._known_until = self._loop.time() + _KNOWN_S
-        waiting, self._waiting = self._waiting, []
-        for then in waiting:
-            self._loop.call_soon(then)
+        finally:
+            waiting, self._waiting = self._waiting, []
+            for then in waiting:
+                self._loop.call_soon(then)
 
     def close(self) -> None:
         """Stop asking."""

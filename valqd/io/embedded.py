@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -152,7 +153,7 @@ class EmbeddedServer:
             env={**os.environ, **_ENVIRONMENT},
             start_new_session=True,
             pass_fds=(self._lock,),
-            preexec_fn=_in_child,
+            preexec_fn=partial(_in_child, os.getpid()),
         )
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, b"valqd pid %d, its Valkey pid %d" % (os.getpid(), self._process.pid), 0)
@@ -202,8 +203,8 @@ class EmbeddedServer:
         self._respawn_at = now + self._pause_s
         try:
             self._spawn()
-        except OSError as error:
-            log.error("the embedded Valkey died and cannot be started: %s", error.strerror or error)
+        except (OSError, StartError) as error:
+            log.error("the embedded Valkey died and cannot be started: %s", getattr(error, "strerror", None) or error)
             return False
         return True
 
@@ -245,11 +246,13 @@ class EmbeddedServer:
         return True
 
 
-def _in_child() -> None:
+def _in_child(daemon: int) -> None:
     """Before the server is run: it takes signals (a supervisor blocks its own), and stops when the daemon is killed."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != daemon:  # it was killed before that
+        os._exit(1)
 
 
 def _is_running(holders: str) -> bool:

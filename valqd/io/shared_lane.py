@@ -32,8 +32,9 @@ _RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5)
 _STABLE_S = 0.2
 #: When more clients than that sent something in a turn, the next turn's first command waits for the others.
 _FEW = 2
-#: A lane that no client uses is closed after this long.
+#: A lane that no client uses is closed after this long, or when there are more of them.
 _IDLE_S = 30.0
+_MOST_IDLE = 32
 
 
 class Paused(Protocol):
@@ -309,6 +310,7 @@ class SharedLanes:
         self._lane_refused = lane_refused
         self.may_busy_wait = may_busy_wait
         self._lanes: dict[Identity, SharedLane] = {}
+        self._idle: dict[SharedLane, None] = {}  # had no users, in the order in which they had none
         self._loading: asyncio.Task[None] | None = None
         self._load_waiters: list[Callable[[bytes | None], None]] = []
 
@@ -323,8 +325,7 @@ class SharedLanes:
         """Check an identity with the backend."""
         lane = self.get(identity)
         lane.prove(request, done)
-        if not lane.users:
-            self.loop.call_later(_IDLE_S, self._close_if_idle, lane)
+        self._close_when_idle(lane)
 
     def renew_first(self) -> None:
         """Clients that connect from now on get a new lane."""
@@ -341,8 +342,19 @@ class SharedLanes:
     def leave(self, lane: SharedLane) -> None:
         """A client of ``lane`` is gone, or has become another."""
         lane.users -= 1
-        if not lane.users and lane is not self._lanes.get(self._first_identity):
-            self.loop.call_later(_IDLE_S, self._close_if_idle, lane)
+        self._close_when_idle(lane)
+
+    def _close_when_idle(self, lane: SharedLane) -> None:
+        """Without users it is closed after a while, and sooner when there are many: those without for longest first."""
+        if lane.users or lane is self._lanes.get(self._first_identity):
+            return
+        self.loop.call_later(_IDLE_S, self._close_if_idle, lane)
+        self._idle.pop(lane, None)
+        self._idle[lane] = None
+        while len(self._idle) > _MOST_IDLE:
+            oldest = next(iter(self._idle))
+            del self._idle[oldest]
+            self._close_if_idle(oldest)
 
     def _close_if_idle(self, lane: SharedLane) -> None:
         if not (lane.users or lane.busy):
@@ -351,6 +363,7 @@ class SharedLanes:
 
     def discard(self, lane: SharedLane) -> None:
         """Forget a lane that was refused or closed."""
+        self._idle.pop(lane, None)
         if self._lanes.get(lane.identity) is lane:
             del self._lanes[lane.identity]
         if lane.refused is not None:

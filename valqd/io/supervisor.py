@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from valqd import __version__
 from valqd.config import Settings
 from valqd.errors import StartError
 from valqd.io.backend import Backend
@@ -41,7 +42,9 @@ log = logging.getLogger(__name__)
 
 
 def serve(settings: Settings) -> None:
-    """Run the daemon until it is told to stop.  Raises StartError."""
+    """Run the daemon until it is told to stop.  Raises StartError, and KeyboardInterrupt when told before it runs."""
+    for number in stop_signals():
+        signal.signal(number, _interrupt)
     with contextlib.ExitStack() as stack:
         server: EmbeddedServer | None = None
         listening = stack.enter_context(_listening(settings))
@@ -57,7 +60,7 @@ def serve(settings: Settings) -> None:
 
         def announce() -> None:
             where = "embedded Valkey" if server is not None else f"backend {backend}"
-            log.info("valqd %s on %s, %s, pid %d", _version(), _address(listening), where, os.getpid())
+            log.info("valqd %s on %s, %s, pid %d", __version__, _address(listening), where, os.getpid())
 
         if settings.workers == 1:
             _run_worker(settings, backend, 0, listening, announce, tick)
@@ -65,10 +68,11 @@ def serve(settings: Settings) -> None:
             _Supervisor(settings, backend, listening, tick).run(announce)
 
 
-def _version() -> str:
-    from valqd import __version__
-
-    return __version__
+def _interrupt(number: int, frame: object) -> None:
+    """Unwind, once: a second signal must not end the daemon before its Valkey."""
+    for other in stop_signals():
+        signal.signal(other, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _address(listening: socket.socket) -> str:
@@ -244,6 +248,8 @@ class _Supervisor:
             status = 0
         except StartError as error:
             print(f"valqd: {error}", file=sys.stderr)
+        except KeyboardInterrupt:
+            status = 0
         except BaseException:
             log.exception("worker %d failed", number)
         finally:

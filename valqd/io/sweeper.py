@@ -19,6 +19,8 @@ from valqd.errors import ControlLost, StartError
 from valqd.io.control import Control
 from valqd.protocol.coalescer import is_missing_function
 
+#: Of no queue: a user who may call functions on some queues is not to take the sweeper's lease.
+_DAEMONS_KEY = b"valq::daemons"
 _LEADER_TICK_S = 0.1
 _FOLLOWER_TICK_S = 0.25
 #: No queue has anything to come; a new timer is at least this far from hurting anybody.
@@ -87,7 +89,7 @@ class Sweeper:
 
     async def _due(self, limit: int) -> Any:
         """Ask for the lease and for the queues that need a sweep now; the reply, which may be an error."""
-        call = fcall("due", (), self._daemon, b"%d" % _LEASE_MS, b"%d" % limit)
+        call = fcall("due", (_DAEMONS_KEY,), self._daemon, b"%d" % _LEASE_MS, b"%d" % limit)
         call[0] = b"FCALL_RO"  # CLIENT PAUSE WRITE does not hold it
         self._leased_at = time.monotonic()
         return await self._control.call(call)

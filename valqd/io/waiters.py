@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 _FIRST_BATCH = 4
 _LARGEST_BATCH = 256
 #: Errors of a backend that will be well again: who waits goes on waiting.
-_PASSING_ERRORS = (b"-NOBACKEND", b"-LOADING", b"-BUSY ", b"-NOREPLICAS", b"-MASTERDOWN")
+_PASSING_ERRORS = (
+    b"-NOBACKEND", b"-LOADING", b"-BUSY ", b"-NOREPLICAS", b"-MASTERDOWN", b"-CLUSTERDOWN", b"-TRYAGAIN", b"-MISCONF",
+)  # fmt: skip
 
 
 class Waiter:

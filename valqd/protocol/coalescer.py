@@ -205,6 +205,7 @@ class Routes:
     """Interns routes, so that a route's identity is what calls are merged by.  Bounded by starting afresh."""
 
     MAX_ROUTES = 100_000
+    MAX_FIXED_BYTES = 64
 
     def __init__(self, auto_create: bytes) -> None:
         self._auto_create = auto_create
@@ -219,7 +220,8 @@ class Routes:
                 self._routes.clear()
             args = (self._auto_create, *fixed) if takes_auto else fixed
             route = Route(CALL_TYPES[function], queue, function, args)
-            self._routes[key] = route
+            if sum(map(len, fixed)) <= self.MAX_FIXED_BYTES:  # a NACK's reason may be long, and unique
+                self._routes[key] = route
         return route
 
 

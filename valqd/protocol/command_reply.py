@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 
 from valqd.commands import introspection
 from valqd.protocol.encoding import encode
@@ -53,6 +54,19 @@ def _filtered(names: list[bytes], by: bytes, value: bytes) -> list[bytes]:
     return []
 
 
+# Clients ask for all when they connect, and to encode all takes many milliseconds.
+
+
+@cache
+def _all_info(resp: int) -> list[bytes]:
+    return [encode(row, resp) for row in introspection.command_info_entries()]
+
+
+@cache
+def _all_docs(resp: int) -> list[bytes]:
+    return [encode(name, resp) + encode(doc, resp) for name, doc in introspection.command_docs()]
+
+
 def complete(argv: list[bytes], raw: bytes, resp: int) -> bytes:
     """Valkey's reply ``raw`` to the COMMAND request ``argv``, with our commands in it.
 
@@ -62,7 +76,7 @@ def complete(argv: list[bytes], raw: bytes, resp: int) -> bytes:
     if raw[:1] == b"-":
         return raw
     if sub == b"" or (sub == b"INFO" and len(argv) == 2):
-        rows = [encode(row, resp) for row in introspection.command_info_entries()]
+        rows = _all_info(resp)
         return _with_count(raw, len(rows), rows)
     if sub == b"COUNT" and len(argv) == 2:
         return b":%d\r\n" % (int(raw[1:-2]) + len(introspection.command_info_entries()))
@@ -80,9 +94,9 @@ def complete(argv: list[bytes], raw: bytes, resp: int) -> bytes:
         return raw[: raw.index(b"\n") + 1] + b"".join(elements)
     if sub == b"DOCS":
         if len(argv) == 2:
-            pairs = introspection.command_docs()
+            docs = _all_docs(resp)
         else:
             pairs = [pair for name in argv[2:] if (pair := introspection.command_doc(name)) is not None]
-        added = len(pairs) if raw[:1] == b"%" else 2 * len(pairs)
-        return _with_count(raw, added, [encode(name, resp) + encode(doc, resp) for name, doc in pairs])
+            docs = [encode(name, resp) + encode(doc, resp) for name, doc in pairs]
+        return _with_count(raw, len(docs) if raw[:1] == b"%" else 2 * len(docs), docs)
     return raw

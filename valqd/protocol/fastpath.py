@@ -25,12 +25,15 @@ from valqd.protocol.requests import NULL, encode_request
 MAX_BODY_BYTES = 64 * 1024
 #: One client's share of a merged call, and so of everybody's time: its other bytes wait until it is answered.
 MAX_BYTES_AT_ONCE = 64 * 1024
-#: Prefixes remembered; beyond it all are forgotten (they are learned again in one command each).
+#: Prefixes remembered, and options; beyond it all are forgotten (they are learned again in one command each, or two).
 MAX_TEMPLATES = 10_000
 #: Longer requests are not remembered whole.
 MAX_WHOLE_BYTES = 1024
 #: Lengths of prefixes tried for one chunk: queues whose names have yet other lengths go the long way.
 MAX_LENGTHS = 16
+#: Options remembered for one prefix, and how long they may be.
+MAX_SUFFIXES = 16
+MAX_SUFFIX_BYTES = 256
 #: Bytes by which a prefix's length is looked up: they tell the commands and the length of the queue's name apart.
 _HEAD = 20
 
@@ -170,8 +173,8 @@ class OptionsPushTemplate:
 
     def learn(self, suffix: bytes, route: Route, options: bytes) -> None:
         """Remember what follows the body; the oldest makes way."""
-        if len(suffix) <= MAX_WHOLE_BYTES:
-            if len(self._suffixes) >= MAX_LENGTHS:
+        if len(suffix) <= MAX_SUFFIX_BYTES:
+            if len(self._suffixes) >= MAX_SUFFIXES:
                 del self._suffixes[next(iter(self._suffixes))]
             self._suffixes[suffix] = (route, options)
 
@@ -201,6 +204,7 @@ class Templates:
         self._by_prefix: dict[bytes, Template] = {}
         self._lengths: dict[bytes, tuple[int, ...]] = {}
         self._seen_once: set[int] = set()  # hashes of options of PUSH
+        self._suffixes_learned = 0  # since all were forgotten last
         self._whole: dict[bytes, Request] = {}  # whole POPs with options, as clients send them
 
     def learn_from(self, argv: list[bytes], request: Request, route: Route | None, resp: int, most_bytes: int) -> None:
@@ -231,6 +235,9 @@ class Templates:
 
     def _learn_options(self, argv: list[bytes], at: int, request: Request, route: Route, most_bytes: int) -> None:
         assert request.merge is not None
+        self._suffixes_learned += 1
+        if self._suffixes_learned > MAX_TEMPLATES:
+            self._forget()
         prefix = _prefix(argv, at)
         self.learn(OptionsPushTemplate(prefix, most_bytes))
         template = self._by_prefix.get(prefix)
@@ -247,11 +254,15 @@ class Templates:
         if len(lengths) == MAX_LENGTHS and len(prefix) not in lengths:
             return
         if len(self._by_prefix) >= MAX_TEMPLATES:
-            self._by_prefix.clear()
-            self._lengths.clear()
+            self._forget()
         self._by_prefix[prefix] = template
         if len(prefix) not in lengths:
             self._lengths[prefix[:_HEAD]] = (*lengths, len(prefix))
+
+    def _forget(self) -> None:
+        self._by_prefix.clear()
+        self._lengths.clear()
+        self._suffixes_learned = 0
 
     def learn_whole(self, data: bytes, request: Request) -> None:
         """Remember what a request asks for that clients send again and again, the same to the byte."""

@@ -30,8 +30,10 @@ STREAM_THRESHOLD_BYTES = 32 * 1024
 _CUT_BYTES = 64 * 1024
 #: Valkey's default ``proto-max-bulk-len``; a longer argument of one of our commands is a protocol error.
 MAX_BULK_BYTES = 512 * 1024 * 1024
-#: More arguments than this in one of our commands are a protocol error.
+#: Requests of ours with more arguments than this are skipped, as those are that are too large.
 MAX_ARGUMENTS = 1024 * 1024
+#: What may come with a body of the largest size.
+_OVERHEAD_BYTES = 64 * 1024
 
 #: What Valkey takes of a client that has yet to authenticate.
 _UNAUTHENTICATED_ARGUMENTS = 10
@@ -48,9 +50,8 @@ class Kind(Enum):
     COMMAND = auto()  #: a whole request: ``raw`` and ``argv``
     STREAM = auto()  #: a piece of a large request: ``raw``; the first piece carries ``argv`` = [name]
     STREAM_END = auto()  #: its last piece
-    OVERSIZED = (
-        auto()
-    )  #: a whole-only request with an argument over the limit; skipped; ``argv`` holds what came before
+    #: A whole-only request that is too large; skipped; ``argv`` holds what came before.
+    OVERSIZED = auto()
     BROKEN = auto()  #: a protocol error: ``raw`` is everything not yet taken, and so is every later frame
 
 
@@ -115,14 +116,14 @@ def split_inline(line: bytes) -> list[bytes] | None:
 class RequestFramer:
     """Incremental framer for one client.
 
-    ``is_whole(name)`` says whether a command (its first argument, any case) must be delivered in one piece; arguments
-    of such commands above ``max_arg_bytes`` are skipped and reported as OVERSIZED.  The buffer is bounded by the
-    largest whole command, and by ``STREAM_THRESHOLD_BYTES`` plus one read for all others.
+    ``is_whole(name)`` says whether a command (its first argument, any case) must be delivered in one piece; those that
+    are larger than a body of ``max_body_bytes`` makes them are skipped and reported as OVERSIZED.  The buffer is
+    bounded by the largest whole command, and by ``STREAM_THRESHOLD_BYTES`` plus one read for all others.
     """
 
-    def __init__(self, is_whole: Callable[[bytes], bool], max_arg_bytes: int) -> None:
+    def __init__(self, is_whole: Callable[[bytes], bool], max_body_bytes: int) -> None:
         self._is_whole = is_whole
-        self._max_arg_bytes = max_arg_bytes
+        self._most_bytes = max_body_bytes + _OVERHEAD_BYTES
         self._buf = b""
         self._pos = 0  # parsing position; bytes before _start are consumed
         self._start = 0  # where the current frame begins
@@ -252,8 +253,8 @@ class RequestFramer:
 
     def _rest(self, kind: Kind) -> Frame:
         raw = self._buf[self._start :]
-        if self._dropped:  # Valkey sees the violation itself, if not what came before it
-            raw = b"*1\r\n" + self._buf[self._pos :]
+        if self._dropped:  # the rest without its head could be read as commands: another violation stands for it
+            raw = b"*1\r\n!\r\n"
             self._dropped = 0
         self._buf = b""
         self._start = self._pos = self._need = 0
@@ -316,11 +317,9 @@ class RequestFramer:
             if self.unauthenticated and length > _UNAUTHENTICATED_BULK_BYTES:
                 self._broken = True
                 return None
-            if ours and self._dropped + self._pos - self._start + length > self._max_arg_bytes + MAX_LINE_BYTES:
+            request_bytes = self._dropped + self._pos - self._start + length
+            if ours and (request_bytes > self._most_bytes or len(self._argv) >= MAX_ARGUMENTS):
                 self._skipping = True  # the whole request is bounded, so an MPUSH cannot outgrow what one body may
-            if ours and len(self._argv) > MAX_ARGUMENTS:
-                self._broken = True
-                return None
             if self._streaming or self._skipping:
                 self._args_left -= 1
                 self._skip = length + 2

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 
 from valqd.commands.request import Request, fcall, function_call, queue_key
 from valqd.errors import BackendDown, CommandError
+from valqd.protocol.calls import NoDelivery
 from valqd.protocol.own import MonitorFilter, encode_own
 from valqd.protocol.private_replies import PrivateReplies, Slot
 from valqd.protocol.replay import replay
-from valqd.protocol.requests import encode_request
+from valqd.protocol.requests import echo_call, encode_request
 
 if TYPE_CHECKING:
     from valqd.protocol.session import Session
@@ -37,6 +38,17 @@ def _without_place(reply: bytes) -> bytes:
     if reply[:1] != b"-":
         return reply
     return reply.partition(b" script: valq")[0].rstrip(b"\r\n") + b"\r\n"
+
+
+class _Probe(NoDelivery):
+    """The recipient of a call that only has to be answered."""
+
+    def __init__(self, then: Callable[[], None]) -> None:
+        super().__init__()
+        self._then = then
+
+    def answer(self, data: bytes) -> None:
+        self._then()
 
 
 class PrivateSide:
@@ -192,15 +204,29 @@ class PrivateSide:
             self.replies.expect_own(lambda raw: b"")
             self._send_own(encode_own([b"PING"]))
 
-    def rewrite(self, request: Request) -> None:
-        """Send a VALQ command as the FCALL that it is."""
+    def with_library(self, then: Callable[[], None]) -> None:
+        """Run ``then``, which calls a function.
+
+        Inside MULTI, or where its error reply is not seen, a missing library could not be made good any more: there
+        one is called before over the shared lane, which loads what it does not find.
+        """
         session = self.session
-        if self.alters_replies and not self._library_probed:
-            # Inside MULTI, or where its error reply is not seen, a missing library could not be made good any more.
+        lane = session.lane
+        if self.alters_replies and not self._library_probed and lane.up:
             self._library_probed = True
             session.hold()
-            session.host.load_library(lambda failure: session.go_on(lambda: self.rewrite(request)))
-            return
+            probe = _Probe(lambda: session.go_on(then))
+            lane.coalescer.lone(probe, echo_call([]), lambda reply: b"")
+            lane.wake()
+        else:
+            then()
+
+    def rewrite(self, request: Request) -> None:
+        """Send a VALQ command as the FCALL that it is."""
+        self.with_library(lambda: self._rewrite(request))
+
+    def _rewrite(self, request: Request) -> None:
+        session = self.session
         call = encode_request(function_call(request, b"n%d" % session.resp, session.shared.auto_create))
         pops = request.command in ("pop", "mpop")
         if self.in_multi:

@@ -26,6 +26,7 @@ from valqd.errors import CommandError
 from valqd.protocol import foreign, handshake, relay
 from valqd.protocol.calls import Call, Route, error_line
 from valqd.protocol.encoding import encode
+from valqd.protocol.fastpath import MAX_BYTES_AT_ONCE
 from valqd.protocol.framing import Frame, Kind, RequestFramer
 from valqd.protocol.host import Host, Identity, Shared
 from valqd.protocol.private_side import PrivateSide
@@ -50,6 +51,7 @@ class Session:
         self.shared = shared
         self.client_id = client_id
         self.framer = RequestFramer(table.is_ours, shared.limits.max_body_bytes)
+        self.framer.unauthenticated = bool(shared.password_needed)
         self.resp = 2
         self.templates = shared.templates[2]
         self.identity = shared.first_identity
@@ -60,6 +62,7 @@ class Session:
         self.last_seq = 0
         self.last_call: Call | None = None
         self.pending = 0  # deals whose answers have not come
+        self._taken_bytes = 0  # by the fast path and relayed, since all was answered last
         self._gone = False
         self.closed = False  # it gets nothing any more
         # Holding: bytes wait in the framer until what is awaited has come
@@ -99,22 +102,29 @@ class Session:
                 taken, deals, enough = self.templates.run(data, self, lane.coalescer)
                 if taken:
                     self.pending += deals
+                    self._taken_bytes += taken
                     assert self.last_call is not None
                     self._last_queue = self.last_call.route.queue
                     lane.wake()
+                    has_its_share = enough or self._has_its_share
+                    if has_its_share:
+                        self._wait_for_answers()
                     if taken == len(data):
                         return
                     data = data[taken:]
-                    if enough:
+                    if has_its_share:
                         framer.feed(data)
-                        self._wait_for_answers()
                         return
                 if (request := self.templates.seen_whole(data)) is not None:
                     self._share(request)
+                    if self._has_its_share:
+                        self._wait_for_answers()
                     return
             if private.replies is None:
                 if self._may_relay() and not framer.unauthenticated and (kinds := relay.reply_types(data)):
                     self._relay(data, kinds)
+                    if self._has_its_share:
+                        self._wait_for_answers()
                     return
             elif not (self.pending or private.mute) and (count := foreign.count_plain(data, self._likely)):
                 self._likely = count
@@ -137,7 +147,7 @@ class Session:
     def _take_frames(self) -> None:
         taken = 0
         while not self.held and not self.closed:
-            if self.pending >= _MAX_PENDING:
+            if self._has_its_share:
                 self._wait_for_answers()
                 break
             if taken == _MAX_FRAMES:
@@ -191,6 +201,11 @@ class Session:
         else:
             then()
 
+    @property
+    def _has_its_share(self) -> bool:
+        """Whether as much of it is under way over the shared lane as one client may have there at once."""
+        return self.pending >= _MAX_PENDING or self._taken_bytes >= MAX_BYTES_AT_ONCE
+
     def _wait_for_answers(self) -> None:
         """Take no more before all is answered, so that one client's pipeline is not ahead of everybody else's."""
         self.when_shared_quiet(lambda: None)
@@ -239,6 +254,8 @@ class Session:
     def answer(self, data: bytes) -> None:
         """One deal's bytes from the shared lane."""
         self.pending -= 1
+        if not self.pending:
+            self._taken_bytes = 0
         if not self.closed:
             self.host.write(data)
             if len(data) > relay.LARGE_REPLY_BYTES:
@@ -264,7 +281,7 @@ class Session:
             # As with any command that cannot be queued, EXEC must refuse: a call that Valkey refuses, with our words.
             private.send_watched(b"*1\r\n$5\r\nFCALL\r\n", lambda raw: data if raw[:1] == b"-" else raw)
         elif private.alters_replies or private.in_push:
-            private.send_watched(echo_call(value), lambda raw: raw)
+            private.with_library(lambda: private.send_watched(echo_call(value), lambda raw: raw))
         elif private.outstanding:
             self.when_private_quiet(lambda: self.host.write(data))
         elif self.pending and self.last_call is not None:
@@ -355,6 +372,7 @@ class Session:
         self.lane.coalescer.relay(self, request, kinds)
         self._last_queue = self._last_queue or _ANY_QUEUE
         self.pending += 1
+        self._taken_bytes += len(request)
         self.lane.wake()
 
     def _foreign(self, frame: Frame) -> None:

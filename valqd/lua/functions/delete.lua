@@ -22,6 +22,8 @@ local function call(keys, args)
   local p = q.prefix
   server.call('UNLINK', q.key, p .. 'gone', p .. 'inflight', p .. 'ready', p .. 'delayed', p .. 'dlq', p .. 'body',
     p .. 'meta', p .. 'expiry', p .. 'dedup', p .. 'windows', p .. 'forward') -- 'sources' stays: what they die to is made again
+  compact.restart(q)
+  volatile.note(q.name, q.now) -- its timer goes with the next sweep; a queue of that name in another database sets its own
   waiters.wake_all(q.name, q.now)
   return reply.finish({ok = 'OK'}, args[1])
 end

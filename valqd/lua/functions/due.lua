@@ -1,27 +1,31 @@
 -- due: a daemon's sign of life; asks for the sweeper's lease, and for the queues that need a sweep now.
 -- Flags: no-writes
--- KEYS: none
+-- KEYS: 1 valq::daemons, where nothing is: who may only use some queues has no rights on it
 -- ARGV: daemon, lease ms, most names
--- Returns: [since when the daemon is known here], and when no other daemon sweeps […, 1 if the lease is new, ms until the next
---          or -1, name ...]; so too, without the lease, when somebody was woken and does not ask: the sweeper may be gone
--- Errors: none
--- Complexity: O(q) for q queues with something to come
+-- Returns: [since when the daemon is known here], and when no other daemon sweeps […, 1 if the lease is new, ms after which to
+--          ask again (-1: nothing is to come), name ...]; so too, without the lease, when somebody was woken and does not
+--          ask: the sweeper may be gone
+-- Errors: ERR
+-- Complexity: O(q) for q queues with something to come within two seconds
 
--- Move the names of `times` whose time has come to `result`, as far as `last`; the next time to come.
-local function take_due(times, now, result, last)
-  local next_ms = queue.FOREVER
-  for name, ms in pairs(times) do
+-- Move the queues at which somebody was woken and does not ask to `result`; when the next of them is to be looked at.
+local function take_checks(now, result, last)
+  local next_ms = math.huge
+  for name, ms in pairs(waiters.checks) do
     if ms > now then
       next_ms = math.min(next_ms, ms)
     elseif #result < last then
       result[#result + 1] = name
-      times[name] = nil
+      waiters.checks[name] = nil
     end
   end
   return next_ms
 end
 
 local function call(keys, args)
+  if keys[1] ~= 'valq::daemons' then
+    return reply.error('ERR', 'due is called by daemons, with their key')
+  end
   local now = clock.now()
   volatile.alive(args[1], now)
   local result = {volatile.known[args[1]], 0, -1}
@@ -30,7 +34,7 @@ local function call(keys, args)
   local sweeper = volatile.sweeper
   local left_ms = sweeper.until_ms - now -- more than a lease when the clock was set back: then nobody has it
   if sweeper.owner and sweeper.owner ~= args[1] and left_ms > 0 and left_ms <= lease_ms then
-    take_due(waiters.checks, now, result, last)
+    take_checks(now, result, last)
     return result[4] and result or {result[1]}
   end
   if volatile.bury(now) then
@@ -46,7 +50,7 @@ local function call(keys, args)
     end
     volatile.compacts = {}
   end
-  local next_ms = math.min(take_due(volatile.timers, now, result, last), take_due(waiters.checks, now, result, last))
+  local next_ms = math.min(volatile.take_due(now, result, last), take_checks(now, result, last))
   if next_ms < queue.FOREVER then
     result[3] = next_ms - now
   end

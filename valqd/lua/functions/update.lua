@@ -27,7 +27,7 @@ local function call(keys, args)
   local more = false
   if q.limits.max_bytes then
     if args[2] then
-      volatile.cursors[q.name] = nil -- to count all
+      compact.restart(q) -- to count all
     end
     volatile.note(q.name, q.now) -- the sweeper counts too, and alone for who does not call again
     more = compact.step(q)

@@ -6,7 +6,7 @@ local add = {}
 -- What lies over a limit that was lowered makes way in steps of about as many messages.
 local TRIM_STEP = 2000
 local DROP_PAGE = 500
--- How often a push that finds the queue full does, before it is refused, what has fallen due.
+-- How often a call that finds the queue full does, before it refuses, what has fallen due.
 local MOST_STEPS = 10
 
 function add.paused_error(q)
@@ -106,9 +106,8 @@ function add.make_room(q, count, bytes)
     return nil
   end
   local over, over_bytes, full = excess(q, count, bytes)
-  local steps = 0
-  while full and q.behind and steps < MOST_STEPS do -- what is over does not count
-    steps = steps + 1
+  while full and q.behind and q.steps < MOST_STEPS do -- what is over does not count
+    q.steps = q.steps + 1
     life.settle(q, 1000)
     over, over_bytes, full = excess(q, count, bytes)
   end

@@ -119,7 +119,7 @@ function bulk.purge(q, states, token)
   return removed, purge_token(last, 1, 0, 0)
 end
 
--- Move one dead letter to `target`, or return the text of the FULL error when that has no room.
+-- Move one dead letter to `target`: whether it was moved, and the text of the FULL error when that has no room.
 local function redrive_one(q, target, id, meta)
   if target == q then
     local full = add.make_room(q, 1, server.call('HSTRLEN', q.prefix .. 'body', id))
@@ -127,7 +127,7 @@ local function redrive_one(q, target, id, meta)
     if not full and meta then
       life.redrive(q, id, meta)
     end
-    return full
+    return not full and meta, full
   end
   local body = server.call('HGET', q.prefix .. 'body', id)
   local full = add.make_room(target, 1, #body)
@@ -136,7 +136,7 @@ local function redrive_one(q, target, id, meta)
     record.enter(target, record.add(target, body, copy), copy, 'r')
     record.drop(q, id, meta)
   end
-  return full
+  return not full, full
 end
 
 -- Ids of the oldest dead letters after the first `at`, at most `limit`: by when they died, then by id.  The index has those
@@ -186,11 +186,11 @@ function bulk.redrive(q, target, args, token)
     id = tonumber(id)
     local meta = left > moved and id <= last and record.load(q, id)
     if meta and meta.s == 'q' then
-      local full = redrive_one(q, target, id, meta)
+      local is_moved, full = redrive_one(q, target, id, meta)
       if full then
         return moved, '', full
       end
-      moved = moved + 1
+      moved = moved + (is_moved and 1 or 0)
     elseif args[3] ~= 'ID' then
       at = at + 1
     end

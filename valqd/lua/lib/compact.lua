@@ -11,6 +11,16 @@ local PAGE_BUCKETS = 50
 local STEP_PAGES = 100
 local MAX_CONVERTED = 1000
 
+-- The queue, among those of its name in other databases.
+local function walked(q)
+  return q.name .. ':' .. q.created_at
+end
+
+-- Begin the walk over its buckets anew.
+function compact.restart(q)
+  volatile.cursors[walked(q)] = nil
+end
+
 -- When there are many more buckets than plain messages need, make records of the messages of sparse ones; in a queue with
 -- max_bytes, which has to know every size, of all.  About one page of buckets a step; true if there may be more to do.
 function compact.step(q)
@@ -22,12 +32,12 @@ function compact.step(q)
     local inflight = server.call('ZCARD', q.prefix .. 'inflight')
     local live = q.plain + math.max(0, inflight - records)
     if buckets <= 2 * live / queue.SLOTS + 16 then
-      volatile.cursors[q.name] = nil
+      compact.restart(q)
       return false
     end
   end
   local last = log.bucket(q.seq)
-  local cursor = volatile.cursors[q.name] or '0'
+  local cursor = volatile.cursors[walked(q)] or '0'
   for _ = 1, STEP_PAGES do
     local found = server.call('HSCAN', gone_key, cursor, 'COUNT', PAGE_BUCKETS)
     local converted = 0
@@ -41,7 +51,7 @@ function compact.step(q)
       end
     end
     cursor = found[1]
-    volatile.cursors[q.name] = cursor ~= '0' and cursor or nil
+    volatile.cursors[walked(q)] = cursor ~= '0' and cursor or nil
     if converted > 0 or cursor == '0' then
       return converted > 0 or cursor ~= '0'
     end

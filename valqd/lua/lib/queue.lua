@@ -40,6 +40,7 @@ local function blank()
     counts = {}, -- what functions add to counters
     attempts = false, retention = false, -- see queue.rules
     due_changed = false, moved = false, woken = false, behind = false, gathered = false,
+    steps = 0, -- in which the call has settled what stood in its way
     slotless = 0, -- records added whose slots of the log are still to be written
     dead = false, -- who dies in this step, while that is collected
     by_daemon = false, -- a daemon acts of its own accord, and not for a client
@@ -89,7 +90,7 @@ function queue.open(key, q)
   q.created_at = tonumber(v[9])
   if q == queue.only then -- what the last call left
     q.attempts, q.retention = false, false
-    q.slotless = 0
+    q.slotless, q.steps = 0, 0
     q.due_changed, q.moved, q.woken, q.behind, q.gathered, q.dead = false, false, false, false, false, false
     if next(q.counts) then
       q.counts = {}

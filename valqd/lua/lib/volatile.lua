@@ -2,19 +2,23 @@
 -- requires: nothing
 --
 -- timers      queue -> earliest ms at which it needs a sweep (the sweeper that gets its lease anew looks at every queue);
---             by name alone: queues of one name in several databases share it, so a queue's deletion does not end it
+--             by name alone: queues of one name in several databases share it
+-- slots       second -> set of the queues whose timer is in it, for only what comes next is to be looked at
+-- first       no slot is before this second
 -- compacts    queues whose buckets may have become sparse
 -- compact_at  ms from which these are to be swept
--- cursors     queue -> where compact's walk over its buckets stopped
+-- cursors     queue (see compact) -> where the walk over its buckets stopped
 -- seen        daemon -> when it last gave a sign of life
 -- known       daemon -> since when it has been known here: one that sees another time was forgotten, and registers again
 -- sweeper     which daemon sweeps, and until when
 
 local volatile = {
-  timers = {}, compacts = {}, compact_at = 0, cursors = {}, seen = {}, known = {},
+  timers = {}, slots = {}, first = 1 / 0, compacts = {}, compact_at = 0, cursors = {}, seen = {}, known = {},
   sweeper = {owner = false, until_ms = 0},
 }
 local DEAD_AFTER_MS = 3000
+-- After so many seconds in which nobody asked, the slots are gone through instead of the seconds.
+local LONG_PAUSE = 100
 
 -- A sign of life of a daemon, given by itself or by one of its posts.
 function volatile.alive(id, now)
@@ -43,10 +47,71 @@ function volatile.bury(now)
   return some_are_gone
 end
 
+-- Queue `name` has no timer any more.
+local function forget(name)
+  local second = math.floor(volatile.timers[name] / 1000)
+  local slot = volatile.slots[second]
+  volatile.timers[name] = nil
+  slot[name] = nil
+  if not next(slot) then
+    volatile.slots[second] = nil
+  end
+end
+
 -- Queue `name` needs a sweep at `ms`.
 function volatile.note(name, ms)
   local timer = volatile.timers[name]
-  if not timer or ms < timer then
-    volatile.timers[name] = ms
+  if timer and timer <= ms then
+    return
   end
+  if timer then
+    forget(name)
+  end
+  local second = math.floor(ms / 1000)
+  volatile.timers[name] = ms
+  volatile.slots[second] = volatile.slots[second] or {}
+  volatile.slots[second][name] = true
+  volatile.first = math.min(volatile.first, second)
+end
+
+-- The seconds up to `last` that have slots, from the first one on.
+local function seconds(last)
+  local found = {}
+  if last - volatile.first < LONG_PAUSE then
+    for second = volatile.first, last do
+      found[#found + 1] = volatile.slots[second] and second
+    end
+  else
+    for second in pairs(volatile.slots) do
+      found[#found + 1] = second <= last and second or nil
+    end
+    table.sort(found)
+  end
+  return found
+end
+
+-- Move queues whose timer is over to the end of `result`, up to `last` items in all; when the next one is over, or a time
+-- at which to ask again.
+function volatile.take_due(now, result, last)
+  local this = math.floor(now / 1000)
+  local next_ms = math.huge
+  local left = this
+  for _, second in ipairs(seconds(this + 1)) do
+    for name in pairs(volatile.slots[second]) do
+      local ms = volatile.timers[name]
+      if ms > now then
+        next_ms = math.min(next_ms, ms)
+      elseif #result < last then
+        result[#result + 1] = name
+        forget(name)
+      else
+        left = math.min(left, second)
+      end
+    end
+  end
+  volatile.first = left
+  if next_ms == math.huge and next(volatile.timers) then
+    next_ms = (this + 2) * 1000
+  end
+  return next_ms
 end
