@@ -171,6 +171,17 @@ def test_a_signal_ends_waits_and_all_processes(workers, number):
 
 
 @WORKERS
+@pytest.mark.parametrize("after_s", [0, 0.05, 0.2])
+def test_a_signal_while_it_starts_is_a_stop_like_any_other(workers, after_s):
+    with Valqd(workers=workers, wait=False) as daemon:
+        until(lambda: (Path(daemon.folder) / "data" / "valqd.lock").exists(), 10, "it has begun")
+        time.sleep(after_s)
+        daemon.signal(signal.SIGTERM)
+        assert daemon.process.wait(15) == 0
+        assert "ERROR" not in daemon.output()
+
+
+@WORKERS
 def test_an_embedded_valkey_that_was_started_again_stops_with_its_daemon(workers):
     for ended_by in (signal.SIGTERM, signal.SIGKILL):
         with Valqd(workers=workers) as daemon:
@@ -325,6 +336,8 @@ def test_a_body_that_the_backend_does_not_take_fails_alone():
         assert "larger than max_body_bytes (1048576)" in str(refusal)
         assert large.call("VALQ.PUSH", "q", "x" * (1 << 20)) == b"1"
         assert message(other.read())["body"] == b"x" * (1 << 20)
+        assert large.call("VALQ.PUSH", "q", "y", "HEADERS", 1, "a", "x" * ((1 << 20) - 6)) == b"2"
+        assert message(other.call("VALQ.POP", "q"))["body"] == b"y"
         assert "max_body_bytes is 1048576" in daemon.output()
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.lua.conftest import AUTO
+from valqd.commands.request import packed
 
 
 def test_length_counts_ready_delayed_and_in_flight(q):
@@ -218,6 +219,21 @@ def test_what_is_over_and_not_settled_yet_does_not_make_a_queue_full(q):
     q.settle_clock(5000)
     assert len(q.push(*["x"] * 600)) == 600
     assert q.counts() == (600, 0, 0, 0)
+
+
+@pytest.mark.parametrize("function", ["push_records", "push_many"])
+def test_a_call_that_finds_the_queue_full_settles_a_bounded_number(q, function):
+    count = 50_000
+    q.create(max_length=count, vt=1000)
+    q.fill(count)
+    for _ in range(count // 1000):
+        q.do("pop", "e2", AUTO, "1000", "", "")
+    q.settle_clock(5000)
+    options = [packed([b"1", b"priority", b"1", b"0"])] if function == "push_records" else []
+    reply = q.do(function, AUTO, *[*options, b"x"] * 100)
+    assert len(reply) == 100
+    assert all(item.startswith(b"FULL ") for item in reply)
+    assert q.link.ok("ZCARD", "valq:{orders}:inflight") > 0
 
 
 def test_what_is_over_and_not_settled_yet_makes_way_before_what_lives(q):

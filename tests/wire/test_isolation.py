@@ -349,6 +349,22 @@ def valkey_stopped(valkey):
         valkey.signal(signal.SIGCONT)
 
 
+@pytest.mark.parametrize("options", [(), ("PRIORITY", "1")], ids=["plain", "with options"])
+def test_who_sends_in_small_pieces_is_no_more_than_its_share_ahead_of_others(pair, queue, options):
+    valkey, daemon = pair
+    with Connection(daemon.port) as flooding, Connection(daemon.port) as other:
+        for connection in (flooding, other):
+            connection.call("VALQ.PUSH", queue, "first")
+        with valkey_stopped(valkey):
+            for _ in range(2500):
+                flooding.send_raw(request("VALQ.PUSH", queue, "x", *options) * 4)
+            for _ in range(20):
+                other.call("VALQ.HELP")  # the daemon's loop has turned, and read what it wanted
+            other.send("VALQ.PUSH", queue, "y")
+        assert int(other.read()) < 3000
+        assert [int(flooding.read()) for _ in range(10_000)][-1] == 10_003
+
+
 def test_a_half_closed_client_that_waits_takes_no_message(pair, queue):
     port = pair[1].port
     with Connection(port) as pushing, parked(port, queue, "VALQ.POP", queue, "BLOCK", "0", "NOACK") as (half,):

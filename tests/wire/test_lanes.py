@@ -248,6 +248,28 @@ def test_calls_behind_reply_off_find_their_functions(client, beside, direct, que
     assert [pop(beside, queue)["body"] for _ in range(3)] == [b"x", b"y", b"z"]
 
 
+@pytest.mark.parametrize(
+    "command", [("VALQ.HELP", "PUSH"), ("VALQ.PUSH", "{q}", "y"), ("VALQ.INFO", "{q}")], ids=" ".join
+)
+def test_a_transaction_finds_its_functions(client, direct, queue, command):
+    assert client.call("VALQ.PUSH", queue, "x") == b"1"
+    direct.call("FUNCTION", "FLUSH")
+    assert client.call("MULTI") == b"OK"
+    assert client.call(*[word.format(q=queue) for word in command]) == b"QUEUED"
+    (result,) = client.call("EXEC")
+    assert result
+    assert "not found" not in str(result)
+
+
+def test_a_transaction_does_not_fetch_the_functions(client, direct, queue):
+    direct.call("CONFIG", "RESETSTAT")
+    for _ in range(10):
+        assert client.call("MULTI") == b"OK"
+        client.call("VALQ.PUSH", queue, "x")
+        assert len(client.call("EXEC")) == 1
+    assert b"cmdstat_function|list" not in direct.call("INFO", "commandstats")
+
+
 def test_a_stop_does_not_wait_for_pops_in_a_row_of_several_clients():
     with contextlib.ExitStack() as stack:
         valkey = stack.enter_context(Valkey())
