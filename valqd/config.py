@@ -106,7 +106,8 @@ SETTINGS: tuple[Setting, ...] = (
         "",
         _text,
         "URL",
-        "The Valkey that keeps the queues: valkey://[user:password@]host:port[/db], valkeys:// for TLS, unix://path. "
+        "The Valkey that keeps the queues: valkey://[user:password@]host:port[/db], valkeys:// for TLS, "
+        "unix://[user:password@]/path[?db=n]. "
         "Empty: a Valkey server of valqd's own, in data_dir.",
     ),
     Setting("backend_ca_file", "", _text, "FILE", "CA certificates for valkeys://; empty: the system's."),
@@ -202,7 +203,11 @@ def _command_line() -> argparse.ArgumentParser:
         prog="valqd", description="A job queue that every Redis or Valkey client already speaks.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"valqd {__version__}")
-    parser.add_argument("--config", metavar="FILE", help="a TOML file with settings; see config/valqd.toml")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="a TOML file with settings (or VALQD_CONFIG in the environment); see config/valqd.toml",
+    )
     for setting in SETTINGS:
         default = f" (default {setting.default})" if setting.default else ""
         parser.add_argument(setting.flag, metavar=setting.value_name, help=setting.summary.replace("%", "%%") + default)
@@ -239,8 +244,8 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
     for variable in environment:
         if variable.startswith("VALQD_") and variable not in known and not _OF_A_SERVICE.match(variable):
             raise SettingError(variable, "unknown setting in the environment")
-    path = given["config"] or environment.get("VALQD_CONFIG")
-    file = _from_file(path) if path else {}
+    path = environment.get("VALQD_CONFIG") if given["config"] is None else given["config"]
+    file = {} if path is None else _from_file(path)
     values: dict[str, Any] = {}
     for setting in SETTINGS:
         where = f"{setting.name} in {path}"

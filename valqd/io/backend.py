@@ -24,8 +24,12 @@ _DEFAULT_PORT = 6379
 _KEEPALIVE_S = 30
 _UNANSWERED_S = 60
 
-
+_UNIX_URL = re.compile(r"unix:(?://)?(?:([^/@:]*):([^/@]*)@)?(.*?)(?:\?db=([0-9]{1,9}))?", re.DOTALL)
 _ESCAPES = "in a user or password, write @ as %40, : as %3A, / as %2F, # as %23, ? as %3F, % as %25"
+
+
+def _unquoted(part: str | None) -> bytes | None:
+    return None if part is None else unquote(part).encode()
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,11 @@ class Backend:
 
         Raises SettingError for anything else.
         """
-        if url.startswith("unix:"):
-            path = url.removeprefix("unix:").removeprefix("//")
+        if unix := _UNIX_URL.fullmatch(url):
+            user, password, path, db = unix.groups()
             if not path:
-                raise SettingError("backend", f"{url!r} names no socket")
-            return cls(path=path)
+                raise SettingError("backend", "names no socket: unix://[user:password@]/path[?db=n]")
+            return cls(path=path, user=_unquoted(user), password=_unquoted(password), db=int(db or 0))
         # No error repeats the URL: it may hold a password.
         if not url.startswith(("valkey://", "valkeys://", "redis://", "rediss://")):
             raise SettingError("backend", "must begin with valkey://, valkeys://, redis://, rediss:// or unix://")
@@ -94,8 +98,8 @@ class Backend:
             host=parts.hostname or "127.0.0.1",
             port=port,
             tls=parts.scheme in ("valkeys", "rediss"),
-            user=unquote(parts.username).encode() if parts.username else None,
-            password=unquote(parts.password).encode() if parts.password is not None else None,
+            user=_unquoted(parts.username),
+            password=_unquoted(parts.password),
             db=int(db or 0),
         )
 

@@ -190,7 +190,9 @@ class Control:
         (reply,) = await self._calls([request])
         if isinstance(reply, Exception):
             if str(reply).startswith("NOAUTH"):
-                raise StartError(f"backend {self._backend}: it wants a password: valkey://[user]:password@host:port")
+                raise StartError(
+                    f"backend {self._backend}: it wants a password: [user]:password@ before its host or path"
+                )
             raise StartError(f"backend {self._backend}: {request[0].decode()} was refused: {reply}")
         return reply
 

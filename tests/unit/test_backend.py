@@ -1,0 +1,34 @@
+"""The backend's URL."""
+
+import pytest
+
+from valqd.errors import SettingError
+from valqd.io.backend import Backend
+
+
+@pytest.mark.parametrize(
+    ("url", "backend"),
+    [
+        ("valkey://h", Backend("h", 6379)),
+        ("redis://h:1/3", Backend("h", 1, db=3)),
+        ("valkeys://[::1]:2", Backend("::1", 2, tls=True)),
+        ("valkey://:p%40@h", Backend("h", 6379, user=b"", password=b"p@")),
+        ("valkey://u:@h", Backend("h", 6379, user=b"u", password=b"")),
+        ("unix:s", Backend(path="s")),
+        ("unix:///run/v.sock", Backend(path="/run/v.sock")),
+        ("unix:///run/a?b@c", Backend(path="/run/a?b@c")),
+        ("unix://u:p%2F@/run/v.sock?db=4", Backend(path="/run/v.sock", user=b"u", password=b"p/", db=4)),
+    ],
+)
+def test_url(url, backend):
+    assert Backend.from_url(url) == backend
+
+
+@pytest.mark.parametrize(
+    "url", ["h", "http://h", "valkey://h:0", "valkey://h:x", "valkey://u@h", "valkey://h/x", "valkey://h?db=1", "unix:"]
+)
+def test_what_is_no_url_is_refused_and_not_repeated(url):
+    with pytest.raises(SettingError) as refusal:
+        Backend.from_url(url)
+    assert "backend" in str(refusal.value)
+    assert len(url) < 6 or url not in str(refusal.value)
