@@ -148,7 +148,7 @@ def test_a_script_without_end_does_not_keep_the_embedded_valkey_from_stopping():
 
 def test_a_password_that_is_missing_or_wrong_is_said():
     with Valkey("--requirepass", "sesame") as valkey:
-        assert "it wants a password: valkey://[user]:password@" in start_refused("--backend", valkey.url)
+        assert "it wants a password: [user]:password@" in start_refused("--backend", valkey.url)
         wrong = valkey.url.replace("//", "//:mustard@")
         assert "WRONGPASS" in start_refused("--backend", wrong)
 

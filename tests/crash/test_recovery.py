@@ -287,6 +287,12 @@ def test_a_login_that_is_refused_for_a_while_leaves_no_connection_behind():
             assert client.call("VALQ.PUSH", "q", "x") == b"2"
 
 
+def failed_calls(connection) -> int:
+    """Function calls that ended with an error."""
+    stats = connection.call("INFO", "commandstats").decode()
+    return int(re.search(r"cmdstat_fcall:.*failed_calls=(\d+)", stats)[1]) if "cmdstat_fcall:" in stats else 0
+
+
 def test_sweeps_that_were_refused_are_made_good():
     with (
         Valkey() as valkey,
@@ -306,6 +312,21 @@ def test_sweeps_that_were_refused_are_made_good():
         until(lambda: direct.call("ZCARD", "valq:{due}:delayed") == 0, 3, "the delay is over")
         for queue in ("late", "due"):
             assert as_map(connection.call("VALQ.PEEK", queue, "READY")[0])[b"state"] == b"ready"
+
+
+def test_a_queue_that_cannot_be_swept_is_tried_again_alone():
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(valkey.port) as direct:
+        with Connection(daemon.port) as connection:
+            for queue in ("bad", "good"):
+                connection.call("VALQ.PUSH", queue, "x", "0.3")
+        direct.call("HSET", "valq:{bad}:queue", "limits", "junk")
+        until(lambda: direct.call("ZCARD", "valq:{good}:delayed") == 0, 3, "the other queue's delay is over")
+        until(lambda: "{bad}" in daemon.output(), 3, "it says so")
+        direct.call("CONFIG", "RESETSTAT")
+        until(lambda: failed_calls(direct) >= 3, 6, "it is tried again")
+        assert b"cmdstat_scan" not in direct.call("INFO", "commandstats")
+        direct.call("HSET", "valq:{bad}:queue", "limits", "")
+        until(lambda: direct.call("ZCARD", "valq:{bad}:delayed") == 0, 3, "its delay is over")
 
 
 def test_waiters_are_woken_again_when_the_library_could_not_be_loaded_for_a_while():

@@ -27,8 +27,9 @@ _FOLLOWER_TICK_S = 0.25
 _IDLE_TICK_S = 0.25
 #: The library is gone and no queue is there.
 _NO_QUEUES_TICK_S = 0.5
-#: Until all queues are looked at again, when a sweep was refused.
+#: Until a queue whose sweep was refused is looked at again; with more than so many of them, all queues.
 _LOOK_AGAIN_S = 1.0
+_MOST_AGAIN = 100
 #: Failovers are looked for this often.
 _ROLE_EVERY_S = 0.8
 _CANNOT_SWEEP = "leases, delays and dead letters wait, since a sweep is refused"
@@ -65,6 +66,7 @@ class Sweeper:
         self._dbs: list[int] = [0]
         self._look_at_all = False  # a sweep failed: what it was asked to do is not remembered anywhere
         self._look_not_before = 0.0
+        self._again: set[tuple[int, bytes]] = set()  # databases and keys of queues whose sweep was refused
         self._leased_at = 0.0
         self._no_queues = False  # looked for, after the library was gone
         self._task = asyncio.ensure_future(self._run())
@@ -123,11 +125,12 @@ class Sweeper:
             return _FOLLOWER_TICK_S
         fresh, next_ms, *names = sweep
         next_s: float = (next_ms + 1) / 1000
-        if fresh or (self._look_at_all and time.monotonic() >= self._look_not_before):
+        may_look = time.monotonic() >= self._look_not_before
+        if fresh or (self._look_at_all and may_look):
             self._look_at_all = False
             await self._sweep_all()
-            if not self._look_at_all:
-                self._control.complaints.over(_CANNOT_SWEEP)
+        elif self._again and may_look:
+            await self._sweep_again()
         elif names:
             await self._find_dbs()
         more = False
@@ -173,10 +176,22 @@ class Sweeper:
         self._dbs = [int(db) for db in re.findall(r"^db(\d+):", text, re.MULTILINE)]
 
     async def _sweep_all(self) -> None:
+        self._again.clear()
         await self._find_dbs()
         for db in self._dbs:
             async for keys in self._queues(db):
                 await self._sweep(db, keys, reset=True)
+        self._note_if_over()
+
+    async def _sweep_again(self) -> None:
+        again, self._again = self._again, set()
+        for db, key in again:
+            await self._sweep(db, [key], reset=True)
+        self._note_if_over()
+
+    def _note_if_over(self) -> None:
+        if not (self._look_at_all or self._again):
+            self._control.complaints.over(_CANNOT_SWEEP)
 
     async def _queues(self, db: int) -> AsyncIterator[list[bytes]]:
         """The keys of all queues of a database, some at a time."""
@@ -204,15 +219,20 @@ class Sweeper:
             )
             for key, reply in zip(batch, replies, strict=True):
                 if isinstance(reply, Exception):
-                    self._refused(f"{key.decode(errors='backslashreplace')}: {reply}")
+                    self._refused(f"{key.decode(errors='backslashreplace')}: {reply}", (db, key))
                     if str(reply).startswith("READONLY"):  # and so will all others be
+                        self._look_at_all = True
                         return False
                 more |= reply == 1
         return more
 
-    def _refused(self, why: object) -> None:
+    def _refused(self, why: object, queue: tuple[int, bytes] | None = None) -> None:
+        """Look again later: at ``queue``, at all if it is not known which, or when there are many."""
         self._control.complaints.say(_CANNOT_SWEEP, why)
-        self._look_at_all = True
+        if queue is None or len(self._again) >= _MOST_AGAIN:
+            self._look_at_all = True
+        else:
+            self._again.add(queue)
         self._look_not_before = time.monotonic() + _LOOK_AGAIN_S
 
     def close(self) -> None:
