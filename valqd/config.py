@@ -22,10 +22,6 @@ from valqd.errors import SettingError
 _OF_A_SERVICE = re.compile(r"VALQD_(SERVICE_(HOST|PORT)|PORT)(_|\Z)")
 
 
-def _text(value: str) -> str:
-    return value
-
-
 def _yes_no(value: str) -> bool:
     if value.lower() in ("yes", "true", "on", "1"):
         return True
@@ -104,15 +100,15 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "backend",
         "",
-        _text,
+        str,
         "URL",
         "The Valkey that keeps the queues: valkey://[user:password@]host:port[/db], valkeys:// for TLS, "
         "unix://[user:password@]/path[?db=n]. "
         "Empty: a Valkey server of valqd's own, in data_dir.",
     ),
-    Setting("backend_ca_file", "", _text, "FILE", "CA certificates for valkeys://; empty: the system's."),
-    Setting("backend_cert_file", "", _text, "FILE", "Certificate to show to valkeys://, if it wants one."),
-    Setting("backend_key_file", "", _text, "FILE", "Its private key; empty: in the same file."),
+    Setting("backend_ca_file", "", str, "FILE", "CA certificates for valkeys://; empty: the system's."),
+    Setting("backend_cert_file", "", str, "FILE", "Certificate to show to valkeys://, if it wants one."),
+    Setting("backend_key_file", "", str, "FILE", "Its private key; empty: in the same file."),
     Setting("data_dir", "./valqd-data", _path, "DIR", "Where the embedded Valkey keeps its data and its socket."),
     Setting(
         "appendfsync",

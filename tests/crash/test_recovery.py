@@ -10,12 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.servers import Connection, Valkey, Valqd, as_map, request, until
-from tests.wire.expect import blocked
-
-
-def refused(reply, code: str):
-    assert isinstance(reply, Exception), reply
-    assert str(reply).split()[0] == code, reply
+from tests.wire.expect import blocked, refused
 
 
 def count(direct, section: str, field: str) -> int:

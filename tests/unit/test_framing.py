@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from valqd.commands.table import is_ours
-from valqd.protocol.framing import STREAM_THRESHOLD_BYTES, Frame, Kind, RequestFramer, split_inline
+from valqd.protocol.framing import STREAM_THRESHOLD_BYTES, Frame, Kind, RequestFramer
+from valqd.protocol.inline import split_inline
 
 MAX_BODY = 1 << 20
 

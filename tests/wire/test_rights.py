@@ -5,6 +5,7 @@ import re
 import pytest
 
 from tests.servers import ROOT, Connection, Valkey, Valqd, until
+from tests.wire.expect import refused
 from valqd.lua.bundle import CALLED_COMMANDS
 
 
@@ -35,11 +36,6 @@ def admin(guarded):
     with Connection(guarded[0].port) as admin:
         admin.call("AUTH", "secret")
         yield admin
-
-
-def refused(reply, code):
-    assert isinstance(reply, Exception), reply
-    assert str(reply).split()[0] == code, reply
 
 
 def test_the_daemons_credentials_are_never_lent(connection):

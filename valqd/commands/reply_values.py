@@ -20,5 +20,5 @@ class Set(tuple["Value", ...]):
     __slots__ = ()
 
 
-Scalar: TypeAlias = bool | int | float | bytes | str | CommandError | None
+Scalar: TypeAlias = int | bytes | str | CommandError | None
 Value: TypeAlias = "Scalar | Sequence[Value] | Mapping[str, Value] | Mapping[bytes, Value]"

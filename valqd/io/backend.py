@@ -19,6 +19,7 @@ from valqd.config import Settings
 from valqd.errors import SettingError
 from valqd.io.keepalive import keep_alive
 
+CONNECT_TIMEOUT_S = 5.0
 _DEFAULT_PORT = 6379
 #: A backend's host that has gone silent is given up after a minute.
 _KEEPALIVE_S = 30
@@ -128,7 +129,7 @@ class Backend:
             f"unix://{self.path}" if self.path else f"{'valkeys' if self.tls else 'valkey'}://{self.host}:{self.port}"
         )
 
-    async def connect(self, factory: Callable[[], asyncio.Protocol], timeout_s: float) -> None:
+    async def connect(self, factory: Callable[[], asyncio.Protocol], timeout_s: float = CONNECT_TIMEOUT_S) -> None:
         """Open one connection.  Raises OSError (ssl.SSLError and TimeoutError are OSErrors)."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(timeout_s):
@@ -139,7 +140,7 @@ class Backend:
                 if not transport.is_closing():
                     keep_alive(transport.get_extra_info("socket"), _KEEPALIVE_S, _UNANSWERED_S)
 
-    async def ping(self, timeout_s: float) -> bytes:
+    async def ping(self, timeout_s: float = CONNECT_TIMEOUT_S) -> bytes:
         """What a new connection is answered to a PING, an error too.  Raises OSError when there is no answer."""
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         probe = _Probe(answer)

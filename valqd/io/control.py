@@ -19,12 +19,11 @@ from typing import Any
 from hiredis import PushNotification
 
 from valqd.errors import ControlLost, StartError
-from valqd.io.backend import Backend, ReplyProtocol
+from valqd.io.backend import CONNECT_TIMEOUT_S, Backend, ReplyProtocol
 from valqd.io.complaints import Complaints
 from valqd.lua import bundle
 from valqd.protocol.own import encode_own
 
-_CONNECT_TIMEOUT_S = 5.0
 _RETRY_S = 0.1
 _LEAST_VERSION = (7, 2)
 _REFUSED = "the daemon's own connection is refused; nothing is swept, and blocked POPs only look once a second"
@@ -93,7 +92,7 @@ class Control:
             await self._open()
         except TimeoutError:
             hint = " (does it speak TLS? else valkey://)" if self._backend.tls else ""
-            raise StartError(f"backend {self._backend}: no answer within {_CONNECT_TIMEOUT_S:g} s{hint}") from None
+            raise StartError(f"backend {self._backend}: no answer within {CONNECT_TIMEOUT_S:g} s{hint}") from None
         except ControlLost:
             hint = "" if self._backend.tls else " (does it want TLS? then valkeys://)"
             raise StartError(f"backend {self._backend}: it closed the connection{hint}") from None
@@ -141,7 +140,7 @@ class Control:
         self._ready = False
         connection = _Connection(self._invalidated)
         try:
-            await self._backend.connect(lambda: connection, _CONNECT_TIMEOUT_S)
+            await self._backend.connect(lambda: connection)
             self._connection = connection
             await self._greet()
             await self._load()
@@ -156,7 +155,7 @@ class Control:
         auth: list[bytes] = []
         if backend.password is not None:
             auth = [b"AUTH", backend.user or b"default", backend.password]
-        async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
             await self._checked([b"HELLO", b"3", *auth, b"SETNAME", b"valqd"])
         info = await self._wait_until_loaded()
         version = re.search(r"^valkey_version:(\d+)\.(\d+)(\S*)", info, re.MULTILINE)

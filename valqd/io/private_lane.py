@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from valqd.io.client import Client
     from valqd.io.worker import Worker
 
-_CONNECT_TIMEOUT_S = 5.0
 #: Until it is open, its client is not read from beyond this.
 _MAX_UNSENT_BYTES = 64 * 1024
 #: How long, at most, the lane of a client that has left stays for what it sent, and to give back what it popped.
@@ -38,7 +37,7 @@ class PrivateLane(asyncio.Protocol):
 
     async def _connect(self) -> None:
         try:
-            await self._worker.backend.connect(lambda: self, _CONNECT_TIMEOUT_S)
+            await self._worker.backend.connect(lambda: self)
         except OSError:
             self._lost(backend_down=True)
 
@@ -109,7 +108,7 @@ class PrivateLane(asyncio.Protocol):
         control = self._worker.control
         was = control.run_id
         try:
-            await self._worker.backend.ping(_CONNECT_TIMEOUT_S)
+            await self._worker.backend.ping()
             for _ in range(_CONTROL_TICKS):  # its connection, if it was lost too, tells when it is back
                 if control.up:
                     break

@@ -1,4 +1,4 @@
-"""The multiplexed backend connections: one for each identity that clients proved to be.
+"""A multiplexed backend connection: one for each identity that clients proved to be (see lanes).
 
     sessions ──join──▶ Coalescer ──one write a turn──▶ Valkey ──replies in order──▶ Coalescer ──▶ sessions
 
@@ -11,30 +11,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
-from valqd.errors import BackendDown, CommandError, ControlLost, NotAuthenticated, StartError
-from valqd.io.backend import Backend, ReplyProtocol
+from valqd.errors import BackendDown, CommandError, NotAuthenticated
+from valqd.io.backend import ReplyProtocol
 from valqd.io.busy_wait import BusyWait
-from valqd.io.outbox import Outbox, write_pieces
+from valqd.io.outbox import write_pieces
 from valqd.protocol.calls import NoDelivery, bulk, error_line
 from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.host import Identity
 from valqd.protocol.own import encode_own
 from valqd.protocol.requests import encode_request
 
+if TYPE_CHECKING:
+    from valqd.io.lanes import SharedLanes
+
 MAX_BACKLOG_BYTES = 32 << 20
 MAX_BACKLOG_CALLS = 10_000
-_CONNECT_TIMEOUT_S = 5.0
 _RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5)
 #: A connection that lived this long is worth an attempt without a pause.
 _STABLE_S = 0.2
 #: When more clients than that sent something in a turn, the next turn's first command waits for the others.
 _FEW = 2
-#: A lane that no client uses is closed after this long, or when there are more of them.
-_IDLE_S = 30.0
-_MOST_IDLE = 32
 
 
 class Paused(Protocol):
@@ -114,7 +113,7 @@ class SharedLane:
         """A connection, whose transport is None if there is none to be had."""
         connection = _Connection(self)
         with contextlib.suppress(OSError):
-            await self._lanes.backend.connect(lambda: connection, _CONNECT_TIMEOUT_S)
+            await self._lanes.backend.connect(lambda: connection)
         return connection
 
     def _greet(self, connection: _Connection) -> None:
@@ -286,112 +285,3 @@ class _Proof(NoDelivery):
 
     def answer(self, data: bytes) -> None:
         self._done(data if data[:1] == b"-" else None)
-
-
-class SharedLanes:
-    """The lanes of one worker process, by identity."""
-
-    def __init__(
-        self,
-        backend: Backend,
-        first_identity: Identity,
-        outbox: Outbox,
-        load: Callable[[], Awaitable[None]],
-        lane_up: Callable[[SharedLane], None],
-        lane_refused: Callable[[SharedLane], None],
-        may_busy_wait: bool,
-    ) -> None:
-        self.backend = backend
-        self._first_identity = first_identity
-        self.outbox = outbox
-        self.loop = asyncio.get_running_loop()
-        self.lane_up = lane_up
-        self._load = load
-        self._lane_refused = lane_refused
-        self.may_busy_wait = may_busy_wait
-        self._lanes: dict[Identity, SharedLane] = {}
-        self._idle: dict[SharedLane, None] = {}  # had no users, in the order in which they had none
-        self._loading: asyncio.Task[None] | None = None
-        self._load_waiters: list[Callable[[bytes | None], None]] = []
-
-    def get(self, identity: Identity) -> SharedLane:
-        """The identity's lane; opened if there is none."""
-        lane = self._lanes.get(identity)
-        if lane is None or lane.refused is not None:
-            lane = self._lanes[identity] = SharedLane(self, identity)
-        return lane
-
-    def prove(self, identity: Identity, request: bytes, done: Callable[[bytes | None], None]) -> None:
-        """Check an identity with the backend."""
-        lane = self.get(identity)
-        lane.prove(request, done)
-        self._close_when_idle(lane)
-
-    def renew_first(self) -> None:
-        """Clients that connect from now on get a new lane."""
-        old = self._lanes.pop(self._first_identity, None)
-        if old is not None and not old.users:
-            old.close()
-        self.get(self._first_identity)
-
-    def forget_name(self, lane: SharedLane) -> None:
-        """A client whose CLIENT SETNAME was relayed is gone, or has a lane of its own: only that is to be called so."""
-        if lane.up:
-            lane.prove(encode_own([b"CLIENT", b"SETNAME", b""]), lambda error: None)
-
-    def leave(self, lane: SharedLane) -> None:
-        """A client of ``lane`` is gone, or has become another."""
-        lane.users -= 1
-        self._close_when_idle(lane)
-
-    def _close_when_idle(self, lane: SharedLane) -> None:
-        """Without users it is closed after a while, and sooner when there are many: those without for longest first."""
-        if lane.users or lane is self._lanes.get(self._first_identity):
-            return
-        self.loop.call_later(_IDLE_S, self._close_if_idle, lane)
-        self._idle.pop(lane, None)
-        self._idle[lane] = None
-        while len(self._idle) > _MOST_IDLE:
-            oldest = next(iter(self._idle))
-            del self._idle[oldest]
-            self._close_if_idle(oldest)
-
-    def _close_if_idle(self, lane: SharedLane) -> None:
-        if not (lane.users or lane.busy):
-            lane.close()
-            self.discard(lane)
-
-    def discard(self, lane: SharedLane) -> None:
-        """Forget a lane that was refused or closed."""
-        self._idle.pop(lane, None)
-        if self._lanes.get(lane.identity) is lane:
-            del self._lanes[lane.identity]
-        if lane.refused is not None:
-            self._lane_refused(lane)
-
-    def load_library(self, done: Callable[[bytes | None], None]) -> None:
-        """Load the functions into the backend; ``done`` gets why that failed, as an error reply, or None.
-
-        Calls that come meanwhile share one load.
-        """
-        self._load_waiters.append(done)
-        if self._loading is None or self._loading.done():
-            self._loading = asyncio.ensure_future(self._load_and_tell())
-
-    async def _load_and_tell(self) -> None:
-        failure: bytes | None = None
-        try:
-            await self._load()
-        except StartError as error:
-            failure = CommandError(f"the queue functions cannot be loaded: {error}").resp()
-        except ControlLost:
-            failure = BackendDown().resp()
-        waiters, self._load_waiters = self._load_waiters, []
-        for done in waiters:
-            self.loop.call_soon(done, failure)  # it may ask for another load
-
-    def close(self) -> None:
-        """Close all."""
-        for lane in list(self._lanes.values()):
-            lane.close()
-        self._lanes.clear()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -183,7 +183,9 @@ class Waiter:
 class Waiters:
     """All waiting clients of one worker process."""
 
-    def __init__(self, control: Control, shared: Shared, daemon: bytes, release: Any) -> None:
+    def __init__(
+        self, control: Control, shared: Shared, daemon: bytes, release: Callable[[Lane, bytes, bytes], None]
+    ) -> None:
         self.shared = shared
         self.release = release
         self._parked: dict[QueueId, dict[Waiter, None]] = {}

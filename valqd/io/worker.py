@@ -21,9 +21,10 @@ from valqd.io.backend import Backend
 from valqd.io.client import Client
 from valqd.io.control import Control
 from valqd.io.default_user import DefaultUser
+from valqd.io.lanes import SharedLanes
 from valqd.io.outbox import Outbox
 from valqd.io.process import available_cores, keep_freed_memory, raise_file_limit, stop_signals
-from valqd.io.shared_lane import SharedLane, SharedLanes
+from valqd.io.shared_lane import SharedLane
 from valqd.io.sweeper import Sweeper
 from valqd.io.waiters import Waiters
 from valqd.protocol.calls import NoDelivery, bulk

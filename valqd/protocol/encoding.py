@@ -15,8 +15,7 @@ def encode(value: Value, resp: int) -> bytes:
     """The reply bytes of ``value`` for protocol version ``resp`` (2 or 3).
 
     bytes and str are bulk strings (str as UTF-8), ``Status`` a simple string, list and tuple an array, dict a map,
-    bool a boolean (an integer in RESP2), float a double (a bulk string in RESP2), ``CommandError`` an error.
-    Raises TypeError for anything else.
+    ``CommandError`` an error.  Raises TypeError for anything else.
     """
     out: list[bytes] = []
     _append(out, value, resp)
@@ -32,16 +31,8 @@ def _append(out: list[bytes], value: Value, resp: int) -> None:
         out.append(b"+%b\r\n" % value.encode())
     elif isinstance(value, str):
         _append(out, value.encode(), resp)
-    elif isinstance(value, bool):
-        out.append((b"#t\r\n" if value else b"#f\r\n") if resp == 3 else b":%d\r\n" % value)
     elif isinstance(value, int):
         out.append(b":%d\r\n" % value)
-    elif isinstance(value, float):
-        text = repr(value).removesuffix(".0")
-        if resp == 3:
-            out.append(b",%b\r\n" % text.encode())
-        else:
-            _append(out, text.encode(), resp)
     elif value is None:
         out.append(b"_\r\n" if resp == 3 else b"$-1\r\n")
     elif isinstance(value, CommandError):

@@ -8,7 +8,7 @@ import hiredis
 
 from valqd.commands.request import Request, fcall
 from valqd.errors import CommandError
-from valqd.protocol.calls import Route, bulk, bulk_pieces
+from valqd.protocol.calls import Recipient, Route, bulk, bulk_pieces
 from valqd.protocol.coalescer import Coalescer
 
 #: A POP's null, by protocol version.
@@ -27,7 +27,9 @@ def nothing_popped(request: Request, resp: int) -> bytes:
     return NULL[resp] if request.args[0] == b"" else b"*0\r\n"
 
 
-def join_merged(coalescer: Coalescer, who: Any, route: Route, request: Request, resp: int, post: bytes = b"") -> None:
+def join_merged(
+    coalescer: Coalescer, who: Recipient, route: Route, request: Request, resp: int, post: bytes = b""
+) -> None:
     """Join one parsed command to its route's open call.  ``post``: of a POP that has waited, where."""
     assert request.merge is not None
     items = request.merge.items

@@ -1,0 +1,129 @@
+"""The shared lanes of one worker: opened for an identity when it is first proved, closed when nobody uses them.
+
+Bounds: one connection for each identity that clients have, and _MOST_IDLE for identities that none has any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from valqd.errors import BackendDown, CommandError, ControlLost, StartError
+from valqd.io.backend import Backend
+from valqd.io.outbox import Outbox
+from valqd.io.shared_lane import SharedLane
+from valqd.protocol.host import Identity
+from valqd.protocol.own import encode_own
+
+#: A lane that no client uses is closed after this long, or when there are more of them.
+_IDLE_S = 30.0
+_MOST_IDLE = 32
+
+
+class SharedLanes:
+    """The lanes of one worker process, by identity."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        first_identity: Identity,
+        outbox: Outbox,
+        load: Callable[[], Awaitable[None]],
+        lane_up: Callable[[SharedLane], None],
+        lane_refused: Callable[[SharedLane], None],
+        may_busy_wait: bool,
+    ) -> None:
+        self.backend = backend
+        self._first_identity = first_identity
+        self.outbox = outbox
+        self.loop = asyncio.get_running_loop()
+        self.lane_up = lane_up
+        self._load = load
+        self._lane_refused = lane_refused
+        self.may_busy_wait = may_busy_wait
+        self._lanes: dict[Identity, SharedLane] = {}
+        self._idle: dict[SharedLane, None] = {}  # had no users, in the order in which they had none
+        self._loading: asyncio.Task[None] | None = None
+        self._load_waiters: list[Callable[[bytes | None], None]] = []
+
+    def get(self, identity: Identity) -> SharedLane:
+        """The identity's lane; opened if there is none."""
+        lane = self._lanes.get(identity)
+        if lane is None or lane.refused is not None:
+            lane = self._lanes[identity] = SharedLane(self, identity)
+        return lane
+
+    def prove(self, identity: Identity, request: bytes, done: Callable[[bytes | None], None]) -> None:
+        """Check an identity with the backend."""
+        lane = self.get(identity)
+        lane.prove(request, done)
+        self._close_when_idle(lane)
+
+    def renew_first(self) -> None:
+        """Clients that connect from now on get a new lane."""
+        old = self._lanes.pop(self._first_identity, None)
+        if old is not None and not old.users:
+            old.close()
+        self.get(self._first_identity)
+
+    def forget_name(self, lane: SharedLane) -> None:
+        """A client whose CLIENT SETNAME was relayed is gone, or has a lane of its own: only that is to be called so."""
+        if lane.up:
+            lane.prove(encode_own([b"CLIENT", b"SETNAME", b""]), lambda error: None)
+
+    def leave(self, lane: SharedLane) -> None:
+        """A client of ``lane`` is gone, or has become another."""
+        lane.users -= 1
+        self._close_when_idle(lane)
+
+    def _close_when_idle(self, lane: SharedLane) -> None:
+        """Without users it is closed after a while, and sooner when there are many: those without for longest first."""
+        if lane.users or lane is self._lanes.get(self._first_identity):
+            return
+        self.loop.call_later(_IDLE_S, self._close_if_idle, lane)
+        self._idle.pop(lane, None)
+        self._idle[lane] = None
+        while len(self._idle) > _MOST_IDLE:
+            oldest = next(iter(self._idle))
+            del self._idle[oldest]
+            self._close_if_idle(oldest)
+
+    def _close_if_idle(self, lane: SharedLane) -> None:
+        if not (lane.users or lane.busy):
+            lane.close()
+            self.discard(lane)
+
+    def discard(self, lane: SharedLane) -> None:
+        """Forget a lane that was refused or closed."""
+        self._idle.pop(lane, None)
+        if self._lanes.get(lane.identity) is lane:
+            del self._lanes[lane.identity]
+        if lane.refused is not None:
+            self._lane_refused(lane)
+
+    def load_library(self, done: Callable[[bytes | None], None]) -> None:
+        """Load the functions into the backend; ``done`` gets why that failed, as an error reply, or None.
+
+        Calls that come meanwhile share one load.
+        """
+        self._load_waiters.append(done)
+        if self._loading is None or self._loading.done():
+            self._loading = asyncio.ensure_future(self._load_and_tell())
+
+    async def _load_and_tell(self) -> None:
+        failure: bytes | None = None
+        try:
+            await self._load()
+        except StartError as error:
+            failure = CommandError(f"the queue functions cannot be loaded: {error}").resp()
+        except ControlLost:
+            failure = BackendDown().resp()
+        waiters, self._load_waiters = self._load_waiters, []
+        for done in waiters:
+            self.loop.call_soon(done, failure)  # it may ask for another load
+
+    def close(self) -> None:
+        """Close all."""
+        for lane in list(self._lanes.values()):
+            lane.close()
+        self._lanes.clear()
