@@ -1,7 +1,9 @@
 """Between its two lanes no client loses a command, an answer, its place or its state."""
 
 import contextlib
+import re
 import signal
+import time
 
 import pytest
 
@@ -172,6 +174,34 @@ def test_a_clients_name_is_that_of_one_connection(pair, direct):
         until(lambda: named() == 1, 5, "one")
         assert client.call("CLIENT", "GETNAME") == b"joe"
     until(lambda: named() == 0, 5, "none")
+
+
+def test_no_clients_name_goes_with_anothers(pair, direct):
+    def names():
+        return sorted(re.findall(rb" name=(c\d) ", direct.call("CLIENT", "LIST")))
+
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Connection(pair[1].port)) for _ in range(3)]
+        for number, client in enumerate(clients, 1):
+            assert client.call("SELECT", "9") == b"OK"
+            assert client.call("CLIENT", "SETNAME", f"c{number}") == b"OK"
+        until(lambda: names() == [b"c3"], 5, "the last one's")
+        assert clients[0].call("LRANGE", "none", "0", "-1") == []
+        until(lambda: names() == [b"c1", b"c3"], 5, "the first has its own lane")
+        assert clients[2].call("LRANGE", "none", "0", "-1") == []
+        until(lambda: names() == [b"c1", b"c2", b"c3"], 5, "and the last")
+        assert clients[1].call("CLIENT", "GETNAME") == b"c2"
+        until(lambda: names() == [b"c1", b"c2", b"c3"], 5, "and the second")
+    until(lambda: names() == [], 5, "all are gone")
+
+
+def test_what_the_daemon_asks_for_itself_is_in_no_monitor(pair, direct):
+    with Connection(pair[1].port, timeout_s=5) as monitor:
+        assert monitor.call("MONITOR") == b"OK"
+        time.sleep(0.2)  # until the daemon asks anew who may do anything
+        with Connection(pair[1].port) as client:
+            assert client.call("LRANGE", "asked", "0", "-1") == []
+        assert b'"LRANGE" "asked"' in monitor.read()
 
 
 def test_help_is_the_same_in_a_transaction(client):

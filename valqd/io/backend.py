@@ -18,6 +18,7 @@ import hiredis
 from valqd.config import Settings
 from valqd.errors import SettingError
 from valqd.io.keepalive import keep_alive
+from valqd.protocol.own import encode_own
 
 CONNECT_TIMEOUT_S = 5.0
 _DEFAULT_PORT = 6379
@@ -161,7 +162,7 @@ class _Probe(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.write(b"*1\r\n$4\r\nPING\r\n")
+        self._transport.write(encode_own([b"PING"]))
 
     def data_received(self, data: bytes) -> None:
         if not self._answer.done():

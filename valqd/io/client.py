@@ -138,8 +138,7 @@ class Client(Outgoing, asyncio.Protocol):
         if self._ending is not None:
             self._ending.cancel()
         if self._lane is not None:
-            if self.private_lane is None:
-                self._forget_name()
+            self._forget_name()
             self._worker.lanes.leave(self._lane)
             self._lane = None
         if self.private_lane is not None:
@@ -177,6 +176,7 @@ class Client(Outgoing, asyncio.Protocol):
         lane = self._worker.lanes.get(identity)
         lane.users += 1
         if self._lane is not None:
+            self._forget_name()
             self._worker.lanes.leave(self._lane)
         self._lane = lane
         return lane
@@ -191,9 +191,8 @@ class Client(Outgoing, asyncio.Protocol):
         self._forget_name()
 
     def _forget_name(self) -> None:
-        """Its shared lane may be called as it is."""
-        if self._lane is not None and b"CLIENT SETNAME" in self.session.client_info:
-            self._worker.lanes.forget_name(self._lane)
+        if self._lane is not None:
+            self._worker.lanes.forget_name(self._lane, self.session)
 
     def private_greeted(self) -> None:
         """What the client sends may follow the greeting."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from valqd.errors import BackendDown, CommandError, ControlLost, StartError
 from valqd.io.backend import Backend
@@ -14,6 +15,9 @@ from valqd.io.outbox import Outbox
 from valqd.io.shared_lane import SharedLane
 from valqd.protocol.host import Identity
 from valqd.protocol.own import encode_own
+
+if TYPE_CHECKING:
+    from valqd.protocol.session import Session
 
 #: A lane that no client uses is closed after this long, or when there are more of them.
 _IDLE_S = 30.0
@@ -66,10 +70,13 @@ class SharedLanes:
             old.close()
         self.get(self._first_identity)
 
-    def forget_name(self, lane: SharedLane) -> None:
-        """A client whose CLIENT SETNAME was relayed is gone, or has a lane of its own: only that is to be called so."""
-        if lane.up:
-            lane.prove(encode_own([b"CLIENT", b"SETNAME", b""]), lambda error: None)
+    def forget_name(self, lane: SharedLane, session: Session) -> None:
+        """A client is gone, or has a lane of its own: only that is to be called as it called this one."""
+        was_called_so = next(reversed(lane.names), None) is session
+        lane.names.pop(session, None)
+        if was_called_so and lane.up:
+            name = next(reversed(lane.names.values()), b"")
+            lane.prove(encode_own([b"CLIENT", b"SETNAME", name]), lambda error: None)
 
     def leave(self, lane: SharedLane) -> None:
         """A client of ``lane`` is gone, or has become another."""

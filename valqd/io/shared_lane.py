@@ -73,6 +73,7 @@ class SharedLane:
         self.up = True
         self.why_down: CommandError = BackendDown()
         self.users = 0
+        self.names: dict[object, bytes] = {}
         self.refused: bytes | None = None  #: the backend's error reply to this identity
         self._connection: _Connection | None = None
         self._greetings = 0  # replies to AUTH and SELECT still to come

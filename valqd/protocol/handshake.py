@@ -39,6 +39,9 @@ def _relay(session: Session, frame: Frame, kind: str, remember: bytes = b"") -> 
             return error_line(reply)
         if remember:
             session.client_info[remember] = frame.argv[-1]
+        if remember == b"CLIENT SETNAME":
+            session.lane.names.pop(session, None)
+            session.lane.names[session] = frame.argv[-1]
         return b"+%b\r\n" % reply if kind == "status" else bulk(reply)
 
     session.lane.coalescer.lone(session, encode_request(frame.argv), shape)

@@ -58,6 +58,7 @@ class Lane(Protocol):
     coalescer: Coalescer
     up: bool  #: False: calls cannot be sent, and must be refused at once, with ``why_down``
     why_down: CommandError
+    names: dict[object, bytes]  #: of sessions whose CLIENT SETNAME was relayed; the last one is what it is called
 
     def wake(self) -> None:
         """Calls were joined: send them in this turn of the loop."""
