@@ -339,6 +339,12 @@ def test_a_body_that_the_backend_does_not_take_fails_alone():
         assert large.call("VALQ.PUSH", "q", "y", "HEADERS", 1, "a", "x" * ((1 << 20) - 6)) == b"2"
         assert message(other.call("VALQ.POP", "q"))["body"] == b"y"
         assert "max_body_bytes is 1048576" in daemon.output()
+        with Connection(valkey.port) as direct:
+            direct.call("CONFIG", "SET", "proto-max-bulk-len", "2mb")
+            direct.call("CLIENT", "KILL", "TYPE", "normal")
+        until(lambda: "max_body_bytes is 2097152" in daemon.output(), 5, "asked again")
+        with Connection(daemon.port) as larger:  # clients that were there keep to what they were told
+            until(lambda: larger.call("VALQ.PUSH", "q", "x" * (3 << 19)) == b"3", 5, "taken")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -28,6 +28,7 @@ from valqd.io.shared_lane import SharedLane
 from valqd.io.sweeper import Sweeper
 from valqd.io.waiters import Waiters
 from valqd.protocol.calls import NoDelivery, bulk
+from valqd.protocol.framing import MAX_BULK_BYTES
 from valqd.protocol.host import Identity, Lane, Shared
 from valqd.protocol.requests import parse_popped
 
@@ -69,6 +70,7 @@ class Worker:
         self._daemon = daemon
         self._sweeper: Sweeper | None = None
         self._paused: asyncio.TimerHandle | None = None
+        self._limiting: asyncio.Task[None] | None = None
 
     def next_client_id(self) -> int:
         """A number that no other client of this daemon has."""
@@ -83,6 +85,7 @@ class Worker:
         if not await self._start_unless(stop):
             return
         await self._limit_bodies()
+        self.control.connected.append(self._limit_bodies_again)
         keep_freed_memory()
         max_clients = raise_file_limit(self.settings.max_clients, warn=self._number == 0)
         self.settings = replace(self.settings, max_clients=max_clients)
@@ -118,10 +121,14 @@ class Worker:
     async def _limit_bodies(self) -> None:
         """A body that the backend does not take would cost a shared lane its connection."""
         with contextlib.suppress(ControlLost):
-            most = await self.control.largest_bulk()
-            if most is not None and most < self.settings.max_body_bytes:
-                log.warning("max_body_bytes is %d: the backend's proto-max-bulk-len is no more", most)
+            most = min(await self.control.largest_bulk() or MAX_BULK_BYTES, self.settings.max_body_bytes)
+            if most != self.shared.limits.max_body_bytes:
+                log.warning("max_body_bytes is %d: the least of the setting and the backend's proto-max-bulk-len", most)
                 self.shared.limits = Limits(max_body_bytes=most)
+
+    def _limit_bodies_again(self) -> None:
+        """It may be another backend now."""
+        self._limiting = asyncio.ensure_future(self._limit_bodies())
 
     def _warn_if_open(self) -> None:
         """Beyond this host, that is: Valkey's protected mode does not see who comes through valqd."""
