@@ -122,18 +122,18 @@ def check(load, connection):
 
 def test_nothing_answered_is_lost_when_the_daemon_is_killed():
     port = free_port()
-    with Valkey() as valkey:
-        daemon = Valqd(valkey.url, port=port)
+    with Valkey() as valkey, contextlib.ExitStack() as stack:
+        daemon = stack.enter_context(Valqd(valkey.url, port=port))
         with Connection(port) as connection:
             connection.call("VALQ.CREATE", "load", "1", "1000")
         load = Load(port, 6)
         for _ in range(2):
             time.sleep(0.7)
             daemon.kill()
-            daemon = Valqd(valkey.url, port=port)
+            daemon = stack.enter_context(Valqd(valkey.url, port=port))
         time.sleep(0.3)
         load.stop()
-        with daemon, Connection(port) as connection:
+        with Connection(port) as connection:
             check(load, connection)
 
 
@@ -185,13 +185,13 @@ def is_written(connection):
 
 
 def test_an_embedded_valkey_keeps_its_data_when_both_are_killed(tmp_path):
-    daemon = Valqd(data_dir=tmp_path / "data")
-    with Connection(daemon.port) as connection:
-        connection.call("VALQ.PUSH", "kept", "safe")
-        until(lambda: is_written(connection), 5, "written")
-        server = int(connection.call("INFO", "server").partition(b"process_id:")[2].split()[0])
-    daemon.kill()
-    os.kill(server, signal.SIGKILL)
+    with Valqd(data_dir=tmp_path / "data") as daemon:
+        with Connection(daemon.port) as connection:
+            connection.call("VALQ.PUSH", "kept", "safe")
+            until(lambda: is_written(connection), 5, "written")
+            server = int(connection.call("INFO", "server").partition(b"process_id:")[2].split()[0])
+        daemon.kill()
+        os.kill(server, signal.SIGKILL)
     with Valqd(data_dir=tmp_path / "data") as again, Connection(again.port) as connection:
         assert as_map(connection.call("VALQ.POP", "kept"))[b"body"] == b"safe"
 
