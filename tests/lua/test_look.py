@@ -77,6 +77,28 @@ def test_peek_of_other_states_by_time(q):
     assert q.counts() == (0, 2, 3, 1)
 
 
+@pytest.mark.parametrize("state", ["inflight", "delayed", "dlq"])
+def test_peek_tells_those_of_one_time_by_id(q, state):
+    q.create(attempts=1)
+    if state == "delayed":
+        q.push(*["x"] * 30, delay=5000)
+        q.push(*["x"] * 30, delay=6000)
+    else:
+        q.fill(60)
+        q.ids(30, vt=1000)
+        q.ids(30, vt=2000)
+    if state == "dlq":
+        q.settle_clock(1000)
+        q.sweep()
+        q.settle_clock(1000)
+        q.sweep()
+    expected = list(range(1, 61))
+    for offset in (0, 5, 29, 30, 31, 55, 60, 100):
+        for count in (1, 4, 30, 31, 100):
+            assert peek(q, state, count=count, offset=offset) == expected[offset : offset + count]
+            assert peek(q, state, count=count, offset=offset, reverse="1") == expected[::-1][offset : offset + count]
+
+
 @pytest.mark.parametrize("resp", ["e2", "e3"])
 def test_show_tells_all_that_is_known(q, resp):
     q.push("x", priority=2, ttl=5000, vt=1500, max_attempts=3, dedup="k", dedup_window=900, headers={"a": "b"}, delay=7)

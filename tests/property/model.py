@@ -44,8 +44,8 @@ class Message:
 
     @property
     def moment(self):
-        """Order within a state that is ordered by time: ties as a sorted set has them."""
-        return float(self.died_at if self.state == "dlq" else self.at), str(self.id)
+        """Order within a state that is ordered by time."""
+        return float(self.died_at if self.state == "dlq" else self.at), self.id
 
 
 COUNTERS = ("delivered", "acked", "redelivered", "dead", "expired", "nacked", "cancelled", "deduplicated", "dropped")

@@ -18,10 +18,10 @@ local function call(keys, args)
   if args[2] == 'ready' then
     ids = order.ready(q, count, offset, reverse)
   else
-    ids = server.call(reverse and 'ZREVRANGE' or 'ZRANGE', q.prefix .. args[2], args[4], number.text(offset + count - 1))
+    ids = (reverse and order.by_time_reversed or order.by_time)(q, args[2], offset, count)
   end
   for i = 1, #ids do
-    messages[i] = view.find(q, tonumber(ids[i]))
+    messages[i] = view.find(q, ids[i])
   end
   return reply.finish(messages, args[1])
 end

@@ -1,12 +1,11 @@
 -- bulk: PURGE and REDRIVE, a bounded step at a time.
--- requires: number, queue, log, record, life, add, receipt
+-- requires: number, queue, log, record, life, order, add, receipt
 
 local bulk = {}
 
 local PURGE_STEP = 2000
 local PURGE_BUCKETS = 500
 local REDRIVE_STEP = 1000
-local MOST_TIES = 2000
 local PURGED = {
   main = {'inflight', 'ready'},
   ready = {'ready'},
@@ -139,28 +138,6 @@ local function redrive_one(q, target, id, meta)
   return not full, full
 end
 
--- Ids of the oldest dead letters after the first `at`, at most `limit`: by when they died, then by id.  The index has those
--- of one ms in the order of their digits: all of the last ms are looked at, up to MOST_TIES.
-local function oldest_dead(q, at, limit)
-  local key = q.prefix .. 'dlq'
-  local found = server.call('ZRANGE', key, at, at + limit, 'WITHSCORES')
-  if #found == 2 * limit + 2 and found[#found] == found[#found - 2] then
-    found = server.call('ZRANGE', key, at, at + limit + MOST_TIES, 'WITHSCORES')
-  end
-  local dead = {}
-  for i = 1, #found, 2 do
-    dead[#dead + 1] = {id = tonumber(found[i]), died_at = tonumber(found[i + 1])}
-  end
-  table.sort(dead, function(a, b)
-    return a.died_at < b.died_at or a.died_at == b.died_at and a.id < b.id
-  end)
-  local ids = {}
-  for i = 1, math.min(limit, #dead) do
-    ids[i] = dead[i].id
-  end
-  return ids
-end
-
 -- One step of args (see functions/redrive): moved, token for the next ('' when done), text of a FULL error.
 -- token: last id at the first step, how many the limit still allows, how many were passed over or which id is next.
 function bulk.redrive(q, target, args, token)
@@ -179,7 +156,7 @@ function bulk.redrive(q, target, args, token)
     at = at + #ids
     more = 6 + at <= #args
   else
-    ids = oldest_dead(q, at, math.min(left, REDRIVE_STEP))
+    ids = order.by_time(q, 'dlq', at, math.min(left, REDRIVE_STEP))
     more = #ids > 0
   end
   for _, id in ipairs(ids) do

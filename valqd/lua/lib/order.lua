@@ -3,6 +3,9 @@
 
 local order = {}
 
+-- Of more messages than this with one time, the index's own order is taken: by the digits of their ids.
+local MOST_TIES = 2000
+
 -- How many ready records POP gives before a plain message `id`.
 local function records_before(q, id)
   return server.call('ZCOUNT', q.prefix .. 'ready', '-inf', '(' .. number.text(id))
@@ -52,6 +55,46 @@ function order.ready(q, count, offset, reverse)
   local records = server.call('ZRANGE', ready, number.text(before), number.text(before + rest + count - 1), 'WITHSCORES')
   local plain_ids = log.ready_ids(q, bucket, 1, math.min(rest + count, q.plain - skipped))
   return order.merge(records, plain_ids, rest, count, function(a, b) return a < b end)
+end
+
+-- Ids (numbers) in an index that is ordered by time, `count` from `offset` on: by time, then by id.
+function order.by_time(q, index, offset, count)
+  local key = q.prefix .. index
+  local found = server.call('ZRANGE', key, number.text(offset), number.text(offset + count - 1), 'WITHSCORES')
+  if not found[1] then
+    return {}
+  end
+  local from, to = offset, offset + #found / 2 -- ranks, from the first with the first time to after the last with the last
+  local first = server.call('ZCOUNT', key, '-inf', '(' .. found[2])
+  local after = server.call('ZCOUNT', key, '-inf', found[#found])
+  if after - first - (to - from) <= MOST_TIES then
+    from, to = first, after
+    found = server.call('ZRANGE', key, from, to - 1, 'WITHSCORES')
+  end
+  local timed = {}
+  for i = 1, #found, 2 do
+    timed[#timed + 1] = {tonumber(found[i]), tonumber(found[i + 1])}
+  end
+  table.sort(timed, function(a, b)
+    return a[2] < b[2] or a[2] == b[2] and a[1] < b[1]
+  end)
+  local ids = {}
+  for i = offset - from + 1, math.min(#timed, offset - from + count) do
+    ids[#ids + 1] = timed[i][1]
+  end
+  return ids
+end
+
+-- The same, the last ones first.
+function order.by_time_reversed(q, index, offset, count)
+  local last = server.call('ZCARD', q.prefix .. index) - offset
+  local first = math.max(0, last - count)
+  local ids = last > 0 and order.by_time(q, index, first, last - first) or {}
+  local reversed = {}
+  for i = #ids, 1, -1 do
+    reversed[#reversed + 1] = ids[i]
+  end
+  return reversed
 end
 
 -- A walk over the ids of ready messages, the oldest first whatever their priority: each call of what is returned gives the
