@@ -181,6 +181,20 @@ def test_a_signal_while_it_starts_is_a_stop_like_any_other(workers, after_s):
         assert "ERROR" not in daemon.output()
 
 
+@pytest.mark.parametrize("gap_s", [0.002, 0.01])
+def test_a_second_signal_while_the_backend_says_nothing_changes_nothing(gap_s):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        Valqd(f"valkey://127.0.0.1:{silent.getsockname()[1]}", wait=False) as daemon,
+        silent.accept()[0] as connection,
+    ):
+        assert connection.recv(5)
+        for _ in range(2):
+            daemon.signal(signal.SIGTERM)
+            time.sleep(gap_s)
+        assert daemon.process.wait(10) == 0
+
+
 @WORKERS
 def test_an_embedded_valkey_that_was_started_again_stops_with_its_daemon(workers):
     for ended_by in (signal.SIGTERM, signal.SIGKILL):

@@ -320,6 +320,16 @@ def test_a_queue_that_cannot_be_swept_is_tried_again_alone():
         direct.call("CONFIG", "RESETSTAT")
         until(lambda: failed_calls(direct) >= 3, 6, "it is tried again")
         assert b"cmdstat_scan" not in direct.call("INFO", "commandstats")
+        with Connection(daemon.port) as connection:
+            for db in range(1, 9):  # databases in which nothing was before
+                connection.call("SELECT", db)
+                connection.call("VALQ.PUSH", "q", "x", "0.02")
+                direct.call("SELECT", db)
+                time.sleep(0.13)
+        for db in range(1, 9):
+            direct.call("SELECT", db)
+            until(lambda: direct.call("ZCARD", "valq:{q}:delayed") == 0, 2, "the delay is over")
+        direct.call("SELECT", 0)
         direct.call("HSET", "valq:{bad}:queue", "limits", "")
         until(lambda: direct.call("ZCARD", "valq:{bad}:delayed") == 0, 3, "its delay is over")
 

@@ -16,7 +16,8 @@ from valqd.io.backend import Backend
         ("valkey://u:@h", Backend("h", 6379, user=b"u", password=b"")),
         ("unix:s", Backend(path="s")),
         ("unix:///run/v.sock", Backend(path="/run/v.sock")),
-        ("unix:///run/a?b@c", Backend(path="/run/a?b@c")),
+        ("unix:///run/a?b", Backend(path="/run/a?b")),
+        ("unix:@abstract", Backend(path="@abstract")),
         ("unix://u:p%2F@/run/v.sock?db=4", Backend(path="/run/v.sock", user=b"u", password=b"p/", db=4)),
     ],
 )
@@ -25,7 +26,20 @@ def test_url(url, backend):
 
 
 @pytest.mark.parametrize(
-    "url", ["h", "http://h", "valkey://h:0", "valkey://h:x", "valkey://u@h", "valkey://h/x", "valkey://h?db=1", "unix:"]
+    "url",
+    [
+        "unix://u:pa/ss@/s",
+        "unix://u:p@ss@/s",
+        "unix://u@/s",
+        "h",
+        "http://h",
+        "valkey://h:0",
+        "valkey://h:x",
+        "valkey://u@h",
+        "valkey://h/x",
+        "valkey://h?db=1",
+        "unix:",
+    ],
 )
 def test_what_is_no_url_is_refused_and_not_repeated(url):
     with pytest.raises(SettingError) as refusal:

@@ -186,6 +186,12 @@ def test_options_are_learned_when_they_come_again():
         assert (run(templates, request(*argv))[1] == 1) is (times_seen > 1)
 
 
+def test_options_that_are_known_push_out_no_others():
+    commands = [push(b"a", b"DEDUP", b"%d" % number) for number in range(MAX_SUFFIXES)]
+    templates = learned(*commands, *[commands[-1]] * 3)
+    assert [run(templates, request(*command))[1] for command in commands] == [1] * MAX_SUFFIXES
+
+
 def test_of_many_options_the_last_are_remembered():
     commands = [push(b"a", b"DEDUP", b"%d" % number) for number in range(MAX_SUFFIXES + 1)]
     templates = learned(*commands)

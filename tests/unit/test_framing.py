@@ -217,6 +217,16 @@ def test_no_argument_behind_those_that_were_let_go_passes_for_a_command():
     assert framer.next() == Frame(Kind.BROKEN, b"*1\r\n!\r\n", [])
 
 
+def test_nothing_of_a_request_that_is_skipped_passes_for_a_command():
+    framer = RequestFramer(is_ours, 1024)
+    framer.feed(b"*4\r\n$9\r\nVALQ.PUSH\r\n$1\r\nq\r\n$200022\r\n" + b"x" * 200_000)
+    assert framer.next() is None
+    framer.feed(b"\r\nDEL precious\r\nSET a\r\n!oops\r\n")
+    frames = [framer.next()]
+    assert {frame.kind for frame in frames} == {Kind.BROKEN}
+    assert b"".join(frame.raw for frame in frames) == b"*1\r\n!\r\n"
+
+
 def test_a_request_of_too_many_arguments_is_skipped():
     framer = RequestFramer(is_ours, 16 * MAX_BODY)
     framer.feed(b"*1048600\r\n$9\r\nVALQ.PUSH\r\n" + b"$1\r\nx\r\n" * 1_048_599 + multibulk(b"PING"))

@@ -3,6 +3,8 @@
 import contextlib
 import re
 import signal
+import socket
+import struct
 import time
 
 import pytest
@@ -195,6 +197,31 @@ def test_no_clients_name_goes_with_anothers(pair, direct):
     until(lambda: names() == [], 5, "all are gone")
 
 
+def test_a_name_goes_along_to_another_database(pair, direct):
+    def named():
+        return re.findall(rb" name=wanderer .* db=(\d+) ", direct.call("CLIENT", "LIST"))
+
+    with Connection(pair[1].port) as client:
+        assert client.call("CLIENT", "SETNAME", "wanderer") == b"OK"
+        for db in (b"0", b"7", b"7", b"3"):
+            assert client.call("SELECT", db) == b"OK"
+            until(lambda db=db: named() == [db], 5, "named")
+    until(lambda: named() == [], 5, "gone")
+
+
+def test_no_lane_keeps_the_name_of_who_left_before_it_was_answered(pair, direct, beside):
+    valkey, daemon = pair
+    for _ in range(5):
+        valkey.signal(signal.SIGSTOP)
+        with Connection(daemon.port) as client:
+            client.send("CLIENT", "SETNAME", "ghost")
+            noticed(beside)
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        noticed(beside)
+        valkey.signal(signal.SIGCONT)
+        until(lambda: b" name=ghost " not in direct.call("CLIENT", "LIST"), 5, "it is gone")
+
+
 def test_what_the_daemon_asks_for_itself_is_in_no_monitor(pair, direct):
     with Connection(pair[1].port, timeout_s=5) as monitor:
         assert monitor.call("MONITOR") == b"OK"
@@ -289,6 +316,30 @@ def test_a_transaction_finds_its_functions(client, direct, queue, command):
     (result,) = client.call("EXEC")
     assert result
     assert "not found" not in str(result)
+
+
+def test_functions_are_looked_for_after_each_reply_skip(client, beside, direct, queue):
+    client.send_raw(request("CLIENT", "REPLY", "SKIP") + request("VALQ.HELP"))
+    assert client.call("PING") == b"PONG"
+    direct.call("FUNCTION", "FLUSH")
+    client.send_raw(request("CLIENT", "REPLY", "SKIP") + request("VALQ.PUSH", queue, "x"))
+    assert client.call("PING") == b"PONG"
+    assert pop(beside, queue)["body"] == b"x"
+    direct.call("FUNCTION", "FLUSH")
+    client.send_raw(request("MULTI") + request("VALQ.PUSH", queue, "y") + request("EXEC"))
+    assert [client.read() for _ in range(3)] == [b"OK", b"QUEUED", [b"2"]]
+
+
+@pytest.mark.parametrize("before", [("MULTI",), ("CLIENT", "REPLY", "OFF")], ids=" ".join)
+def test_who_sends_a_command_and_no_more_has_sent_it(pair, beside, queue, before):
+    for number in range(30):
+        with Connection(pair[1].port, timeout_s=5) as client:
+            client.call("CLIENT", "ID")
+            after = request("EXEC") if before == ("MULTI",) else b""
+            client.send_raw(request(*before) + request("VALQ.PUSH", queue, number) + after)
+            client.socket.shutdown(socket.SHUT_WR)
+            client.read_until_closed()
+    until(lambda: as_map(beside.call("VALQ.INFO", queue))[b"ready_msgs"] == 30, 5, "all are there")
 
 
 def test_a_transaction_does_not_fetch_the_functions(client, direct, queue):

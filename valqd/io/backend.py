@@ -73,8 +73,8 @@ class Backend:
         """
         if unix := _UNIX_URL.fullmatch(url):
             user, password, path, db = unix.groups()
-            if not path:
-                raise SettingError("backend", "names no socket: unix://[user:password@]/path[?db=n]")
+            if not path or "@" in path[1:]:
+                raise SettingError("backend", f"names no socket: unix://[user:password@]/path[?db=n] ({_ESCAPES})")
             return cls(path=path, user=_unquoted(user), password=_unquoted(password), db=int(db or 0))
         # No error repeats the URL: it may hold a password.
         if not url.startswith(("valkey://", "valkeys://", "redis://", "rediss://")):

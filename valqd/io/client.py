@@ -101,7 +101,8 @@ class Client(Outgoing, asyncio.Protocol):
         """
         self.session.gone = True
         self.flush()
-        if self.waiter is not None or self.awaits_backend or not self._is_owed:
+        awaits_backend = self.awaits_backend and not self.session.private.probing
+        if self.waiter is not None or awaits_backend or not self._is_owed:
             return False
         self._ending = asyncio.ensure_future(self._close_when_answered())
         return True
@@ -115,7 +116,7 @@ class Client(Outgoing, asyncio.Protocol):
 
     @property
     def _is_owed(self) -> bool:
-        return self.busy or self.session.held_bytes > 0
+        return self.busy or self.session.private.probing or self.session.held_bytes > 0
 
     def pause_writing(self) -> None:
         """The client does not read: stop reading from it, and from the backend for it."""
@@ -176,7 +177,8 @@ class Client(Outgoing, asyncio.Protocol):
         lane = self._worker.lanes.get(identity)
         lane.users += 1
         if self._lane is not None:
-            self._forget_name()
+            if lane is not self._lane:
+                self._worker.lanes.move_name(self._lane, lane, self.session)
             self._worker.lanes.leave(self._lane)
         self._lane = lane
         return lane

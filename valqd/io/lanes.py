@@ -74,8 +74,19 @@ class SharedLanes:
         """A client is gone, or has a lane of its own: only that is to be called as it called this one."""
         was_called_so = next(reversed(lane.names), None) is session
         lane.names.pop(session, None)
-        if was_called_so and lane.up:
-            name = next(reversed(lane.names.values()), b"")
+        if was_called_so:
+            self._call(lane, next(reversed(lane.names.values()), b""))
+
+    def move_name(self, lane: SharedLane, to: SharedLane, session: Session) -> None:
+        """A client has another lane now."""
+        name = lane.names.get(session)
+        self.forget_name(lane, session)
+        if name is not None:
+            to.names[session] = name
+            self._call(to, name)
+
+    def _call(self, lane: SharedLane, name: bytes) -> None:
+        if lane.up:
             lane.prove(encode_own([b"CLIENT", b"SETNAME", name]), lambda error: None)
 
     def leave(self, lane: SharedLane) -> None:

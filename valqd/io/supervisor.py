@@ -217,6 +217,8 @@ class _Supervisor:
                 pid = next(pid for pid, its_number in self._numbers.items() if its_number == number)
                 del self._numbers[pid]
                 status = os.waitpid(pid, 0)[1]
+                if signal.sigtimedwait(self._stop_signals, 0) is not None:  # which reached both
+                    return False
                 if os.WIFSIGNALED(status):
                     print(f"valqd: worker {number} {_end(status)} as it started", file=sys.stderr)
                 raise _WorkerFailed

@@ -129,10 +129,11 @@ class Sweeper:
         if fresh or (self._look_at_all and may_look):
             self._look_at_all = False
             await self._sweep_all()
-        elif self._again and may_look:
-            await self._sweep_again()
-        elif names:
-            await self._find_dbs()
+        else:
+            if self._again and may_look:
+                await self._sweep_again()
+            if names:
+                await self._find_dbs()
         more = False
         for db in self._dbs:
             more |= await self._sweep(db, [queue_key(name) for name in names], reset=False)

@@ -82,8 +82,17 @@ class Worker:
         stop = asyncio.Event()
         for number in stop_signals():
             loop.add_signal_handler(number, stop.set)
-        if not await self._start_unless(stop):
-            return
+        try:
+            if await self._start_unless(stop):
+                await self._serve_until(stop, listening, ready, tick)
+        finally:
+            signal.pthread_sigmask(
+                signal.SIG_BLOCK, stop_signals()
+            )  # one is enough; without the loop, others would kill
+
+    async def _serve_until(
+        self, stop: asyncio.Event, listening: socket.socket, ready: Callable[[], None], tick: Callable[[], None]
+    ) -> None:
         await self._limit_bodies()
         self.control.connected.append(self._limit_bodies_again)
         keep_freed_memory()
@@ -102,7 +111,6 @@ class Worker:
                     await stop.wait()
             except TimeoutError:
                 continue
-        signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())  # one is enough
         server.close()
         await self._finish()
 

@@ -173,10 +173,9 @@ class OptionsPushTemplate:
 
     def learn(self, suffix: bytes, route: Route, options: bytes) -> None:
         """Remember what follows the body; the oldest makes way."""
-        if len(suffix) <= MAX_SUFFIX_BYTES:
-            if len(self._suffixes) >= MAX_SUFFIXES:
-                del self._suffixes[next(iter(self._suffixes))]
-            self._suffixes[suffix] = (route, options)
+        if suffix not in self._suffixes and len(self._suffixes) >= MAX_SUFFIXES:
+            del self._suffixes[next(iter(self._suffixes))]
+        self._suffixes[suffix] = (route, options)
 
     def take(self, data: bytes, pos: int, who: Recipient, coalescer: Coalescer) -> int:
         """Join the command at ``pos``; where it ends, or ``pos``: it is cut, or unusual, and nothing was joined."""
@@ -235,6 +234,9 @@ class Templates:
 
     def _learn_options(self, argv: list[bytes], at: int, request: Request, route: Route, most_bytes: int) -> None:
         assert request.merge is not None
+        suffix = b"".join(map(bulk, argv[at + 1 :]))
+        if len(suffix) > MAX_SUFFIX_BYTES:
+            return
         self._suffixes_learned += 1
         if self._suffixes_learned > MAX_TEMPLATES:
             self._forget()
@@ -243,7 +245,7 @@ class Templates:
         template = self._by_prefix.get(prefix)
         if isinstance(template, OptionsPushTemplate):
             before_body = b"".join(map(bulk, request.merge.items[:-1]))
-            template.learn(b"".join(map(bulk, argv[at + 1 :])), route, before_body)
+            template.learn(suffix, route, before_body)
 
     def learn(self, template: Template) -> None:
         """Remember a template; one too short to be told apart is not worth it."""

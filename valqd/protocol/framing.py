@@ -99,6 +99,11 @@ class RequestFramer:
         """Bytes received and not yet delivered as frames."""
         return self._cut_bytes + len(self._buf) - self._start + self._pending_bytes
 
+    @property
+    def has_cut(self) -> bool:
+        """Whether whole requests are ready: to take them back, and to cut them anew, would be work for nothing."""
+        return bool(self._cut)
+
     def feed(self, data: bytes) -> None:
         """Take bytes from the client; parses nothing."""
         self._pending.append(data)
@@ -204,7 +209,7 @@ class RequestFramer:
 
     def _rest(self, kind: Kind) -> Frame:
         raw = self._buf[self._start :]
-        if self._dropped:  # the rest without its head could be read as commands: another violation stands for it
+        if self._dropped or self._skipping:  # without its head the rest could be read as commands: let it be this
             raw = b"*1\r\n!\r\n"
             self._dropped = 0
         self._buf = b""

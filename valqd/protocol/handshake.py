@@ -34,14 +34,19 @@ def _relay(session: Session, frame: Frame, kind: str, remember: bytes = b"") -> 
         session.when_shared_quiet(lambda: session.host.write(session.lane.why_down.resp()))
         return
 
+    names = session.lane.names
+    before = names.get(session)
+    if remember == b"CLIENT SETNAME":  # now: the client may be gone when the answer comes
+        names.pop(session, None)
+        names[session] = frame.argv[-1]
+
     def shape(reply: Any) -> bytes:
         if isinstance(reply, Exception):
+            if remember == b"CLIENT SETNAME" and names.pop(session, None) is not None and before is not None:
+                names[session] = before
             return error_line(reply)
         if remember:
             session.client_info[remember] = frame.argv[-1]
-        if remember == b"CLIENT SETNAME":
-            session.lane.names.pop(session, None)
-            session.lane.names[session] = frame.argv[-1]
         return b"+%b\r\n" % reply if kind == "status" else bulk(reply)
 
     session.lane.coalescer.lone(session, encode_request(frame.argv), shape)

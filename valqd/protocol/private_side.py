@@ -71,7 +71,8 @@ class PrivateSide:
         self.pops_due = 0  # replies still to come that may hold popped messages
         self.may_count_again = False  # Pub/Sub may be over, or never was in the way (RESP3)
         self.may_be_subscribed = False
-        self._library_probed = False  # in this MULTI
+        self._library_probed = False  # in this MULTI, or since replies were turned off
+        self.probing = False  # for the library, before a command is sent
         self._repeatable_bytes = 0
         self._behind_stream: list[bytes] = []  # of the daemon's own, until a large frame has ended
         self._marks = 0  # how often the end of Pub/Sub was asked for
@@ -177,6 +178,7 @@ class PrivateSide:
             replies.expect(count)
         self.send(raw)
         if skip:
+            self._library_probed = False
             self._fence_skip()
 
     def send_watched(self, raw: bytes, watch: Callable[[bytes], bytes | Slot], pops: bool = False) -> None:
@@ -187,6 +189,7 @@ class PrivateSide:
             replies.expect_special(self._counted_pop(watch) if pops else watch)
         self.send(raw)
         if skip:
+            self._library_probed = False
             self._fence_skip()
 
     def _counted_pop(self, watch: Callable[[bytes], bytes | Slot]) -> Callable[[bytes], bytes | Slot]:
@@ -213,10 +216,14 @@ class PrivateSide:
         session = self.session
         lane = session.lane
         if self.alters_replies and not self._library_probed and lane.up:
-            self._library_probed = True
+            self._library_probed = self.probing = True
             session.hold()
-            probe = _Probe(lambda: session.go_on(then))
-            lane.coalescer.lone(probe, echo_call([]), lambda reply: b"")
+
+            def probed() -> None:
+                self.probing = False
+                session.go_on(then)
+
+            lane.coalescer.lone(_Probe(probed), echo_call([]), lambda reply: b"")
             lane.wake()
         else:
             then()

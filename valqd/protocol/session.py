@@ -27,7 +27,7 @@ from valqd.protocol import foreign, handshake, relay
 from valqd.protocol.calls import Call, Route, error_line
 from valqd.protocol.encoding import encode
 from valqd.protocol.fastpath import MAX_BYTES_AT_ONCE
-from valqd.protocol.framing import Frame, Kind, RequestFramer
+from valqd.protocol.framing import MAX_ARGUMENTS, Frame, Kind, RequestFramer
 from valqd.protocol.host import Host, Identity, Shared
 from valqd.protocol.private_side import PrivateSide
 from valqd.protocol.relay import ReplyType
@@ -166,7 +166,10 @@ class Session:
             self._ours(frame.argv)
         elif kind is Kind.OVERSIZED:
             limit = self.shared.limits.max_body_bytes
-            self._answer_here(CommandError(f"the command is larger than max_body_bytes ({limit}) allows"))
+            why = f"is larger than max_body_bytes ({limit}) allows"
+            if len(frame.argv) >= MAX_ARGUMENTS:
+                why = f"has more than {MAX_ARGUMENTS} arguments"
+            self._answer_here(CommandError(f"the command {why}"))
         elif kind is Kind.COMMAND or (kind is Kind.STREAM and frame.argv):
             self.streaming = kind is Kind.STREAM
             self._foreign(frame)
@@ -242,7 +245,7 @@ class Session:
         first()
         if self._advancing:  # the hold began and ended within one frame: what called this takes the next
             return
-        if not self.held and (waiting := self.framer.take_back()):
+        if not (self.held or self.framer.has_cut) and (waiting := self.framer.take_back()):
             self.receive(waiting)
         else:
             self._advance()
