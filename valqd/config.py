@@ -69,7 +69,14 @@ def _listen(value: str) -> str:
             return value
     else:
         host, colon, port = value.rpartition(":")
-        if colon and host and port.isascii() and port.isdigit() and int(port) <= 65535:
+        if (
+            colon
+            and host
+            and (host[0] == "[") == (host[-1] == "]")
+            and port.isascii()
+            and port.isdigit()
+            and int(port) <= 65535
+        ):
             return value
     raise ValueError("must be HOST:PORT or unix:PATH")
 
@@ -215,7 +222,7 @@ def _from_file(path: str) -> dict[str, str]:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingError("config", f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise SettingError("config", f"{path} is no TOML file: {error}") from None
     known = {setting.name for setting in SETTINGS}
     values = {}

@@ -30,6 +30,13 @@ _UNIX_URL = re.compile(r"unix:(?://)?(?:([^/@:]*):([^/@]*)@)?(.*?)(?:\?db=([0-9]
 _ESCAPES = "in a user or password, write @ as %40, : as %3A, / as %2F, # as %23, ? as %3F, % as %25"
 
 
+def refuse_files(settings: Settings) -> None:
+    """Raises SettingError for a file that would not be used."""
+    for name in ("backend_ca_file", "backend_cert_file", "backend_key_file"):
+        if getattr(settings, name):
+            raise SettingError(name, "is only of use with valkeys:// in backend")
+
+
 def _unquoted(part: str | None) -> bytes | None:
     return None if part is None else unquote(part).encode()
 
@@ -60,9 +67,8 @@ class Backend:
         )
         if backend.tls:
             backend.check_files()
-        for name in ("backend_ca_file", "backend_cert_file", "backend_key_file"):
-            if getattr(settings, name) and not backend.tls:
-                raise SettingError(name, "is only of use with valkeys:// in backend")
+        else:
+            refuse_files(settings)
         return backend
 
     @classmethod
@@ -90,7 +96,7 @@ class Backend:
                 f"no valid URL: the port must be 1 to 65535, an IPv6 address stand in brackets ({_ESCAPES})",
             ) from None
         db = parts.path.strip("/")
-        if (db and not (db.isascii() and db.isdigit())) or parts.query or parts.fragment:
+        if (db and not (db.isascii() and db.isdigit() and len(db) < 10)) or parts.query or parts.fragment:
             raise SettingError("backend", f"after host and port only /db may follow, a number ({_ESCAPES})")
         if parts.username and parts.password is None:
             raise SettingError(

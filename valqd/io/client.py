@@ -135,6 +135,7 @@ class Client(Outgoing, asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
         self.session.gone = self.session.closed = True
+        self.session.framer.drop()  # client and session refer to each other: Python may free them much later
         self._worker.clients.discard(self)
         if self._ending is not None:
             self._ending.cancel()

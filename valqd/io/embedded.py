@@ -187,6 +187,11 @@ class EmbeddedServer:
         assert self._process is not None
         return self._process.pid
 
+    def close_lock(self) -> None:
+        """In a forked worker: the folder is held by the daemon and its server alone."""
+        os.close(self._lock)
+        self._lock = -1
+
     def respawn_if_dead(self) -> bool:
         """Start the server again if it died, without waiting for it; whether it was.  For the main thread only.
 

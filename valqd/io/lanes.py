@@ -46,7 +46,7 @@ class SharedLanes:
         self._lane_refused = lane_refused
         self.may_busy_wait = may_busy_wait
         self._lanes: dict[Identity, SharedLane] = {}
-        self._idle: dict[SharedLane, None] = {}  # had no users, in the order in which they had none
+        self._idle: dict[SharedLane, asyncio.TimerHandle] = {}  # had no users, in the order in which they had none
         self._loading: asyncio.Task[None] | None = None
         self._load_waiters: list[Callable[[bytes | None], None]] = []
 
@@ -98,13 +98,17 @@ class SharedLanes:
         """Without users it is closed after a while, and sooner when there are many: those without for longest first."""
         if lane.users or lane is self._lanes.get(self._first_identity):
             return
-        self.loop.call_later(_IDLE_S, self._close_if_idle, lane)
-        self._idle.pop(lane, None)
-        self._idle[lane] = None
+        self._forget_timer(lane)
+        self._idle[lane] = self.loop.call_later(_IDLE_S, self._close_if_idle, lane)
         while len(self._idle) > _MOST_IDLE:
             oldest = next(iter(self._idle))
-            del self._idle[oldest]
+            self._forget_timer(oldest)
             self._close_if_idle(oldest)
+
+    def _forget_timer(self, lane: SharedLane) -> None:
+        timer = self._idle.pop(lane, None)
+        if timer is not None:
+            timer.cancel()
 
     def _close_if_idle(self, lane: SharedLane) -> None:
         if not (lane.users or lane.busy):
@@ -113,7 +117,7 @@ class SharedLanes:
 
     def discard(self, lane: SharedLane) -> None:
         """Forget a lane that was refused or closed."""
-        self._idle.pop(lane, None)
+        self._forget_timer(lane)
         if self._lanes.get(lane.identity) is lane:
             del self._lanes[lane.identity]
         if lane.refused is not None:

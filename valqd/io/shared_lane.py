@@ -32,6 +32,8 @@ MAX_BACKLOG_CALLS = 10_000
 _RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5)
 #: A connection that lived this long is worth an attempt without a pause.
 _STABLE_S = 0.2
+#: What Valkey says to a connection that it closes at once: it is no call's reply.
+_TURNED_AWAY = "ERR max number of clients reached"
 #: When more clients than that sent something in a turn, the next turn's first command waits for the others.
 _FEW = 2
 
@@ -120,6 +122,7 @@ class SharedLane:
     def _greet(self, connection: _Connection) -> None:
         """Send the identity; calls follow when it is accepted."""
         self._connection = connection
+        self._is_turned_away = False
         self._ended = asyncio.Event()
         self._since = self._lanes.loop.time()
         requests = self.identity.greeting()
@@ -168,7 +171,9 @@ class SharedLane:
         if connection is not self._connection:
             return
         self._connection = None
-        self.coalescer.fail_sent(BackendDown(under_way=True).resp())
+        self.coalescer.fail_sent(BackendDown(under_way=not self._is_turned_away).resp())
+        if self._is_turned_away:
+            self._down(BackendDown())
         self._resume_paused()
         self._lanes.outbox.flush()
         if self._greetings and self.refused is None:
@@ -192,6 +197,8 @@ class SharedLane:
             self._errors.append(error_line(reply) if isinstance(reply, Exception) else None)
             if not self._greetings:
                 self._greeted()
+        elif isinstance(reply, Exception) and str(reply) == _TURNED_AWAY:
+            self._is_turned_away = True
         elif self.coalescer.sent:
             self.coalescer.deliver(reply)
         # else: an error that the backend sends before it closes the connection

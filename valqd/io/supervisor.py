@@ -23,7 +23,7 @@ from pathlib import Path
 from valqd import __version__
 from valqd.config import Settings
 from valqd.errors import StartError
-from valqd.io.backend import Backend
+from valqd.io.backend import Backend, refuse_files
 from valqd.io.embedded import EmbeddedServer
 from valqd.io.keepalive import keep_alive
 from valqd.io.process import stop_signals
@@ -51,6 +51,7 @@ def serve(settings: Settings) -> None:
         if settings.backend:
             backend = Backend.from_settings(settings)
         else:
+            refuse_files(settings)
             server = stack.enter_context(EmbeddedServer(settings.data_dir, settings.appendfsync))
             backend = server.backend
 
@@ -65,7 +66,7 @@ def serve(settings: Settings) -> None:
         if settings.workers == 1:
             _run_worker(settings, backend, 0, listening, announce, tick)
         else:
-            _Supervisor(settings, backend, listening, tick).run(announce)
+            _Supervisor(settings, backend, listening, tick, server).run(announce)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -103,8 +104,9 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
             if settings.workers > 1 and listening.family != socket.AF_UNIX:
                 # Nobody else has the port: only now others, our workers, may have it too.
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        except OSError as error:
-            raise StartError(f"listen {settings.listen}: {error.strerror or error}") from None
+        except (OSError, TypeError) as error:  # TypeError: no name that could be looked up
+            why = getattr(error, "strerror", None) or error
+            raise StartError(f"listen {settings.listen}: {why}") from None
         try:
             yield listening
         finally:
@@ -175,13 +177,19 @@ def _run_worker(
 
 class _Supervisor:
     def __init__(
-        self, settings: Settings, backend: Backend, listening: socket.socket, tick: Callable[[], None]
+        self,
+        settings: Settings,
+        backend: Backend,
+        listening: socket.socket,
+        tick: Callable[[], None],
+        server: EmbeddedServer | None,
     ) -> None:
         self._settings = settings
         self._backend = backend
         self._listening = listening
         self._is_tcp = listening.family != socket.AF_UNIX
         self._tick = tick
+        self._server = server
         self._numbers: dict[int, int] = {}  # worker pid -> its number
         self._started_at: dict[int, float] = {}  # by number
         self._pauses: dict[int, float] = {}  # before its last restart, seconds
@@ -237,6 +245,8 @@ class _Supervisor:
         status = 1
         try:
             os.close(reader)
+            if self._server is not None:
+                self._server.close_lock()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
 
             def orphaned() -> None:
@@ -246,6 +256,7 @@ class _Supervisor:
             listening = self._listening
             if number > 0 and self._is_tcp:
                 listening = _sharing_port_of(listening)
+                self._listening.close()  # or the port stayed taken as long as this worker lives
             _run_worker(self._settings, self._backend, number, listening, lambda: _tell(writer), orphaned)
             status = 0
         except StartError as error:
@@ -282,6 +293,8 @@ class _Supervisor:
                 os.close(self._start(number))
 
     def _stop(self) -> None:
+        with contextlib.suppress(OSError):  # where systems do not know this
+            self._listening.shutdown(socket.SHUT_RD)  # the first worker closes it, but it is open here too
         for pid in self._numbers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)

@@ -52,6 +52,10 @@ class _LeaseLost(Exception):
     """Another daemon sweeps now, and looks at all queues."""
 
 
+class _ReadOnly(Exception):
+    """The backend takes no writes now: no queue needs to be tried."""
+
+
 class Sweeper:
     """One worker's sweeper."""
 
@@ -78,7 +82,7 @@ class Sweeper:
             except StartError as error:  # the library cannot be loaded, for now
                 self._refused(error)
                 pause_s = _NO_QUEUES_TICK_S
-            except _LeaseLost:
+            except (_LeaseLost, _ReadOnly):
                 pause_s = _FOLLOWER_TICK_S
             except ControlLost:
                 self._look_at_all = True
@@ -97,13 +101,18 @@ class Sweeper:
         return await self._control.call(call)
 
     async def _keep_lease(self) -> None:
-        """Raises _LeaseLost when another daemon has it."""
+        """While much is swept: renew the lease, and sweep what falls due meanwhile.
+
+        Raises _LeaseLost when another daemon has it.
+        """
         if time.monotonic() - self._leased_at > _RENEW_S:
-            reply = await self._due(0)
+            reply = await self._due(_DUE_LIMIT)
             if isinstance(reply, list):
                 if len(reply) == 1:
                     raise _LeaseLost
                 self._look_at_all |= bool(reply[1])  # what was noted so far has been forgotten
+                for db in self._dbs:
+                    await self._sweep_step(db, [queue_key(name) for name in reply[3:]], reset=False)
 
     async def _tick(self) -> float:
         reply = await self._due(_DUE_LIMIT)
@@ -178,10 +187,13 @@ class Sweeper:
 
     async def _sweep_all(self) -> None:
         self._again.clear()
+        began_at = time.monotonic()
         await self._find_dbs()
         for db in self._dbs:
             async for keys in self._queues(db):
                 await self._sweep(db, keys, reset=True)
+        now = time.monotonic()
+        self._look_not_before = max(self._look_not_before, now + (now - began_at) / _ASKING_SHARE)
         self._note_if_over()
 
     async def _sweep_again(self) -> None:
@@ -212,19 +224,21 @@ class Sweeper:
         """One bounded step for each queue; whether some need more, and so are due again: no queue holds up others."""
         more = False
         for start in range(0, len(keys), _SWEEP_BATCH):
-            batch = keys[start : start + _SWEEP_BATCH]
             await self._keep_lease()
-            flag = b"1" if reset else b""
-            replies = await self._control.calls(
-                [fcall("sweep", [key], flag, b"%d" % _SWEEP_LIMIT) for key in batch], db
-            )
-            for key, reply in zip(batch, replies, strict=True):
-                if isinstance(reply, Exception):
-                    self._refused(f"{key.decode(errors='backslashreplace')}: {reply}", (db, key))
-                    if str(reply).startswith("READONLY"):  # and so will all others be
-                        self._look_at_all = True
-                        return False
-                more |= reply == 1
+            more |= await self._sweep_step(db, keys[start : start + _SWEEP_BATCH], reset)
+        return more
+
+    async def _sweep_step(self, db: int, keys: list[bytes], reset: bool) -> bool:
+        more = False
+        flag = b"1" if reset else b""
+        replies = await self._control.calls([fcall("sweep", [key], flag, b"%d" % _SWEEP_LIMIT) for key in keys], db)
+        for key, reply in zip(keys, replies, strict=True):
+            if isinstance(reply, Exception):
+                if str(reply).startswith("READONLY"):
+                    self._refused(reply)
+                    raise _ReadOnly
+                self._refused(f"{key.decode(errors='backslashreplace')}: {reply}", (db, key))
+            more |= reply == 1
         return more
 
     def _refused(self, why: object, queue: tuple[int, bytes] | None = None) -> None:

@@ -110,6 +110,14 @@ class RequestFramer:
         self._pending_bytes += len(data)
         self.empty = False
 
+    def drop(self) -> None:
+        """Let go of all bytes: nobody takes frames any more."""
+        self._buf = b""
+        self._pending = []
+        self._cut.clear()
+        self._argv = []
+        self._pending_bytes = self._cut_bytes = self._start = self._pos = 0
+
     def take_back(self) -> bytes:
         """All bytes that wait between two frames; none when a frame has begun."""
         if self._args_left >= 0 or self._skip or self._broken or self._pos != self._start:
