@@ -231,6 +231,81 @@ def test_what_the_daemon_asks_for_itself_is_in_no_monitor(pair, direct):
         assert b'"LRANGE" "asked"' in monitor.read()
 
 
+@pytest.mark.parametrize("resp", [2, 3])
+@pytest.mark.parametrize("names", [("x" * 40_000,), ("abc",) * 5000], ids=["one", "many"])
+def test_a_large_unsubscribe_that_is_cut_is_answered(pair, beside, resp, names):
+    with Connection(pair[1].port, resp, timeout_s=5) as client:
+        client.call("LRANGE", "none", "0", "-1")
+        in_two_parts(client, beside, b"", ("UNSUBSCRIBE", *names))
+        assert [client.read()[1] for _ in names] == [name.encode() for name in names]
+        assert client.call("SELECT", "1") == b"OK"
+        assert client.call("SUBSCRIBE", "c")[1] == b"c"
+        client.call("UNSUBSCRIBE", "c")
+        assert client.call("WAIT", "0", "1") == 0
+        assert client.call("GET", "none") is None
+        assert client.call("RESET") == b"RESET"
+        assert client.call("PING") == b"PONG"
+
+
+@pytest.mark.parametrize("resp", [2, 3])
+@pytest.mark.parametrize("command", ["SUBSCRIBE", "UNSUBSCRIBE"])
+def test_a_monitor_that_subscribes_goes_on(pair, beside, resp, command):
+    with Connection(pair[1].port, resp, timeout_s=5) as monitor:
+        assert monitor.call("MONITOR") == b"OK"
+        monitor.call(command, "ch")
+        time.sleep(0.3)  # the daemon speaks with Valkey for itself
+        assert beside.call("LRANGE", "watched", "0", "-1") == []
+        beside.call("LRANGE", "the-end", "0", "-1")
+        lines = b""
+        while b"the-end" not in lines:
+            lines += monitor.socket.recv(65536)
+    assert b'"LRANGE" "watched"' in lines
+    assert not re.search(rb"valq1_due|valqd-mark|replication", lines)
+
+
+def test_a_call_that_is_repeated_is_not_behind_what_changes_its_meaning(pair, client, beside, direct, queue):
+    with Connection(pair[1].port) as other:
+        for number, (after, replies) in enumerate(
+            [
+                ([("SELECT", "3")], [b"OK"]),
+                ([("WATCH", "k"), ("MULTI",), ("GET", "k"), ("EXEC",)], [b"OK", b"OK", b"QUEUED", [None]]),
+                ([("BLPOP", "none", "0.2")], [None]),
+                ([("CLIENT", "REPLY", "OFF"), ("CLIENT", "REPLY", "ON")], [b"OK"]),
+                ([("QUIT",)], [b"OK"]),
+            ]
+        ):
+            with Connection(pair[1].port, timeout_s=5) as client:
+                client.call("CLIENT", "ID")
+                client.send_raw(request("FUNCTION", "FLUSH") + request("VALQ.PUSH", queue, number))
+                client.send_raw(b"".join(request(*command) for command in after))
+                assert client.read() == b"OK"
+                assert client.read() == b"%d" % (number + 1)
+                assert [client.read() for _ in replies] == replies
+            assert pop(other, queue)["body"] == b"%d" % number
+
+
+def test_a_refused_setinfo_costs_nothing(pair, direct):
+    direct.call("ACL", "SETUSER", "plain", "reset", "on", ">pw", "~*", "+@all", "-client|setinfo")
+    with Connection(pair[1].port, timeout_s=5) as client:
+        assert client.call("CLIENT", "SETINFO", "lib-ver", "1") == b"OK"
+        assert client.call("AUTH", "plain", "pw") == b"OK"
+        assert client.call("TYPE", "none") == b"none"
+
+
+@pytest.mark.parametrize(
+    "commands",
+    ["SET a b | WAIT 0 0", "SET a b | TYPE a | WAIT 0 0", "VALQ.PUSH {q} a | WAIT 0 0", "TYPE x | RESET"],
+)
+def test_what_was_sent_before_the_end_takes_effect(pair, direct, queue, commands):
+    first, *others = [request(*command.format(q=queue).split()) for command in commands.split(" | ")]
+    for number in range(10):
+        with Connection(pair[1].port, timeout_s=5) as client:
+            client.send_raw(first)
+            client.read()
+            client.send_raw(b"".join(others) + request("SADD", queue, number))
+    until(lambda: direct.call("SCARD", queue) == 10, 5, "all took effect")
+
+
 def test_help_is_the_same_in_a_transaction(client):
     client.send("VALQ.HELP", "push")
     outside = client.socket.recv(65536)

@@ -67,6 +67,12 @@ SCRIPTS = {
     "select behind skip": said("SELECT 2 | CLIENT REPLY SKIP | SELECT 100 | PING | SET two 1 | DBSIZE"),
     "refused subscribe": said("SUBSCRIBE | SELECT 1 | SET a 1 | SUBSCRIBE c | GET a | UNSUBSCRIBE c | GET a"),
     "no database": said("SELECT 01 | SELECT 1 | SELECT 007 | SET a 1 | SELECT 0 | EXISTS a"),
+    "refused sync": said("SYNC x | RESET | GET none | PSYNC | GET none"),
+    "large unsubscribe": said("SUBSCRIBE c | UNSUBSCRIBE " + "x" * 40_000 + " y | UNSUBSCRIBE c | GET none | PING"),
+    "large unsubscribe resp3": said("HELLO 3 | UNSUBSCRIBE " + "x" * 40_000 + " | SUBSCRIBE c | PING | UNSUBSCRIBE c")
+    + said("GET none"),
+    "many unsubscribed": said("GET a | PUNSUBSCRIBE " + "a b c " * 8000 + " | SELECT 1 | GET a | RESET | GET a"),
+    "unsubscribe and wait": said("GETDEL l | UNSUBSCRIBE " + " ".join(["x" * 900] * 60) + " | WAIT " + "x" * 20_000),
     "reset": request("SELECT", "2") + request("MULTI") + request("RESET") + request("DBSIZE"),
     "large": request("SET", "big", b"\r\n\0" * 60_000) + request("GET", "big") + request("APPEND", "big", "x"),
     "quit": request("SET", "a", "2") + request("QUIT") + request("GET", "a"),

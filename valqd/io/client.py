@@ -101,8 +101,7 @@ class Client(Outgoing, asyncio.Protocol):
         """
         self.session.gone = True
         self.flush()
-        awaits_backend = self.awaits_backend and not self.session.private.probing
-        if self.waiter is not None or awaits_backend or not self._is_owed:
+        if self.waiter is not None or self.session.private.may_block or not self._is_owed:
             return False
         self._ending = asyncio.ensure_future(self._close_when_answered())
         return True
@@ -116,7 +115,7 @@ class Client(Outgoing, asyncio.Protocol):
 
     @property
     def _is_owed(self) -> bool:
-        return self.busy or self.session.private.probing or self.session.held_bytes > 0
+        return self.busy or self.awaits_backend or self.session.private.probing or self.session.held_bytes > 0
 
     def pause_writing(self) -> None:
         """The client does not read: stop reading from it, and from the backend for it."""

@@ -73,8 +73,14 @@ def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:
     understood pass as plain ones.
     """
     special = SPECIAL.get(name) if frame.kind is Kind.COMMAND or name in _KNOWN_BY_NAME else None
-    if special is None:
-        if frame.kind is Kind.COMMAND and len(_PLAIN_NAMES) < _MAX_PLAIN_NAMES and len(name) < 64:
+    blocks = name in _BLOCKING
+    if side.calls_due and (special is not None or blocks or name == b"QUIT"):
+        # It may have to be repeated, behind what was sent since: this would change what it does, or keep it waiting.
+        side.session.when_private_quiet(lambda: forward(side, name, frame))
+    elif special is None:
+        if blocks:
+            side.may_block = not side.in_multi
+        elif frame.kind is Kind.COMMAND and len(_PLAIN_NAMES) < _MAX_PLAIN_NAMES and len(name) < 64:
             _PLAIN_NAMES.add(frame.argv[0])
         side.send_plain(frame.raw, 1)
     elif side.in_multi and name not in _AT_ONCE_IN_MULTI:
@@ -282,7 +288,10 @@ def _subscribe(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         side.subscribes_in_multi |= not unsubscribes
         side.send_plain(raw, 1)
         return
-    if unsubscribes and side.session.resp == 2 and not replies.uncounted:
+    if side.monitors:  # and goes on to
+        side.send(raw)
+        return
+    if unsubscribes and side.session.resp == 2 and not (replies.uncounted or side.session.streaming):
         side.skip_next = False
         replies.expect(max(1, len(argv) - 1))  # even after CLIENT REPLY OFF or SKIP
         side.send(raw)
@@ -295,7 +304,7 @@ def _monitor(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
 
 def _sync(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    side.stop_counting(raw, stream=True)
+    side.stop_counting(raw, may_count_again=True, stream=True)  # only if it was refused
 
 
 def _asked_of_command(argv: list[bytes], resp: int) -> tuple[bytes, Callable[[bytes], bytes]] | None:
@@ -338,7 +347,16 @@ def _wait(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 _STATELESS_CLIENT = frozenset({b"ID", b"INFO", b"LIST", b"GETNAME", b"KILL", b"HELP"})
 
 #: What they do to the connection is told by their name alone, however many arguments they have.
-_KNOWN_BY_NAME = frozenset({b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE", b"WATCH", b"MONITOR", b"SYNC", b"PSYNC"})
+_KNOWN_BY_NAME = frozenset({
+    b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE", b"UNSUBSCRIBE", b"PUNSUBSCRIBE", b"SUNSUBSCRIBE", b"WATCH", b"MONITOR",
+    b"SYNC", b"PSYNC",
+})  # fmt: skip
+
+#: May wait for others, and take something then.
+_BLOCKING = frozenset({
+    b"BLPOP", b"BRPOP", b"BLMOVE", b"BRPOPLPUSH", b"BLMPOP", b"BZPOPMIN", b"BZPOPMAX", b"BZMPOP", b"XREAD",
+    b"XREADGROUP",
+})  # fmt: skip
 
 #: Run at once even inside MULTI (all others are queued by it).
 _AT_ONCE_IN_MULTI = frozenset({b"MULTI", b"EXEC", b"DISCARD", b"RESET", b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE"})

@@ -48,6 +48,7 @@ class PrivateReplies:
         self._own = 0  # of these, replies that the client does not know of
         self.uncounted = False
         self.raw = False  #: a replication stream: not even replies can be told apart
+        self._has_streamed = False
         #: while uncounted: replies that the client does not get, and whether they end the uncounted mode
         self._markers: dict[bytes, bool] = {}
         self._refusal = b""  # how an error ends that comes in place of a marker
@@ -121,7 +122,10 @@ class PrivateReplies:
 
     def feed(self, data: bytes) -> bytes:
         """Bytes from the backend; what the client gets of them, for now."""
+        if self.raw and data[:1] == b"-" and not self._has_streamed:
+            self.raw = False  # it was refused
         if self.raw:
+            self._has_streamed = True
             return data
         if not self._output:
             expected = self._expected

@@ -71,6 +71,7 @@ class PrivateSide:
         self.pops_due = 0  # replies still to come that may hold popped messages
         self.may_count_again = False  # Pub/Sub may be over, or never was in the way (RESP3)
         self.may_be_subscribed = False
+        self.may_block = False  # a command that may wait for others is under way
         self._library_probed = False  # in this MULTI, or since replies were turned off
         self.probing = False  # for the library, before a command is sent
         self._repeatable_bytes = 0
@@ -87,6 +88,16 @@ class PrivateSide:
     def outstanding(self) -> int:
         """Replies that are still to come."""
         return self.replies.outstanding if self.replies is not None else 0
+
+    @property
+    def calls_due(self) -> bool:
+        """Whether a call is under way that may have to be repeated."""
+        return self._repeatable_bytes > 0
+
+    @property
+    def monitors(self) -> bool:
+        """Whether it is in MONITOR."""
+        return self._monitor is not None
 
     @property
     def uncounted(self) -> bool:
@@ -124,7 +135,8 @@ class PrivateSide:
     @property
     def must_ask_if_counted(self) -> bool:
         """Whether a command whose reply must be found has to ask first if replies match requests again."""
-        return self.uncounted and self.may_count_again and not (self.silent or self.in_multi)
+        may = self.may_count_again and self.replies is not None and not self.replies.raw
+        return self.uncounted and may and not (self.silent or self.in_multi)
 
     # ---- opening
 
@@ -377,6 +389,7 @@ class PrivateSide:
             return
         session = self.session
         out = replies.feed(data)
+        self.may_block &= replies.outstanding > 0
         if self._monitor is not None:
             out = self._monitor.feed(out)
             if not replies.uncounted:
@@ -404,7 +417,7 @@ class PrivateSide:
         """
         replies, self.replies = self.replies, None
         self.pops_due = self._repeatable_bytes = 0
-        self.skip_next = False
+        self.skip_next = self.may_block = False
         self._behind_stream = []
         if replies is None:
             return

@@ -24,7 +24,8 @@ def replay(session: Session, replies: PrivateReplies) -> None:
     requests = list(greeting)
     info = dict(session.client_info)
     client_name = info.pop(b"CLIENT SETNAME", None)
-    if session.resp != 2 or client_name:  # to give a name in HELLO needs no right
+    has_hello = session.resp != 2 or bool(client_name)
+    if has_hello:  # to give a name in HELLO needs no right
         named = [b"SETNAME", client_name] if client_name else []
         requests.append([b"HELLO", b"%d" % session.resp, *named])
     requests += [[*name.split(b" "), value] for name, value in info.items()]
@@ -33,8 +34,8 @@ def replay(session: Session, replies: PrivateReplies) -> None:
     def swallow(raw: bytes) -> bytes:
         errors.append(raw if raw[:1] == b"-" else None)
         if len(errors) == len(requests):
-            of_state = next(filter(None, errors[len(greeting) :]), None)
-            _greeted(session, identity.refusal(errors[: len(greeting)]) or of_state)
+            of_hello = errors[len(greeting)] if has_hello else None  # what CLIENT SETINFO answers changes nothing
+            _greeted(session, identity.refusal(errors[: len(greeting)]) or of_hello)
         return b""
 
     for _ in requests:

@@ -126,7 +126,9 @@ class Session:
                     if self._has_its_share:
                         self._wait_for_answers()
                     return
-            elif not (self.pending or private.mute) and (count := foreign.count_plain(data, self._likely)):
+            elif not (self.pending or private.mute or private.calls_due) and (
+                count := foreign.count_plain(data, self._likely)
+            ):
                 self._likely = count
                 private.send_plain(data, count)
                 return
