@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -333,6 +334,17 @@ def test_a_client_that_never_reads_bounds_memory():
                 deaf.send_raw(request("GET", "big") * 1_000_000)
             assert rss_mb(daemon.pid) - before < 100
             assert connection.call("PING") == b"PONG"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_clients_that_left_in_the_middle_of_a_body_own_nothing():
+    with Valkey() as valkey, Valqd(valkey.url) as daemon:
+        for _ in range(12):
+            with Connection(daemon.port) as client:
+                client.send_raw(b"*3\r\n$9\r\nVALQ.PUSH\r\n$1\r\nq\r\n$60000000\r\n" + b"x" * 40_000_000)
+        with Connection(daemon.port) as client:
+            assert client.call("VALQ.HELP")
+        assert rss_mb(daemon.pid) < 250
 
 
 def test_twenty_sidecars_deliver_once_and_sweep_once():

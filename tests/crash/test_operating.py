@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import ROOT, Connection, Valkey, Valqd, as_map, free_port, until
+from tests.servers import ROOT, Connection, Valkey, Valqd, as_map, free_port, request, until
 from tests.wire.expect import blocked, message, refused
 
 
@@ -193,6 +193,36 @@ def test_a_second_signal_while_the_backend_says_nothing_changes_nothing(gap_s):
             daemon.signal(signal.SIGTERM)
             time.sleep(gap_s)
         assert daemon.process.wait(10) == 0
+
+
+def test_a_killed_daemons_port_is_free_though_clients_do_not_read():
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(Valqd(workers=2))
+        for _ in range(4):
+            client = stack.enter_context(Connection(first.port))
+            client.call("SET", "large", "x" * 1_000_000)
+            client.send_raw(request("GET", "large") * 50)
+        first.kill()
+        again = stack.enter_context(Valqd(workers=2, port=first.port, data_dir=Path(first.folder) / "data"))
+        with Connection(again.port) as connection:
+            assert connection.call("STRLEN", "large") == 1_000_000
+
+
+def test_nobody_connects_to_a_daemon_that_stops():
+    with Valkey() as valkey, Valqd(valkey.url, workers=2) as daemon, contextlib.ExitStack() as stack:
+        for _ in range(4):
+            client = stack.enter_context(Connection(daemon.port))
+            client.call("SET", "large", "x" * 1_000_000)
+            client.send_raw(request("GET", "large") * 50)
+        daemon.signal(signal.SIGTERM)
+
+        def refused():
+            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", daemon.port)):
+                return False
+            return True
+
+        until(refused, 2, "connections are refused")
+        assert all(refused() for _ in range(20))
 
 
 @WORKERS

@@ -1,11 +1,12 @@
 """What a client was in the middle of when the backend went: it is told, nothing of it is run later, and it goes on."""
 
 import contextlib
+import time
 
 import pytest
 
 from tests.servers import Connection, Valkey, Valqd, as_map, request, until
-from tests.wire.expect import refused
+from tests.wire.expect import blocked, refused
 
 
 def gone(daemon):
@@ -119,3 +120,27 @@ def test_what_comes_while_the_functions_are_loaded_again_waits_for_nobody():
                 with Connection(valkey.port):  # some time goes by
                     pass
             assert all(isinstance(client.read(), bytes) for client in clients)
+
+
+def test_a_backend_that_turns_connections_away_is_one_that_is_gone():
+    with (
+        Valkey("--maxclients", "30") as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port) as waiting,
+        Connection(daemon.port, timeout_s=5) as pushing,
+    ):
+        pushing.call("VALQ.CREATE", "q")
+        waiting.send("VALQ.POP", "q", "BLOCK", "0")
+        blocked(pushing, "q")
+        direct.call("CONFIG", "SET", "maxclients", "1")
+        direct.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        refusals = {str(pushing.call("VALQ.PUSH", "q", "x")) for _ in range(50)}
+        assert all(refusal.startswith("NOBACKEND") for refusal in refusals), refusals
+        time.sleep(0.5)
+        refusals = {str(pushing.call("VALQ.PUSH", "q", "x")) for _ in range(50)}
+        assert all(refusal.startswith("NOBACKEND") for refusal in refusals), refusals
+        assert not any("may have been applied" in refusal for refusal in refusals)
+        direct.call("CONFIG", "SET", "maxclients", "30")
+        until(lambda: isinstance(pushing.call("VALQ.PUSH", "q", "hello"), bytes), 5, "taken again")
+        assert as_map(waiting.read())[b"body"] == b"hello"

@@ -37,6 +37,7 @@ def test_url(url, backend):
         "valkey://h:x",
         "valkey://u@h",
         "valkey://h/x",
+        "valkey://h/" + "9" * 5000,
         "valkey://h?db=1",
         "unix:",
     ],

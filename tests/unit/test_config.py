@@ -43,6 +43,7 @@ def test_command_line_beats_environment_beats_file_beats_default(tmp_path):
         (["--workers", "65"], {}, "--workers"),
         (["--listen", "6390"], {}, "--listen"),
         (["--listen", "localhost:99999"], {}, "--listen"),
+        (["--listen", "[::1:6390"], {}, "--listen"),
         (["--auto-create", "maybe"], {}, "--auto-create"),
         (["--retention-period", "59"], {}, "--retention-period"),
         (["--appendfsync", "sometimes"], {}, "--appendfsync"),
@@ -59,7 +60,17 @@ def test_a_bad_setting_is_refused_in_one_line_that_names_it(arguments, environme
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["nonsense = 1", "workers = [1]", "workers = 0", "workers = "])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nonsense = 1",
+        "workers = [1]",
+        "workers = 0",
+        "workers = ",
+        "workers = " + "9" * 5000,
+        "workers = " + "[" * 3000,
+    ],
+)
 def test_a_bad_file_is_refused(tmp_path, text):
     path = tmp_path / "valqd.toml"
     path.write_text(text)
