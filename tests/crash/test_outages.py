@@ -122,6 +122,28 @@ def test_what_comes_while_the_functions_are_loaded_again_waits_for_nobody():
             assert all(isinstance(client.read(), bytes) for client in clients)
 
 
+def test_a_users_clients_stay_when_their_lane_is_turned_away():
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port) as waiting,
+        Connection(daemon.port, timeout_s=5) as pushing,
+    ):
+        direct.call("ACL", "SETUSER", "u", "on", ">pw", "~*", "+@all")
+        for client in (waiting, pushing):
+            assert client.call("AUTH", "u", "pw") == b"OK"
+        pushing.call("VALQ.CREATE", "q")
+        waiting.send("VALQ.POP", "q", "BLOCK", "0")
+        blocked(pushing, "q")
+        direct.call("CONFIG", "SET", "maxclients", "1")
+        direct.call("CLIENT", "KILL", "USER", "u")
+        until(lambda: "NOBACKEND" in str(pushing.call("VALQ.PUSH", "q", "x")), 5, "gone")
+        direct.call("CONFIG", "SET", "maxclients", "1000")
+        until(lambda: isinstance(pushing.call("VALQ.PUSH", "q", "hello"), bytes), 5, "taken again")
+        assert as_map(waiting.read())[b"body"] == b"hello"
+
+
 def test_a_backend_that_turns_connections_away_is_one_that_is_gone():
     with (
         Valkey("--maxclients", "30") as valkey,

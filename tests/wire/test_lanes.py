@@ -13,6 +13,9 @@ from tests.servers import Connection, Valkey, Valqd, as_map, request, until
 from tests.wire.expect import blocked, noticed, pop, refused
 
 
+LARGE_NAME = "x" * 60_000
+
+
 @pytest.fixture(scope="module")
 def pair():
     """A Valkey of this module's own, and a daemon."""
@@ -282,6 +285,68 @@ def test_a_call_that_is_repeated_is_not_behind_what_changes_its_meaning(pair, cl
                 assert client.read() == b"%d" % (number + 1)
                 assert [client.read() for _ in replies] == replies
             assert pop(other, queue)["body"] == b"%d" % number
+
+
+@pytest.mark.parametrize(
+    "before", ["VALQ.PUSH {q} x", "LRANGE none 0 0 | VALQ.PUSH {q} x", "VALQ.PUSH {q} x | WAIT 0 0"]
+)
+def test_who_has_left_takes_nothing_by_what_it_sent_last(pair, direct, queue, before):
+    for number in range(5):
+        with Connection(pair[1].port) as client:
+            client.call("CLIENT", "ID")
+            lines = [*before.format(q=queue).split(" | "), f"BLPOP {queue} 0"]
+            client.send_raw(b"".join(request(*line.split()) for line in lines))
+        time.sleep(0.1)
+        assert direct.call("RPUSH", queue, "job") == number + 1
+
+
+@pytest.mark.parametrize(
+    "large",
+    [("BLPOP", LARGE_NAME, "1"), ("WATCH", LARGE_NAME), ("SUBSCRIBE", LARGE_NAME), ("SET", "k", LARGE_NAME)],
+    ids=lambda command: command[0],
+)
+def test_a_call_to_be_repeated_and_a_large_command_do_not_wait_for_each_other(client, beside, direct, queue, large):
+    client.call("CLIENT", "ID")
+    direct.call("FUNCTION", "FLUSH")
+    before = request("LRANGE", "none", "0", "0") + request("VALQ.PUSH", queue, "x")
+    in_two_parts(client, beside, before, large, lambda: time.sleep(0.2))
+    assert client.read() == []
+    assert client.read() == b"1"
+    assert client.read() in (None, b"OK", [b"subscribe", LARGE_NAME.encode(), 1])
+
+
+def test_what_follows_while_a_call_is_repeated_waits(pair, beside, direct, queue):
+    for number in range(20):
+        with Connection(pair[1].port, timeout_s=5) as client:
+            client.call("CLIENT", "ID")
+            direct.call("FUNCTION", "FLUSH")
+            client.send_raw(request("LRANGE", "none", "0", "0") + request("VALQ.PUSH", queue, number))
+            time.sleep(0.0005 * number)
+            client.send_raw(request("MULTI") + request("GET", "none") + request("EXEC"))
+            replies = [client.read() for _ in range(5)]
+            assert replies == [[], b"%d" % (number + 1), b"OK", b"QUEUED", [None]]
+
+
+def test_a_repeated_pop_of_who_has_left_is_given_back(pair, beside, direct, queue):
+    beside.call("VALQ.PUSH", queue, "x")
+    with Connection(pair[1].port) as client:
+        client.call("CLIENT", "ID")
+        direct.call("FUNCTION", "FLUSH")
+        client.send_raw(request("LRANGE", "none", "0", "0") + request("VALQ.POP", queue))
+    until(lambda: as_map(beside.call("VALQ.INFO", queue))[b"ready_msgs"] == 1, 5, "given back")
+    time.sleep(0.1)
+    assert as_map(beside.call("VALQ.INFO", queue))[b"inflight_msgs"] == 0
+
+
+@pytest.mark.parametrize("resp", [2, 3])
+def test_after_a_refused_monitor_a_pop_waits_as_ever(pair, direct, queue, resp):
+    direct.call("ACL", "SETUSER", "nomon", "reset", "on", ">pw", "~*", "&*", "+@all", "-monitor")
+    with Connection(pair[1].port, resp, timeout_s=5) as client:
+        client.call("AUTH", "nomon", "pw")
+        assert "NOPERM" in str(client.call("MONITOR"))
+        began = time.monotonic()
+        assert client.call("VALQ.POP", queue, "BLOCK", "300") is None
+        assert time.monotonic() - began >= 0.29
 
 
 def test_a_refused_setinfo_costs_nothing(pair, direct):

@@ -100,10 +100,11 @@ class SharedLanes:
             return
         self._forget_timer(lane)
         self._idle[lane] = self.loop.call_later(_IDLE_S, self._close_if_idle, lane)
-        while len(self._idle) > _MOST_IDLE:
-            oldest = next(iter(self._idle))
-            self._forget_timer(oldest)
-            self._close_if_idle(oldest)
+        for oldest in list(self._idle)[: max(0, len(self._idle) - _MOST_IDLE)]:
+            if oldest.users:
+                self._forget_timer(oldest)
+            elif not oldest.busy:
+                self._close_if_idle(oldest)
 
     def _forget_timer(self, lane: SharedLane) -> None:
         timer = self._idle.pop(lane, None)
@@ -111,9 +112,12 @@ class SharedLanes:
             timer.cancel()
 
     def _close_if_idle(self, lane: SharedLane) -> None:
+        self._forget_timer(lane)
         if not (lane.users or lane.busy):
             lane.close()
             self.discard(lane)
+        elif not lane.users:
+            self._idle[lane] = self.loop.call_later(_IDLE_S, self._close_if_idle, lane)
 
     def discard(self, lane: SharedLane) -> None:
         """Forget a lane that was refused or closed."""

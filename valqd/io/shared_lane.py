@@ -92,6 +92,7 @@ class SharedLane:
     async def _stay_connected(self) -> None:
         attempt = 0
         while not self._closed:
+            self._is_turned_away = False
             connection = await self._connect()
             if connection.transport is None:
                 self._down(BackendDown())
@@ -122,7 +123,6 @@ class SharedLane:
     def _greet(self, connection: _Connection) -> None:
         """Send the identity; calls follow when it is accepted."""
         self._connection = connection
-        self._is_turned_away = False
         self._ended = asyncio.Event()
         self._since = self._lanes.loop.time()
         requests = self.identity.greeting()
@@ -192,13 +192,13 @@ class SharedLane:
 
     def reply_received(self, reply: Any) -> None:
         """One reply of the backend, in order."""
-        if self._greetings:
+        if isinstance(reply, Exception) and str(reply) == _TURNED_AWAY:
+            self._is_turned_away = True
+        elif self._greetings:
             self._greetings -= 1
             self._errors.append(error_line(reply) if isinstance(reply, Exception) else None)
             if not self._greetings:
                 self._greeted()
-        elif isinstance(reply, Exception) and str(reply) == _TURNED_AWAY:
-            self._is_turned_away = True
         elif self.coalescer.sent:
             self.coalescer.deliver(reply)
         # else: an error that the backend sends before it closes the connection

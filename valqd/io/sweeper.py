@@ -30,6 +30,7 @@ _NO_QUEUES_TICK_S = 0.5
 #: Until a queue whose sweep was refused is looked at again; with more than so many of them, all queues.
 _LOOK_AGAIN_S = 1.0
 _MOST_AGAIN = 100
+_LONGEST_PAUSE_S = 10.0
 #: Failovers are looked for this often.
 _ROLE_EVERY_S = 0.8
 _CANNOT_SWEEP = "leases, delays and dead letters wait, since a sweep is refused"
@@ -70,6 +71,7 @@ class Sweeper:
         self._dbs: list[int] = [0]
         self._look_at_all = False  # a sweep failed: what it was asked to do is not remembered anywhere
         self._look_not_before = 0.0
+        self._look_at_all_not_before = 0.0  # which takes Valkey's time
         self._again: set[tuple[int, bytes]] = set()  # databases and keys of queues whose sweep was refused
         self._leased_at = 0.0
         self._no_queues = False  # looked for, after the library was gone
@@ -86,6 +88,7 @@ class Sweeper:
                 pause_s = _FOLLOWER_TICK_S
             except ControlLost:
                 self._look_at_all = True
+                self._look_at_all_not_before = 0.0
                 pause_s = _FOLLOWER_TICK_S
             except Exception:
                 log.exception("sweep failed")
@@ -106,13 +109,15 @@ class Sweeper:
         Raises _LeaseLost when another daemon has it.
         """
         if time.monotonic() - self._leased_at > _RENEW_S:
-            reply = await self._due(_DUE_LIMIT)
+            reply = await self._due(_SWEEP_BATCH)
             if isinstance(reply, list):
                 if len(reply) == 1:
                     raise _LeaseLost
                 self._look_at_all |= bool(reply[1])  # what was noted so far has been forgotten
-                for db in self._dbs:
-                    await self._sweep_step(db, [queue_key(name) for name in reply[3:]], reset=False)
+                if names := reply[3:]:
+                    await self._find_dbs()
+                    for db in self._dbs:
+                        await self._sweep_step(db, [queue_key(name) for name in names], reset=False)
 
     async def _tick(self) -> float:
         reply = await self._due(_DUE_LIMIT)
@@ -134,8 +139,9 @@ class Sweeper:
             return _FOLLOWER_TICK_S
         fresh, next_ms, *names = sweep
         next_s: float = (next_ms + 1) / 1000
-        may_look = time.monotonic() >= self._look_not_before
-        if fresh or (self._look_at_all and may_look):
+        now = time.monotonic()
+        may_look = now >= self._look_not_before
+        if fresh or (self._look_at_all and may_look and now >= self._look_at_all_not_before):
             self._look_at_all = False
             await self._sweep_all()
         else:
@@ -163,7 +169,7 @@ class Sweeper:
         role = re.findall(r"^(?:role|master_replid):.*$", text, re.MULTILINE)
         if self._role not in (None, role):
             self._look_at_all = True
-            self._look_not_before = 0.0
+            self._look_not_before = self._look_at_all_not_before = 0.0
         self._role = role
 
     async def _library_gone(self) -> None:
@@ -193,7 +199,7 @@ class Sweeper:
             async for keys in self._queues(db):
                 await self._sweep(db, keys, reset=True)
         now = time.monotonic()
-        self._look_not_before = max(self._look_not_before, now + (now - began_at) / _ASKING_SHARE)
+        self._look_at_all_not_before = now + min((now - began_at) / _ASKING_SHARE, _LONGEST_PAUSE_S)
         self._note_if_over()
 
     async def _sweep_again(self) -> None:

@@ -73,20 +73,33 @@ def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:
     understood pass as plain ones.
     """
     special = SPECIAL.get(name) if frame.kind is Kind.COMMAND or name in _KNOWN_BY_NAME else None
-    blocks = name in _BLOCKING
-    if side.calls_due and (special is not None or blocks or name == b"QUIT"):
-        # It may have to be repeated, behind what was sent since: this would change what it does, or keep it waiting.
-        side.session.when_private_quiet(lambda: forward(side, name, frame))
+    blocks = _blocks(name, frame) and not side.in_multi
+    if blocks and side.session.gone:
+        side.session.when_private_quiet(side.leave)  # it would take something for nobody
+    elif side.calls_due and (special is not None or blocks or name == b"QUIT"):
+        # They may have to be repeated, behind what came since: this would change what they do, or keep them waiting.
+        side.when_quiet(lambda: forward(side, name, frame))
     elif special is None:
-        if blocks:
-            side.may_block = not side.in_multi
-        elif frame.kind is Kind.COMMAND and len(_PLAIN_NAMES) < _MAX_PLAIN_NAMES and len(name) < 64:
+        side.may_block |= blocks
+        if (
+            frame.kind is Kind.COMMAND
+            and name not in _BLOCKING
+            and len(_PLAIN_NAMES) < _MAX_PLAIN_NAMES
+            and len(name) < 64
+        ):
             _PLAIN_NAMES.add(frame.argv[0])
         side.send_plain(frame.raw, 1)
     elif side.in_multi and name not in _AT_ONCE_IN_MULTI:
         _queue_in_multi(side, name, frame)
     else:
         special(side, frame.argv, frame.raw)
+
+
+def _blocks(name: bytes, frame: Frame) -> bool:
+    """Whether it may wait for others, and take something then."""
+    if name not in _BLOCKING:
+        return False
+    return not (name[:1] == b"X" and frame.kind is Kind.COMMAND and b"BLOCK" not in map(bytes.upper, frame.argv))
 
 
 def _queue_in_multi(side: PrivateSide, name: bytes, frame: Frame) -> None:
@@ -352,7 +365,6 @@ _KNOWN_BY_NAME = frozenset({
     b"SYNC", b"PSYNC",
 })  # fmt: skip
 
-#: May wait for others, and take something then.
 _BLOCKING = frozenset({
     b"BLPOP", b"BRPOP", b"BLMOVE", b"BRPOPLPUSH", b"BLMPOP", b"BZPOPMIN", b"BZPOPMAX", b"BZMPOP", b"XREAD",
     b"XREADGROUP",

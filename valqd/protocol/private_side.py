@@ -81,6 +81,7 @@ class PrivateSide:
         self._batch: list[bytes] | None = None  # to be sent together
         self._cut_push = bytearray()  # a push whose end is still to come
         self._monitor: MonitorFilter | None = None
+        self._monitor_unanswered = False
 
     # ---- what the session asks
 
@@ -92,7 +93,7 @@ class PrivateSide:
     @property
     def calls_due(self) -> bool:
         """Whether a call is under way that may have to be repeated."""
-        return self._repeatable_bytes > 0
+        return self._repeatable_bytes > 0 and self.outstanding > 0
 
     @property
     def monitors(self) -> bool:
@@ -162,6 +163,22 @@ class PrivateSide:
             self._behind_stream.append(data)
         else:
             self.send(data)
+
+    def when_quiet(self, then: Callable[[], None]) -> None:
+        """Run ``then``, which sends a request, when nothing is due; till then a large one is not under way."""
+        session = self.session
+        streaming, session.streaming = session.streaming, False
+
+        def go_on() -> None:
+            session.streaming = streaming
+            then()
+
+        session.when_private_quiet(go_on)
+
+    def leave(self) -> None:
+        """Close: nothing that is still to come is for anybody."""
+        self.session.hold()
+        self.session.host.close()
 
     def stream_ended(self) -> None:
         """The last piece of a large frame was sent."""
@@ -254,17 +271,23 @@ class PrivateSide:
             self.send_watched(call, _without_place)
             return
 
-        def watch(raw: bytes) -> bytes | Slot:
+        def answered(raw: bytes) -> bytes:
             self._repeatable_bytes -= len(call)
-            if raw[:1] != b"-":
-                return self._given_back(request, raw) if pops else raw
+            return self._given_back(request, raw) if pops and raw[:1] != b"-" else _without_place(raw)
+
+        def answered_again(raw: bytes) -> bytes:
+            self.pops_due -= pops
+            return answered(raw)
+
+        def watch(raw: bytes) -> bytes | Slot:
             replies = self.replies
-            if raw == _MISSING_FUNCTION and replies is not None:
-                slot = Slot()
-                session.host.load_library(lambda failure: self._repeat(replies, call, slot, failure))
-                replies.outstanding += 1  # not quiet before the repeated call is answered
-                return slot
-            return _without_place(raw)
+            if raw != _MISSING_FUNCTION or replies is None:
+                return answered(raw)
+            slot = Slot()
+            self.pops_due += pops
+            session.host.load_library(lambda failure: self._repeat(replies, call, slot, answered_again, failure))
+            replies.outstanding += 1  # not quiet before the repeated call is answered
+            return slot
 
         if not self.alters_replies:
             self._repeatable_bytes += len(call)
@@ -282,15 +305,17 @@ class PrivateSide:
         """What the next command will change in this session, by its part of EXEC's reply."""
         self.queued_in_multi.append((self.open().asked - self.multi_began, effect))
 
-    def _repeat(self, replies: PrivateReplies, call: bytes, slot: Slot, failure: bytes | None) -> None:
+    def _repeat(
+        self, replies: PrivateReplies, call: bytes, slot: Slot, shape: Callable[[bytes], bytes], failure: bytes | None
+    ) -> None:
         if self.replies is not replies or self.session.closed:
             return
         replies.outstanding -= 1
         if failure is None:
-            replies.expect_again(slot, _without_place)
+            replies.expect_again(slot, shape)
             self._send_own(call)
         else:
-            slot.data = failure
+            slot.data = shape(failure)
             self.received(b"")  # and what came behind it
 
     def fence(self, queue: bytes, then: Callable[[], None], *, may_load: bool = True) -> None:
@@ -338,10 +363,11 @@ class PrivateSide:
             self.skip_next = self._library_probed = False
             replies.raw = stream
             self._monitor = monitor
+            self._monitor_unanswered = monitor is not None
             self.may_count_again = may_count_again
             self.send(raw)
 
-        self.session.when_private_quiet(send)
+        self.when_quiet(send)
 
     @property
     def is_subscribed(self) -> bool:
@@ -352,6 +378,7 @@ class PrivateSide:
         """HELLO 2: who is still subscribed gets replies that do not match requests from now on."""
         if self.may_be_subscribed:
             self.open().stop_counting()
+            self._repeatable_bytes = self.pops_due = 0
             self.may_count_again = True
 
     def reset_uncounted(self, raw: bytes) -> None:
@@ -388,6 +415,11 @@ class PrivateSide:
         if replies is None:
             return
         session = self.session
+        if self._monitor_unanswered:
+            self._monitor_unanswered = False
+            if data[:1] == b"-":  # it was refused
+                self._monitor = None
+                self.may_count_again = True
         out = replies.feed(data)
         self.may_block &= replies.outstanding > 0
         if self._monitor is not None:
