@@ -12,7 +12,6 @@ import pytest
 from tests.servers import Connection, Valkey, Valqd, as_map, request, until
 from tests.wire.expect import blocked, noticed, pop, refused
 
-
 LARGE_NAME = "x" * 60_000
 
 
