@@ -293,10 +293,11 @@ def test_who_has_left_takes_nothing_by_what_it_sent_last(pair, direct, queue, be
     for number in range(5):
         with Connection(pair[1].port) as client:
             client.call("CLIENT", "ID")
-            lines = [*before.format(q=queue).split(" | "), f"BLPOP {queue} 0"]
+            lines = [*before.format(q=queue).split(" | "), f"BLPOP {queue}{number} 0"]
             client.send_raw(b"".join(request(*line.split()) for line in lines))
         time.sleep(0.1)
-        assert direct.call("RPUSH", queue, "job") == number + 1
+        direct.call("RPUSH", f"{queue}{number}", "job")
+        assert direct.call("LLEN", f"{queue}{number}") == 1
 
 
 @pytest.mark.parametrize(
