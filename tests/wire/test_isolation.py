@@ -361,7 +361,7 @@ def test_who_sends_in_small_pieces_is_no_more_than_its_share_ahead_of_others(pai
             for _ in range(20):
                 other.call("VALQ.HELP")  # the daemon's loop has turned, and read what it wanted
             other.send("VALQ.PUSH", queue, "y")
-        assert int(other.read()) < 3000
+        assert int(other.read()) < 4000  # 64 KiB are about 1,770 commands; the read that fills them may bring as many
         assert [int(flooding.read()) for _ in range(10_000)][-1] == 10_003
 
 
