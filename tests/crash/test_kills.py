@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import Connection, Valkey, Valqd, as_map, free_port, request, until
+from tests.servers import ROOT, Connection, Valkey, Valqd, as_map, free_port, request, until
 from tests.wire.expect import blocked, noticed
 
 
@@ -408,3 +409,34 @@ def test_a_stopped_backend_bounds_memory_of_lanes_of_their_own(before):
         with Connection(daemon.port) as connection:
             ready_msgs = as_map(connection.call("VALQ.INFO", "big"))[b"ready_msgs"]
             assert ready_msgs == sum(pushed) == clients * pushes
+
+
+def test_a_server_whose_daemon_was_killed_as_it_started_does_not_go_on():
+    child = "import os, sys; from valqd.io.embedded import _in_child; _in_child({}); print('goes on')"
+    for parent, goes_on in (("os.getppid()", True), ("1", False)):
+        done = subprocess.run([sys.executable, "-c", child.format(parent)], capture_output=True, text=True, cwd=ROOT)
+        assert (done.returncode, "goes on" in done.stdout) == ((0, True) if goes_on else (1, False))
+
+
+def test_what_falls_due_while_another_daemon_takes_over_is_not_missed():
+    with contextlib.ExitStack() as stack:
+        valkey = stack.enter_context(Valkey())
+        sweeping = stack.enter_context(Valqd(valkey.url))
+        with Connection(sweeping.port) as connection:
+            connection.send_raw(b"".join(request("VALQ.PUSH", f"q{n}", "x", "DELAY", "3600") for n in range(5000)))
+            assert [connection.read() for _ in range(5000)] == [b"1"] * 5000
+        daemon = stack.enter_context(Valqd(valkey.url))
+        direct = stack.enter_context(Connection(valkey.port))
+        pushing = stack.enter_context(Connection(daemon.port))
+        until(lambda: direct.call("FCALL_RO", "valq1_due", 1, "valq::daemons", "other", 600, 0)[1:] == [], 5, "swept")
+        sweeping.kill()
+        for db in range(
+            1, 13
+        ):  # in databases in which nothing was before, before, while and after the lease changes hands
+            for connection in (pushing, direct):
+                connection.call("SELECT", db)
+            pushing.call("VALQ.PUSH", "late", "x", "DELAY", "0.05")
+            time.sleep(0.1)
+        for db in range(1, 13):
+            direct.call("SELECT", db)
+            until(lambda: direct.call("ZCARD", "valq:{late}:delayed") == 0, 3, f"ready in {db}")

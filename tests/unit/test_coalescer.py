@@ -115,3 +115,13 @@ def test_what_was_not_answered_before_recovery_fails_after_what_was_kept(coalesc
     assert answers == [GONE, GONE]
     assert not coalescer.idle
     assert coalescer.backlog_bytes == len(bulk(b"m"))
+
+
+def test_routes_of_long_arguments_are_not_kept():
+    routes = Routes(b"")
+
+    def route(reason):
+        return routes.get("nack_many", b"q", False, (b"FAIL", b"", reason))
+
+    assert route(b"timeout") is route(b"timeout")
+    assert route(b"x" * 4096) is not route(b"x" * 4096)

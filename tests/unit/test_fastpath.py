@@ -224,3 +224,16 @@ def test_whole_requests_are_remembered_within_bounds():
         templates.learn_whole(b"%d" % number, parsed)
     assert templates.seen_whole(short) is None  # one too many: all are forgotten
     assert templates.seen_whole(b"%d" % (MAX_TEMPLATES - 1)) is parsed
+
+
+def test_all_options_together_are_bounded():
+    routes, templates = Routes(b""), Templates()
+    for number in range(MAX_TEMPLATES + 500):
+        argv = [b"VALQ.PUSH", b"orders%d" % (number // 8), b"a", b"DEDUP", b"%d" % number]
+        parsed = parse(argv, 2, Limits())
+        for _ in range(2):
+            templates.learn_from(
+                argv, parsed, routes.get("push_records", parsed.queues[0], True, ()), 2, MAX_BODY_BYTES
+            )
+    assert run(templates, request("VALQ.PUSH", "orders0", "a", "DEDUP", "0"))[1] == 0  # all were forgotten
+    assert run(templates, request(*argv))[1] == 1

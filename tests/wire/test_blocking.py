@@ -201,7 +201,12 @@ def test_many_waiters_cost_the_backend_nothing_but_the_sweep(queue):
         blocked(pushing, queue, 300)
         time.sleep(0.2)  # whether clients need a password was asked for the last time
         direct.call("CONFIG", "RESETSTAT")
-        time.sleep(1.5)
+
+        def ticks():
+            found = re.search(rb"cmdstat_fcall_ro:calls=(\d+)", direct.call("INFO", "commandstats"))
+            return int(found[1]) if found else 0
+
+        until(lambda: ticks() >= 12, 10, "twelve ticks of the sweeper")
         called = set(re.findall(rb"cmdstat_(\S+?):", direct.call("INFO", "commandstats")))
         assert called == {b"fcall_ro", b"time", b"info", b"config|resetstat"}
         pushing.call("VALQ.MPUSH", queue, "300", *map(str, range(300)))

@@ -224,6 +224,20 @@ def test_no_lane_keeps_the_name_of_who_left_before_it_was_answered(pair, direct,
         until(lambda: b" name=ghost " not in direct.call("CLIENT", "LIST"), 5, "it is gone")
 
 
+def test_lanes_of_identities_that_nobody_has_any_more_are_few(pair, direct):
+    """Valkey takes any password of a user that has none: each is another identity."""
+    with Connection(pair[1].port) as client:
+        before = len(direct.call("CLIENT", "LIST").splitlines())
+        for number in range(100):
+            assert client.call("AUTH", "default", f"password{number}") == b"OK"
+        assert client.call("VALQ.LIST") is not None
+    with contextlib.ExitStack() as stack:
+        for number in range(60):
+            leaving = stack.enter_context(Connection(pair[1].port))
+            leaving.send("AUTH", "default", f"other{number}")
+    until(lambda: len(direct.call("CLIENT", "LIST").splitlines()) <= before + 40, 5, "closed")
+
+
 def test_what_the_daemon_asks_for_itself_is_in_no_monitor(pair, direct):
     with Connection(pair[1].port, timeout_s=5) as monitor:
         assert monitor.call("MONITOR") == b"OK"
