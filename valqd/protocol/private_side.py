@@ -201,21 +201,18 @@ class PrivateSide:
 
     def send_plain(self, raw: bytes, count: int) -> None:
         """Send requests of the client that will be answered by ``count`` replies."""
-        replies = self.open()
-        skip, self.skip_next = self.skip_next, False
-        if not (replies.uncounted or self.silent or skip):
-            replies.expect(count)
-        self.send(raw)
-        if skip:
-            self._library_probed = False
-            self._fence_skip()
+        self._send_expecting(raw, lambda replies: replies.expect(count))
 
     def send_watched(self, raw: bytes, watch: Callable[[bytes], bytes | Slot], pops: bool = False) -> None:
         """Send a request whose one reply goes through ``watch``; it may hold popped messages (``pops``)."""
+        self._send_expecting(raw, lambda replies: replies.expect_special(self._counted_pop(watch) if pops else watch))
+
+    def _send_expecting(self, raw: bytes, expect: Callable[[PrivateReplies], None]) -> None:
+        """Send; ``expect`` notes its replies, unless there are none, or none that could be told."""
         replies = self.open()
         skip, self.skip_next = self.skip_next, False
         if not (replies.uncounted or self.silent or skip):
-            replies.expect_special(self._counted_pop(watch) if pops else watch)
+            expect(replies)
         self.send(raw)
         if skip:
             self._library_probed = False

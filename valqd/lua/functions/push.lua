@@ -14,15 +14,14 @@ local function call(keys, args)
   if not q then
     return missing
   end
-  life.settle(q, 100)
+  local refusal = add.settle(q)
+  if refusal then
+    return refusal
+  end
   local count, bytes = 0, 0
   for i = at, #args do
     count = count + 1
     bytes = bytes + #args[i]
-  end
-  if queue.paused(q, 'in') then
-    life.finish(q)
-    return add.paused_error(q)
   end
   local ids = {}
   local dedup = o and o.dedup

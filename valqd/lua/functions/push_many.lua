@@ -16,10 +16,9 @@ local function call(keys, args)
     add.finish(q)
     return first
   end
-  life.settle(q, 100)
-  if queue.paused(q, 'in') then
-    life.finish(q)
-    return add.paused_error(q)
+  local refusal = add.settle(q)
+  if refusal then
+    return refusal
   end
   local bytes = 0
   for i = 2, #args do

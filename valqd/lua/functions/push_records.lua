@@ -10,10 +10,9 @@ local function call(keys, args)
   if not q then
     return missing
   end
-  life.settle(q, 100)
-  if queue.paused(q, 'in') then
-    life.finish(q)
-    return add.paused_error(q)
+  local refusal = add.settle(q)
+  if refusal then
+    return refusal
   end
   local is_bounded = q.limits and (q.limits.max_length or q.limits.max_bytes)
   local results = {}

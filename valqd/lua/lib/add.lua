@@ -13,6 +13,16 @@ function add.paused_error(q)
   return reply.error('PAUSED', "queue '" .. q.name .. "' takes no pushes")
 end
 
+-- Before pushes: do what is due.  The error of a queue that takes none now, or nil.
+function add.settle(q)
+  life.settle(q, 100)
+  if queue.paused(q, 'in') then
+    life.finish(q)
+    return add.paused_error(q)
+  end
+  return nil
+end
+
 -- By how much the queue would be over its limits with `count` more messages of `bytes` in all: messages, bytes, and the
 -- text of the FULL error, if it would be.  Ready, delayed and in flight count.
 local function excess(q, count, bytes)
