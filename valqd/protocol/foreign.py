@@ -76,7 +76,7 @@ def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:
     blocks = _blocks(name, frame) and not side.in_multi
     if blocks and side.session.gone:
         side.session.when_private_quiet(side.leave)  # it would take something for nobody
-    elif side.calls_due and (special is not None or blocks or name == b"QUIT"):
+    elif side.calls.are_due and (special is not None or blocks or name == b"QUIT"):
         # They may have to be repeated, behind what came since: this would change what they do, or keep them waiting.
         side.when_quiet(lambda: forward(side, name, frame))
     elif special is None:

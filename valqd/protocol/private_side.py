@@ -1,8 +1,8 @@
 """One client's side of its private lane: opening it, what goes over it, and the state that its connection holds.
 
     foreign commands ──▶ send_plain, send_watched ─┐
-    VALQ commands as FCALL ─────────▶ rewrite ─────┤──▶ private lane ──▶ received ──▶ client
-    WAIT, Pub/Sub ─▶ fence, stop_counting, ask ────┘        (what is expected: private_replies)
+    VALQ commands as FCALL ─▶ (private_calls) ─────┤──▶ private lane ──▶ received ──▶ client
+    Pub/Sub ──────────▶ stop_counting, ask ────────┘        (what is expected: private_replies)
 
 Which lane a command takes, and when, is the session's to decide.  Inside MULTI, after CLIENT REPLY OFF or SKIP, and
 while replies do not match requests (Pub/Sub, MONITOR), it can only be this one.
@@ -13,42 +13,16 @@ Bounds: what is held of a push is bounded by what Valkey buffers for a subscribe
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
-from valqd.commands.request import Request, fcall, function_call, queue_key
 from valqd.errors import BackendDown, CommandError
-from valqd.protocol.calls import NoDelivery
 from valqd.protocol.own import MonitorFilter, encode_own
+from valqd.protocol.private_calls import PrivateCalls
 from valqd.protocol.private_replies import PrivateReplies, Slot
 from valqd.protocol.replay import replay
-from valqd.protocol.requests import echo_call, encode_request
 
 if TYPE_CHECKING:
     from valqd.protocol.session import Session
-
-#: A client's calls on its own lane are kept until they are answered, since they may have to be repeated: beyond this
-#: its next commands wait.
-_MAX_REPEATABLE_BYTES = 256 * 1024
-_MISSING_FUNCTION = b"-ERR Function not found\r\n"
-
-
-def _without_place(reply: bytes) -> bytes:
-    """A reply; an error without the position inside the function that raised it."""
-    if reply[:1] != b"-":
-        return reply
-    return reply.partition(b" script: valq")[0].rstrip(b"\r\n") + b"\r\n"
-
-
-class _Probe(NoDelivery):
-    """The recipient of a call that only has to be answered."""
-
-    def __init__(self, then: Callable[[], None]) -> None:
-        super().__init__()
-        self._then = then
-
-    def answer(self, data: bytes) -> None:
-        self._then()
 
 
 class PrivateSide:
@@ -72,9 +46,7 @@ class PrivateSide:
         self.may_count_again = False  # Pub/Sub may be over, or never was in the way (RESP3)
         self.may_be_subscribed = False
         self.may_block = False  # a command that may wait for others is under way
-        self._library_probed = False  # in this MULTI, or since replies were turned off
-        self.probing = False  # for the library, before a command is sent
-        self._repeatable_bytes = 0
+        self.calls = PrivateCalls(self)
         self._behind_stream: list[bytes] = []  # of the daemon's own, until a large frame has ended
         self._marks = 0  # how often the end of Pub/Sub was asked for
         self._after_mark: Callable[[], None] | None = None  # runs when the answer has come
@@ -89,11 +61,6 @@ class PrivateSide:
     def outstanding(self) -> int:
         """Replies that are still to come."""
         return self.replies.outstanding if self.replies is not None else 0
-
-    @property
-    def calls_due(self) -> bool:
-        """Whether a call is under way that may have to be repeated."""
-        return self._repeatable_bytes > 0 and self.outstanding > 0
 
     @property
     def monitors(self) -> bool:
@@ -157,7 +124,7 @@ class PrivateSide:
         else:
             self._batch.append(data)
 
-    def _send_own(self, data: bytes) -> None:
+    def send_own(self, data: bytes) -> None:
         """Send what the daemon asks itself, but not in the middle of a client's large frame."""
         if self.session.streaming:
             self._behind_stream.append(data)
@@ -215,7 +182,7 @@ class PrivateSide:
             expect(replies)
         self.send(raw)
         if skip:
-            self._library_probed = False
+            self.calls.may_be_missing()
             self._fence_skip()
 
     def _counted_pop(self, watch: Callable[[bytes], bytes | Slot]) -> Callable[[bytes], bytes | Slot]:
@@ -231,118 +198,11 @@ class PrivateSide:
         """A silent command is under way: a reply of our own asking tells when it is done."""
         if not self.alters_replies and self.replies is not None:
             self.replies.expect_own(lambda raw: b"")
-            self._send_own(encode_own([b"PING"]))
-
-    def with_library(self, then: Callable[[], None]) -> None:
-        """Run ``then``, which calls a function.
-
-        Inside MULTI, or where its error reply is not seen, a missing library could not be made good any more: there
-        one is called before over the shared lane, which loads what it does not find.
-        """
-        session = self.session
-        lane = session.lane
-        if self.alters_replies and not self._library_probed and lane.up:
-            self._library_probed = self.probing = True
-            session.hold()
-
-            def probed() -> None:
-                self.probing = False
-                session.go_on(then)
-
-            lane.coalescer.lone(_Probe(probed), echo_call([]), lambda reply: b"")
-            lane.wake()
-        else:
-            then()
-
-    def rewrite(self, request: Request) -> None:
-        """Send a VALQ command as the FCALL that it is."""
-        self.with_library(lambda: self._rewrite(request))
-
-    def _rewrite(self, request: Request) -> None:
-        session = self.session
-        call = encode_request(function_call(request, b"n%d" % session.resp, session.shared.auto_create))
-        pops = request.command in ("pop", "mpop")
-        if self.in_multi:
-            if pops:
-                self.queue_in_multi(lambda raw: self._given_back(request, raw))
-            self.send_watched(call, _without_place)
-            return
-
-        def answered(raw: bytes) -> bytes:
-            self._repeatable_bytes -= len(call)
-            return self._given_back(request, raw) if pops and raw[:1] != b"-" else _without_place(raw)
-
-        def answered_again(raw: bytes) -> bytes:
-            self.pops_due -= pops
-            return answered(raw)
-
-        def watch(raw: bytes) -> bytes | Slot:
-            replies = self.replies
-            if raw != _MISSING_FUNCTION or replies is None:
-                return answered(raw)
-            slot = Slot()
-            self.pops_due += pops
-            session.host.load_library(lambda failure: self._repeat(replies, call, slot, answered_again, failure))
-            replies.outstanding += 1  # not quiet before the repeated call is answered
-            return slot
-
-        if not self.alters_replies:
-            self._repeatable_bytes += len(call)
-        self.send_watched(call, watch, pops)
-        if self._repeatable_bytes > _MAX_REPEATABLE_BYTES:
-            session.when_private_quiet(lambda: None)
-
-    def _given_back(self, request: Request, raw: bytes) -> bytes:
-        """``raw``; if the client has left, what it popped goes back to its queue."""
-        if self.session.gone:
-            self.session.host.release(request.queues[0] if request.command == "pop" else b"", raw)
-        return raw
+            self.send_own(encode_own([b"PING"]))
 
     def queue_in_multi(self, effect: Callable[[bytes], bytes]) -> None:
         """What the next command will change in this session, by its part of EXEC's reply."""
         self.queued_in_multi.append((self.open().asked - self.multi_began, effect))
-
-    def _repeat(
-        self, replies: PrivateReplies, call: bytes, slot: Slot, shape: Callable[[bytes], bytes], failure: bytes | None
-    ) -> None:
-        if self.replies is not replies or self.session.closed:
-            return
-        replies.outstanding -= 1
-        if failure is None:
-            replies.expect_again(slot, shape)
-            self._send_own(call)
-        else:
-            slot.data = shape(failure)
-            self.received(b"")  # and what came behind it
-
-    def fence(self, queue: bytes, then: Callable[[], None], *, may_load: bool = True) -> None:
-        """Before WAIT: a write to ``queue``, so that WAIT covers what the shared lane wrote; when it is done, ``then``.
-
-        If the backend refuses it, its error is WAIT's answer, and the client's next writes come this way.
-        """
-        replies = self.open()
-        outcome: list[bytes] = []
-
-        def swallow(raw: bytes) -> bytes:
-            outcome.append(raw)
-            return b""
-
-        def go_on() -> None:
-            session = self.session
-            reply = outcome[0] if outcome else BackendDown().resp()
-            if reply == _MISSING_FUNCTION and may_load:
-                session.hold()
-                again = partial(self.fence, queue, then, may_load=False)
-                session.host.load_library(lambda failure: session.go_on(again))
-            elif reply[:1] == b"-":
-                session.leave_shared_lane()
-                session.host.write(reply)
-            else:
-                then()
-
-        replies.expect_own(swallow)
-        self.send(encode_own(fcall("fence", [queue_key(queue)])))
-        self.session.when_private_quiet(go_on)
 
     # ---- Pub/Sub and the like
 
@@ -357,7 +217,8 @@ class PrivateSide:
                 self.session.host.write(BackendDown().resp())
                 return
             replies.stop_counting()
-            self.skip_next = self._library_probed = False
+            self.skip_next = False
+            self.calls.may_be_missing()
             replies.raw = stream
             self._monitor = monitor
             self._monitor_unanswered = monitor is not None
@@ -375,7 +236,8 @@ class PrivateSide:
         """HELLO 2: who is still subscribed gets replies that do not match requests from now on."""
         if self.may_be_subscribed:
             self.open().stop_counting()
-            self._repeatable_bytes = self.pops_due = 0
+            self.pops_due = 0
+            self.calls.forget()
             self.may_count_again = True
 
     def reset_uncounted(self, raw: bytes) -> None:
@@ -445,7 +307,8 @@ class PrivateSide:
         A client whose connection held state that cannot be made again is closed.  ``sent``: it was connected.
         """
         replies, self.replies = self.replies, None
-        self.pops_due = self._repeatable_bytes = 0
+        self.pops_due = 0
+        self.calls.forget()
         self.skip_next = self.may_block = False
         self._behind_stream = []
         if replies is None:
@@ -467,7 +330,8 @@ class PrivateSide:
 
     def leave_multi(self) -> None:
         """EXEC, DISCARD or RESET."""
-        self.in_multi = self._library_probed = self.subscribes_in_multi = False
+        self.in_multi = self.subscribes_in_multi = False
+        self.calls.may_be_missing()
         self.queued_in_multi = []
 
     def reset(self) -> None:

@@ -126,7 +126,7 @@ class Session:
                     if self._has_its_share:
                         self._wait_for_answers()
                     return
-            elif not (self.pending or private.mute or private.calls_due) and (
+            elif not (self.pending or private.mute or private.calls.are_due) and (
                 count := foreign.count_plain(data, self._likely)
             ):
                 self._likely = count
@@ -286,7 +286,7 @@ class Session:
             # As with any command that cannot be queued, EXEC must refuse: a call that Valkey refuses, with our words.
             private.send_watched(b"*1\r\n$5\r\nFCALL\r\n", lambda raw: data if raw[:1] == b"-" else raw)
         elif private.alters_replies or private.in_push:
-            private.with_library(lambda: private.send_watched(echo_call(value), lambda raw: raw))
+            private.calls.with_library(lambda: private.send_watched(echo_call(value), lambda raw: raw))
         elif private.outstanding:
             self.when_private_quiet(lambda: self.host.write(data))
         elif self.pending and self.last_call is not None:
@@ -313,7 +313,7 @@ class Session:
         elif (request.block_ms is not None or request.steps is not None) and private.will_be_quiet:
             self.when_private_quiet(lambda: self._ours(argv))
         elif private.must_be_used:
-            private.rewrite(request)
+            private.calls.rewrite(request)
         elif not self.lane.up:
             self._answer_here(self.lane.why_down)
         else:
@@ -399,7 +399,7 @@ class Session:
             then()
         else:
             self._last_queue = None
-            self.private.fence(queue, then)
+            self.private.calls.fence(queue, then)
 
     def leave_shared_lane(self) -> None:
         """From now on simple commands of this client take its private lane."""

@@ -1,0 +1,174 @@
+"""One client's VALQ commands over its private lane: as FCALLs, which are repeated when the functions were missing.
+
+Inside MULTI, or where no reply is seen, nothing could be repeated: there the functions are looked for first.  Bounds:
+calls are kept until they are answered, _MAX_REPEATABLE_BYTES of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from valqd.commands.request import Request, fcall, function_call, queue_key
+from valqd.errors import BackendDown
+from valqd.protocol.calls import NoDelivery
+from valqd.protocol.own import encode_own
+from valqd.protocol.private_replies import PrivateReplies, Slot
+from valqd.protocol.requests import echo_call, encode_request
+
+if TYPE_CHECKING:
+    from valqd.protocol.private_side import PrivateSide
+
+#: A client's calls on its own lane are kept until they are answered, since they may have to be repeated: beyond this
+#: its next commands wait.
+_MAX_REPEATABLE_BYTES = 256 * 1024
+_MISSING_FUNCTION = b"-ERR Function not found\r\n"
+
+
+def _without_place(reply: bytes) -> bytes:
+    """A reply; an error without the position inside the function that raised it."""
+    if reply[:1] != b"-":
+        return reply
+    return reply.partition(b" script: valq")[0].rstrip(b"\r\n") + b"\r\n"
+
+
+class _Probe(NoDelivery):
+    """The recipient of a call that only has to be answered."""
+
+    def __init__(self, then: Callable[[], None]) -> None:
+        super().__init__()
+        self._then = then
+
+    def answer(self, data: bytes) -> None:
+        self._then()
+
+
+class PrivateCalls:
+    """Of one private side."""
+
+    def __init__(self, side: PrivateSide) -> None:
+        self._side = side
+        self._library_probed = False  # in this MULTI, or since replies were turned off
+        self.probing = False  # for the library, before a command is sent
+        self._repeatable_bytes = 0
+
+    def may_be_missing(self) -> None:
+        """From here on the functions are looked for anew."""
+        self._library_probed = False
+
+    def forget(self) -> None:
+        """No answers come any more."""
+        self._repeatable_bytes = 0
+
+    def with_library(self, then: Callable[[], None]) -> None:
+        """Run ``then``, which calls a function.
+
+        Inside MULTI, or where its error reply is not seen, a missing library could not be made good any more: there
+        one is called before over the shared lane, which loads what it does not find.
+        """
+        session = self._side.session
+        lane = session.lane
+        if self._side.alters_replies and not self._library_probed and lane.up:
+            self._library_probed = self.probing = True
+            session.hold()
+
+            def probed() -> None:
+                self.probing = False
+                session.go_on(then)
+
+            lane.coalescer.lone(_Probe(probed), echo_call([]), lambda reply: b"")
+            lane.wake()
+        else:
+            then()
+
+    def rewrite(self, request: Request) -> None:
+        """Send a VALQ command as the FCALL that it is."""
+        self.with_library(lambda: self._rewrite(request))
+
+    def _rewrite(self, request: Request) -> None:
+        session = self._side.session
+        call = encode_request(function_call(request, b"n%d" % session.resp, session.shared.auto_create))
+        pops = request.command in ("pop", "mpop")
+        if self._side.in_multi:
+            if pops:
+                self._side.queue_in_multi(lambda raw: self._given_back(request, raw))
+            self._side.send_watched(call, _without_place)
+            return
+
+        def answered(raw: bytes) -> bytes:
+            self._repeatable_bytes -= len(call)
+            return self._given_back(request, raw) if pops and raw[:1] != b"-" else _without_place(raw)
+
+        def answered_again(raw: bytes) -> bytes:
+            self._side.pops_due -= pops
+            return answered(raw)
+
+        def watch(raw: bytes) -> bytes | Slot:
+            replies = self._side.replies
+            if raw != _MISSING_FUNCTION or replies is None:
+                return answered(raw)
+            slot = Slot()
+            self._side.pops_due += pops
+            session.host.load_library(lambda failure: self._repeat(replies, call, slot, answered_again, failure))
+            replies.outstanding += 1  # not quiet before the repeated call is answered
+            return slot
+
+        if not self._side.alters_replies:
+            self._repeatable_bytes += len(call)
+        self._side.send_watched(call, watch, pops)
+        if self._repeatable_bytes > _MAX_REPEATABLE_BYTES:
+            session.when_private_quiet(lambda: None)
+
+    def _given_back(self, request: Request, raw: bytes) -> bytes:
+        """``raw``; if the client has left, what it popped goes back to its queue."""
+        if self._side.session.gone:
+            self._side.session.host.release(request.queues[0] if request.command == "pop" else b"", raw)
+        return raw
+
+    def _repeat(
+        self, replies: PrivateReplies, call: bytes, slot: Slot, shape: Callable[[bytes], bytes], failure: bytes | None
+    ) -> None:
+        if self._side.replies is not replies or self._side.session.closed:
+            return
+        replies.outstanding -= 1
+        if failure is None:
+            replies.expect_again(slot, shape)
+            self._side.send_own(call)
+        else:
+            slot.data = shape(failure)
+            self._side.received(b"")  # and what came behind it
+
+    def fence(self, queue: bytes, then: Callable[[], None], *, may_load: bool = True) -> None:
+        """Before WAIT: a write to ``queue``, so that WAIT covers what the shared lane wrote; when it is done, ``then``.
+
+        If the backend refuses it, its error is WAIT's answer, and the client's next writes come this way.
+        """
+        replies = self._side.open()
+        outcome: list[bytes] = []
+
+        def swallow(raw: bytes) -> bytes:
+            outcome.append(raw)
+            return b""
+
+        def go_on() -> None:
+            session = self._side.session
+            reply = outcome[0] if outcome else BackendDown().resp()
+            if reply == _MISSING_FUNCTION and may_load:
+                session.hold()
+                again = partial(self.fence, queue, then, may_load=False)
+                session.host.load_library(lambda failure: session.go_on(again))
+            elif reply[:1] == b"-":
+                session.leave_shared_lane()
+                session.host.write(reply)
+            else:
+                then()
+
+        replies.expect_own(swallow)
+        self._side.send(encode_own(fcall("fence", [queue_key(queue)])))
+        self._side.session.when_private_quiet(go_on)
+
+    @property
+    def are_due(self) -> bool:
+        """Whether a call is under way that may have to be repeated."""
+        return self._repeatable_bytes > 0 and self._side.outstanding > 0
