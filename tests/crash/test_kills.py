@@ -337,7 +337,6 @@ def test_a_client_that_never_reads_bounds_memory():
             assert connection.call("PING") == b"PONG"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_clients_that_left_in_the_middle_of_a_body_own_nothing():
     with Valkey() as valkey, Valqd(valkey.url) as daemon:
         for _ in range(12):

@@ -343,7 +343,7 @@ def test_a_read_only_backend_is_said_once():
             assert daemon.output().count("READONLY") == 1
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system shows the timers of another process's sockets")
 def test_connections_are_kept_alive_on_both_sides():
     def timers(port, remote):
         """The timers of established connections of this host to or from a port; 2 is keepalive's."""
@@ -400,7 +400,7 @@ def test_a_body_that_the_backend_does_not_take_fails_alone():
             until(lambda: larger.call("VALQ.PUSH", "q", "x" * (3 << 19)) == b"3", 5, "taken")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel shares connections out in another way")
 def test_while_a_worker_is_to_be_started_again_the_others_take_all_connections():
     with (
         Valkey() as valkey,

@@ -1,7 +1,6 @@
 """What a client was in the middle of when the backend went: it is told, nothing of it is run later, and it goes on."""
 
 import contextlib
-import time
 
 import pytest
 
@@ -122,7 +121,9 @@ def test_what_comes_while_the_functions_are_loaded_again_waits_for_nobody():
             assert all(isinstance(client.read(), bytes) for client in clients)
 
 
-def test_a_users_clients_stay_when_their_lane_is_turned_away():
+@contextlib.contextmanager
+def one_waits(*login):
+    """A connection of a backend, and two clients of its daemon: one waits in queue q."""
     with (
         Valkey() as valkey,
         Valqd(valkey.url) as daemon,
@@ -130,39 +131,45 @@ def test_a_users_clients_stay_when_their_lane_is_turned_away():
         Connection(daemon.port) as waiting,
         Connection(daemon.port, timeout_s=5) as pushing,
     ):
-        direct.call("ACL", "SETUSER", "u", "on", ">pw", "~*", "+@all")
-        for client in (waiting, pushing):
-            assert client.call("AUTH", "u", "pw") == b"OK"
+        if login:
+            direct.call("ACL", "SETUSER", login[0], "on", f">{login[1]}", "~*", "+@all")
+            for client in (waiting, pushing):
+                assert client.call("AUTH", *login) == b"OK"
         pushing.call("VALQ.CREATE", "q")
         waiting.send("VALQ.POP", "q", "BLOCK", "0")
         blocked(pushing, "q")
+        yield direct, waiting, pushing
+
+
+def places_again(direct, waiting, pushing):
+    """Connections are taken again: all goes on."""
+    direct.call("CONFIG", "SET", "maxclients", "1000")
+    until(lambda: isinstance(pushing.call("VALQ.PUSH", "q", "hello"), bytes), 5, "taken again")
+    assert as_map(waiting.read())[b"body"] == b"hello"
+
+
+def test_a_users_clients_stay_when_their_lane_is_turned_away():
+    with one_waits("u", "pw") as (direct, waiting, pushing):
         direct.call("CONFIG", "SET", "maxclients", "1")
         direct.call("CLIENT", "KILL", "USER", "u")
         until(lambda: "NOBACKEND" in str(pushing.call("VALQ.PUSH", "q", "x")), 5, "gone")
-        direct.call("CONFIG", "SET", "maxclients", "1000")
-        until(lambda: isinstance(pushing.call("VALQ.PUSH", "q", "hello"), bytes), 5, "taken again")
-        assert as_map(waiting.read())[b"body"] == b"hello"
+        places_again(direct, waiting, pushing)
 
 
 def test_a_backend_that_turns_connections_away_is_one_that_is_gone():
-    with (
-        Valkey("--maxclients", "30") as valkey,
-        Valqd(valkey.url) as daemon,
-        Connection(valkey.port) as direct,
-        Connection(daemon.port) as waiting,
-        Connection(daemon.port, timeout_s=5) as pushing,
-    ):
-        pushing.call("VALQ.CREATE", "q")
-        waiting.send("VALQ.POP", "q", "BLOCK", "0")
-        blocked(pushing, "q")
+    with one_waits() as (direct, waiting, pushing):
         direct.call("CONFIG", "SET", "maxclients", "1")
         direct.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        turned_away = errors_of_connections(direct)
         refusals = {str(pushing.call("VALQ.PUSH", "q", "x")) for _ in range(50)}
         assert all(refusal.startswith("NOBACKEND") for refusal in refusals), refusals
-        time.sleep(0.5)
+        until(lambda: errors_of_connections(direct) > turned_away + 1, 5, "turned away again and again")
         refusals = {str(pushing.call("VALQ.PUSH", "q", "x")) for _ in range(50)}
         assert all(refusal.startswith("NOBACKEND") for refusal in refusals), refusals
         assert not any("may have been applied" in refusal for refusal in refusals)
-        direct.call("CONFIG", "SET", "maxclients", "30")
-        until(lambda: isinstance(pushing.call("VALQ.PUSH", "q", "hello"), bytes), 5, "taken again")
-        assert as_map(waiting.read())[b"body"] == b"hello"
+        places_again(direct, waiting, pushing)
+
+
+def errors_of_connections(direct) -> int:
+    """Connections that Valkey has turned away."""
+    return int(direct.call("INFO", "stats").partition(b"rejected_connections:")[2].split()[0])
