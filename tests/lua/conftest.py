@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-import socket
-
-import hiredis
 import pytest
 
-from tests.servers import Valkey, request
+from tests.servers import Connection, Valkey, request
 from valqd.lua import bundle
 
 AUTO = "30000:5:86400000"
 
 
-class Link:
-    """A raw connection; ``call`` returns error replies, ``ok`` raises them."""
+class Link(Connection):
+    """A connection on which a test can move the functions' clock; ``ok`` raises error replies."""
 
-    def __init__(self, port: int, resp: int = 2):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
-        self.reader = hiredis.Reader(notEnoughData=Ellipsis)
-        self.raw = b""
-        if resp == 3:
-            self.call("HELLO", 3)
-
-    def read(self):
-        while (reply := self.reader.gets()) is Ellipsis:
-            data = self.socket.recv(1 << 20)
-            assert data, "closed"
-            self.raw += data
-            self.reader.feed(data)
-        return reply
-
-    def call(self, *args):
-        self.raw = b""
-        self.socket.sendall(request(*args))
-        return self.read()
+    offset_ms = 0
 
     def pipeline(self, calls):
-        self.socket.sendall(b"".join(request(*call) for call in calls))
+        self.send_raw(b"".join(request(*call) for call in calls))
         return [self.read() for _ in calls]
 
     def ok(self, *args):
@@ -45,9 +24,6 @@ class Link:
         if isinstance(reply, Exception):
             raise reply
         return reply
-
-    def close(self):
-        self.socket.close()
 
 
 class Queue:
@@ -175,7 +151,6 @@ def link(functions_server):
     connection = Link(functions_server.port)
     connection.ok("FLUSHALL")
     connection.ok("FUNCTION", "LOAD", "REPLACE", bundle.whole_source(test_clock=True))
-    connection.offset_ms = 0
     yield connection
     connection.close()
 

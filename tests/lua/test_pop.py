@@ -64,8 +64,8 @@ def test_encoded_reply_reads_as_the_native_one(functions_server, q, resp, flags,
         else:
             reply = link.ok("FCALL", "valq1_pop", 1, key, f"{mode[0]}{resp}", AUTO, count, "", flags)
         if mode != "native":
-            link.reader.feed(reply)
-            reply = link.reader.gets()
+            link._reader.feed(reply)
+            reply = link._reader.gets()
         replies.append(without_times(reply))
     link.close()
     assert replies[0] == replies[1] == replies[2]

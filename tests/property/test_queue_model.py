@@ -115,7 +115,7 @@ class QueueMachine(RuleBasedStateMachine):
     def joined_call(self, request):
         merge = request.merge
         head = ["FCALL", "valq1_" + merge.function, 1, b"valq:{%b}:queue" % request.queues[0]]
-        head += [AUTO] if merge.takes_auto else []
+        head += [AUTO] if request.takes_auto else []
         items = (b"1", *merge.items) if merge.function == "pop_many" else merge.items
         reply = self.link.call(*head, *merge.fixed, *items)
         if isinstance(reply, Exception):

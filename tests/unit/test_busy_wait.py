@@ -29,7 +29,7 @@ class Calls:
         self.crowd = 1
 
     def send(self, clients=2):
-        self.sent.append((SimpleNamespace(deals=[None] * clients), 0))
+        self.sent.append(SimpleNamespace(deals=[None] * clients))
 
 
 @pytest.fixture

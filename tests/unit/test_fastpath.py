@@ -49,7 +49,7 @@ def run(templates, data):
     coalescer = Coalescer()
     taken, deals, _ = templates.run(data, Nobody(), coalescer)
     coalescer.take()
-    return taken, deals, [(call.route.head.split(b"\r\n")[3], b"".join(call.items)) for call, _ in coalescer.sent]
+    return taken, deals, [(call.route.head.split(b"\r\n")[3], b"".join(call.items)) for call in coalescer.sent]
 
 
 commands = st.one_of(

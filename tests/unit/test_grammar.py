@@ -234,13 +234,13 @@ def test_backoff_is_refused_when_it_contradicts_itself() -> None:
 )
 def test_plain_push_joins_a_merged_call(line: str) -> None:
     assert ask(line) == Request(
-        "push", "push", (b"q",), (b"", b"0", b"0", b"m"), takes_auto=True, merge=Merge("push_many", True, (), (b"m",))
+        "push", "push", (b"q",), (b"", b"0", b"0", b"m"), takes_auto=True, merge=Merge("push_many", (), (b"m",))
     )
 
 
 def test_push_with_options_joins_those_that_have_some() -> None:
     request = ask("VALQ.PUSH q m headers 2 a b VT c ttl 2 vt 0.5 maxattempts 3 priority 9 at 17 dedup k")
-    assert request.merge == Merge("push_records", True, (), (packed(request.args[1:-1]), b"m"))
+    assert request.merge == Merge("push_records", (), (packed(request.args[1:-1]), b"m"))
     assert request.args == (
         *(b"", b"7", b"at", b"17", b"vt", b"500", b"ttl", b"2000", b"max_attempts", b"3", b"priority", b"9"),
         *(b"dedup", b"k", b"dedup_window", b"300000", b"2", b"a", b"b", b"VT", b"c", b"m"),
@@ -296,7 +296,7 @@ def test_mpush_counts_its_bodies() -> None:
 
 def test_plain_pop() -> None:
     assert ask("VALQ.POP q") == Request(
-        "pop", "pop", (b"q",), (b"", b"", b""), takes_auto=True, merge=Merge("pop_many", True, (), (b"",))
+        "pop", "pop", (b"q",), (b"", b"", b""), takes_auto=True, merge=Merge("pop_many", (), (b"",))
     )
     merge = ask("VALQ.POP q", resp=3).merge
     assert merge is not None
@@ -306,7 +306,7 @@ def test_plain_pop() -> None:
 def test_pop_with_options_merges_by_its_spec() -> None:
     request = ask("VALQ.POP q withmeta vt 60 noack count 10")
     assert request.args == (b"10", b"60000", b"NM")
-    assert request.merge == Merge("pop_many", True, (), (b"2,10,60000,NM",))
+    assert request.merge == Merge("pop_many", (), (b"2,10,60000,NM",))
 
 
 def test_block_is_kept_for_the_daemon() -> None:
@@ -329,14 +329,14 @@ def test_mpop_takes_all_queues_as_keys() -> None:
 
 def test_ack_merges_its_ids() -> None:
     assert ask("VALQ.ACK q 1 2-3") == Request(
-        "ack", "ack", (b"q",), (b"1", b"2-3"), merge=Merge("ack_many", False, (), (b"1", b"2-3"))
+        "ack", "ack", (b"q",), (b"1", b"2-3"), merge=Merge("ack_many", (), (b"1", b"2-3"))
     )
 
 
 def test_nack_merges_with_those_of_the_same_kind() -> None:
     request = ask("VALQ.NACK q 1 2-3 REASON late DELAY 0 SILENT")
     assert request.args == (b"SILENT", b"0", b"late", b"1", b"2-3")
-    assert request.merge == Merge("nack_many", False, (b"SILENT", b"0", b"late"), (b"1", b"2-3"))
+    assert request.merge == Merge("nack_many", (b"SILENT", b"0", b"late"), (b"1", b"2-3"))
     assert ask("VALQ.NACK q 1").args == (b"FAIL", b"", b"", b"1")
 
 
@@ -350,7 +350,7 @@ def test_nack_takes_one_kind_and_no_delay_for_the_dead() -> None:
 def test_extend_merges_its_pair() -> None:
     request = ask("VALQ.EXTEND q 1-1 1.5")
     assert request.args == (b"1-1", b"1500")
-    assert request.merge == Merge("extend_many", False, (), (b"1-1", b"1500"))
+    assert request.merge == Merge("extend_many", (), (b"1-1", b"1500"))
 
 
 # The rest

@@ -14,7 +14,7 @@ def _build(args: Arguments) -> Request:
     ids = args.every("id")
     fixed = (args.get("kind", b"FAIL"), args.get("delay"), args.get("reason"))
     request = Request.on_ids("nack", args.get("queue"), fixed, ids)
-    return request if request.steps else request._replace(merge=Merge("nack_many", False, fixed, ids))
+    return request if request.steps else request._replace(merge=Merge("nack_many", fixed, ids))
 
 
 SPEC = Command(

@@ -41,11 +41,11 @@ def _build(args: Arguments) -> Request:
     queues = (args.one["queue"],)
     if len(args.one) == 1:
         spec = _PLAIN[args.resp]
-        return Request("pop", "pop", queues, (b"", b"", b""), True, None, Merge("pop_many", True, (), (spec,)))
+        return Request("pop", "pop", queues, (b"", b"", b""), True, None, Merge("pop_many", (), (spec,)))
     count, vt, flags = pop_arguments(args)
     given = count or vt or flags
     spec = b"%d,%b,%b,%b" % (args.resp, count, vt, flags) if given else _PLAIN[args.resp]
-    merge = Merge("pop_many", True, (), (spec,))
+    merge = Merge("pop_many", (), (spec,))
     return Request("pop", "pop", queues, (count, vt, flags), True, None, merge, block_ms(args))
 
 

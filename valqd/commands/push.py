@@ -81,9 +81,9 @@ def push_request(command: str, args: Arguments, bodies: tuple[bytes, ...], reply
     options = (b"%d" % (len(pairs) // 2), *pairs, b"%d" % len(fields), *headers)
     merge = None
     if not (reply_many or pairs or headers):
-        merge = Merge("push_many", True, (), bodies)
+        merge = Merge("push_many", (), bodies)
     elif not reply_many and sum(map(len, headers)) <= _MAX_MERGED_HEADER_BYTES:
-        merge = Merge("push_records", True, (), (packed(options), *bodies))
+        merge = Merge("push_records", (), (packed(options), *bodies))
     return Request(command, "push", (queue,), (reply_many, *options, *bodies), True, None, merge)
 
 

@@ -23,7 +23,6 @@ class Merge(NamedTuple):
     """How a request joins one function call made for many requests on the same queue."""
 
     function: str  #: push_many, push_records, pop_many, ack_many, nack_many or extend_many
-    takes_auto: bool  #: the call's first argument says how to create a missing queue
     fixed: tuple[bytes, ...]  #: arguments before the items; only requests that agree in them can be joined
     items: tuple[bytes, ...]  #: this request's own; for pop_many its one spec, without how often it is repeated
 

@@ -50,7 +50,7 @@ class BusyWait:
         sent = self._coalescer.sent
         self._sent_at = now
         self._timing = was_idle
-        self._alone = was_idle and len(sent) == 1 and len(sent[0][0].deals) == 1
+        self._alone = was_idle and len(sent) == 1 and len(sent[0].deals) == 1
         if self._near and self._coalescer.crowd <= _MOST_CLIENTS:
             self._stay()
 

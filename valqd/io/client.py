@@ -139,7 +139,7 @@ class Client(Outgoing, asyncio.Protocol):
         if self._ending is not None:
             self._ending.cancel()
         if self._lane is not None:
-            self._forget_name()
+            self._lane.forget_name(self.session)
             self._worker.lanes.leave(self._lane)
             self._lane = None
         if self.private_lane is not None:
@@ -178,7 +178,9 @@ class Client(Outgoing, asyncio.Protocol):
         lane.users += 1
         if self._lane is not None:
             if lane is not self._lane:
-                self._worker.lanes.move_name(self._lane, lane, self.session)
+                name = self._lane.forget_name(self.session)
+                if name is not None:
+                    lane.take_name(self.session, name)
             self._worker.lanes.leave(self._lane)
         self._lane = lane
         return lane
@@ -190,11 +192,8 @@ class Client(Outgoing, asyncio.Protocol):
     def open_private(self, greeting: bytes) -> None:
         """Connect a private lane."""
         self.private_lane = PrivateLane(self, self._worker, greeting)
-        self._forget_name()
-
-    def _forget_name(self) -> None:
         if self._lane is not None:
-            self._worker.lanes.forget_name(self._lane, self.session)
+            self._lane.forget_name(self.session)
 
     def private_greeted(self) -> None:
         """What the client sends may follow the greeting."""

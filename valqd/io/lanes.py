@@ -7,17 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 from valqd.errors import BackendDown, CommandError, ControlLost, StartError
 from valqd.io.backend import Backend
 from valqd.io.outbox import Outbox
 from valqd.io.shared_lane import SharedLane
 from valqd.protocol.host import Identity
-from valqd.protocol.own import encode_own
-
-if TYPE_CHECKING:
-    from valqd.protocol.session import Session
 
 #: A lane that no client uses is closed after this long, or when there are more of them.
 _IDLE_S = 30.0
@@ -69,25 +64,6 @@ class SharedLanes:
         if old is not None and not old.users:
             old.close()
         self.get(self._first_identity)
-
-    def forget_name(self, lane: SharedLane, session: Session) -> None:
-        """A client is gone, or has a lane of its own: only that is to be called as it called this one."""
-        was_called_so = next(reversed(lane.names), None) is session
-        lane.names.pop(session, None)
-        if was_called_so:
-            self._call(lane, next(reversed(lane.names.values()), b""))
-
-    def move_name(self, lane: SharedLane, to: SharedLane, session: Session) -> None:
-        """A client has another lane now."""
-        name = lane.names.get(session)
-        self.forget_name(lane, session)
-        if name is not None:
-            to.names[session] = name
-            self._call(to, name)
-
-    def _call(self, lane: SharedLane, name: bytes) -> None:
-        if lane.up:
-            lane.prove(encode_own([b"CLIENT", b"SETNAME", name]), lambda error: None)
 
     def leave(self, lane: SharedLane) -> None:
         """A client of ``lane`` is gone, or has become another."""

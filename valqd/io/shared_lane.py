@@ -49,9 +49,12 @@ class _Connection(ReplyProtocol):
     def __init__(self, lane: SharedLane) -> None:
         super().__init__()
         self._lane = lane
+        self.ended = asyncio.Event()
+        self.since = lane.loop.time()
+        self.is_turned_away = False
 
     def reply_received(self, reply: Any) -> None:
-        self._lane.reply_received(reply)
+        self._lane.reply_received(self, reply)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -59,6 +62,7 @@ class _Connection(ReplyProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lane.connection_lost(self)
+        self.ended.set()
 
 
 class SharedLane:
@@ -76,12 +80,13 @@ class SharedLane:
         self.why_down: CommandError = BackendDown()
         self.users = 0
         self.names: dict[object, bytes] = {}
+        self.loop = lanes.loop
         self.refused: bytes | None = None  #: the backend's error reply to this identity
         self._connection: _Connection | None = None
         self._greetings = 0  # replies to AUTH and SELECT still to come
         self._errors: list[bytes | None] = []  # what they were so far
         self._flush_planned = False
-        self._busy_wait = BusyWait(lanes.loop, self.coalescer, lanes.may_busy_wait)
+        self._busy_wait = BusyWait(self.loop, self.coalescer, lanes.may_busy_wait)
         self._paused: set[Paused] = set()
         self._proofs: list[Callable[[bytes | None], None]] = []
         self._closed = False
@@ -92,13 +97,12 @@ class SharedLane:
     async def _stay_connected(self) -> None:
         attempt = 0
         while not self._closed:
-            self._is_turned_away = False
             connection = await self._connect()
             if connection.transport is None:
                 self._down(BackendDown())
             else:
                 self._greet(connection)
-                await self._ended.wait()
+                await connection.ended.wait()
                 if self.refused is not None and not (self.users and self.refused.startswith(b"-NOAUTH")):
                     self.coalescer.fail_unsent(self.refused)
                     self._answer_proofs(self.refused)
@@ -107,7 +111,7 @@ class SharedLane:
                 if self.refused is not None:
                     self.refused = None
                     self._down(NotAuthenticated())
-                elif self._lanes.loop.time() - self._since > _STABLE_S:
+                elif self.loop.time() - connection.since > _STABLE_S:
                     attempt = 0  # one lost connection need not mean that the backend is down: try at once
                     continue
             await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
@@ -123,8 +127,6 @@ class SharedLane:
     def _greet(self, connection: _Connection) -> None:
         """Send the identity; calls follow when it is accepted."""
         self._connection = connection
-        self._ended = asyncio.Event()
-        self._since = self._lanes.loop.time()
         requests = self.identity.greeting()
         self._greetings = len(requests)
         self._errors = []
@@ -171,14 +173,13 @@ class SharedLane:
         if connection is not self._connection:
             return
         self._connection = None
-        self.coalescer.fail_sent(BackendDown(under_way=not self._is_turned_away).resp())
-        if self._is_turned_away:
+        self.coalescer.fail_sent(BackendDown(under_way=not connection.is_turned_away).resp())
+        if connection.is_turned_away:
             self._down(BackendDown())
         self._resume_paused()
         self._lanes.outbox.flush()
         if self._greetings and self.refused is None:
             self._answer_proofs(BackendDown().resp())
-        self._ended.set()
 
     def close(self) -> None:
         """Stop for good."""
@@ -190,10 +191,10 @@ class SharedLane:
 
     # ---- replies
 
-    def reply_received(self, reply: Any) -> None:
+    def reply_received(self, connection: _Connection, reply: Any) -> None:
         """One reply of the backend, in order."""
         if isinstance(reply, Exception) and str(reply) == _TURNED_AWAY:
-            self._is_turned_away = True
+            connection.is_turned_away = True
         elif self._greetings:
             self._greetings -= 1
             self._errors.append(error_line(reply) if isinstance(reply, Exception) else None)
@@ -237,7 +238,7 @@ class SharedLane:
 
     def _plan_flush(self) -> None:
         self._flush_planned = True
-        self._lanes.loop.call_soon(self._flush)
+        self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flush_planned = False
@@ -278,6 +279,25 @@ class SharedLane:
         else:
             self.coalescer.lone(_Proof(done), request, _proof_shape)
             self.wake()
+
+    # ---- what it is called
+
+    def forget_name(self, session: object) -> bytes | None:
+        """A client is gone, or has another lane: only that is to be called as it called this one.  Its name."""
+        was_called_so = next(reversed(self.names), None) is session
+        name = self.names.pop(session, None)
+        if was_called_so:
+            self._call(next(reversed(self.names.values()), b""))
+        return name
+
+    def take_name(self, session: object, name: bytes) -> None:
+        """A client that has this lane now brings its name along."""
+        self.names[session] = name
+        self._call(name)
+
+    def _call(self, name: bytes) -> None:
+        if self.up:
+            self.prove(encode_own([b"CLIENT", b"SETNAME", name]), lambda error: None)
 
 
 def _proof_shape(reply: Any) -> bytes:

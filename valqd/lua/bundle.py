@@ -1,8 +1,8 @@
 """Joins the Lua files into the one library that is loaded into the backend.
 
 Helpers (``lib/``) name what they use in a ``-- requires:`` line and come in that order; each function file defines a
-local ``call`` and says in its header what it takes and gives.  A constant for other files is a field of its module.  A
-cycle, an unknown helper, a header that lacks a line or a constant of nowhere is a BundleError: the library is checked
+local ``call`` and says in its header what it takes and gives.  Each file is a block of its own: of a helper others see
+its module alone.  A cycle, an unknown helper or a header that lacks a line is a BundleError: the library is checked
 whenever it is built.
 
 Functions run with the rights of the user that calls them.  The smallest rule for a user of the queue orders is
@@ -32,12 +32,6 @@ CALLED_COMMANDS = (
 )  # fmt: skip
 
 _HEADER_LINES = ("Flags", "KEYS", "ARGV", "Returns", "Errors", "Complexity")
-#: What is no code: comments and strings, whichever begins first.
-_COMMENT_OR_STRING = re.compile(
-    r"""--\[\[.*?\]\]|--[^\n]*|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|\[\[.*?\]\]""", re.DOTALL
-)
-#: A constant's name, unless it is a module's field (after one dot; two join strings).
-_BARE_CONSTANT = re.compile(r"(?<![\w:])(?<![^.]\.)[A-Z][A-Z_0-9]+\b")
 _TEST_CLOCK = """
 server.register_function('valq1_test_clock', function(_, args)
   clock.offset_ms = tonumber(args[1])
@@ -113,41 +107,28 @@ def function_sources() -> dict[str, str]:
     return dict(sorted(_sources("functions").items()))
 
 
-def code(source: str) -> str:
-    """The source without its comments, and with empty strings."""
-    return _COMMENT_OR_STRING.sub(lambda found: "" if found[0].startswith("--") else "''", source)
-
-
-def _check_constants(path: str, source: str) -> None:
-    """Refuse a constant of another file that is not named as a field of its module.
-
-    All helpers are one chunk: it would be found all the same, but neither a reader nor ``requires`` knows where.
-    """
-    text = code(source)
-    declared = {
-        name.strip() for names in re.findall(r"\blocal\s+(\w+(?:\s*,\s*\w+)*)", text) for name in names.split(",")
-    }
-    hidden = set(_BARE_CONSTANT.findall(text)) - declared
-    if hidden:
-        raise BundleError(f"{path} uses {', '.join(sorted(hidden))} of another file without its module's name")
-
-
 def _without_comments(source: str) -> str:
     """Lines that do something: the library is kept, replicated and compared as text."""
     lines = (line.rstrip() for line in source.splitlines())
     return "\n".join(line for line in lines if line and not line.lstrip().startswith("--"))
 
 
+def _module(name: str, source: str) -> str:
+    """A helper file, of which others see the module alone: its own locals end with its block."""
+    declaration = f"local {name} = "
+    if declaration not in source:
+        raise BundleError(f"lib/{name}.lua does not define {name}")
+    body = _without_comments(source).replace(declaration, f"{name} = ", 1)
+    return f"local {name}\ndo\n{body}\nend"
+
+
 @cache
 def whole_source(test_clock: bool = False) -> str:
     """The text for FUNCTION LOAD.  ``test_clock`` adds a function that moves time, or stops it, for tests."""
     helpers = helper_sources()
-    for name, source in helpers.items():
-        _check_constants(f"lib/{name}.lua", source)
     parts = [f"#!lua name={LIBRARY_NAME}", f"-- revision: {REVISION}"]
-    parts += [_without_comments(helpers[name]) for name in _in_order(helpers)]
+    parts += [_module(name, helpers[name]) for name in _in_order(helpers)]
     for name, source in function_sources().items():
-        _check_constants(f"functions/{name}.lua", source)
         flags = header(name, source)["Flags"]
         listed = ", ".join(f"'{flag}'" for flag in flags.split() if flag != "deny-oom")
         parts.append(

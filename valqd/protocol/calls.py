@@ -68,12 +68,11 @@ Deal = tuple[Recipient, int, Any]
 class Route:
     """What calls must share to be merged: function, queue and fixed arguments.  Interned by ``Routes``."""
 
-    __slots__ = ("call_type", "fixed", "head", "head_args", "max_items", "queue")
+    __slots__ = ("call_type", "head", "head_args", "max_items", "queue")
 
     def __init__(self, call_type: type[Call], queue: bytes, function: str, fixed: Sequence[bytes]) -> None:
         self.call_type = call_type
         self.queue = queue
-        self.fixed = tuple(fixed)
         args = fcall(function, (queue_key(queue),), *fixed)
         self.head = b"".join([bulk(arg) for arg in args])
         self.head_args = len(args)

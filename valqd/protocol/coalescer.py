@@ -39,7 +39,7 @@ class Coalescer:
         self._seq = 0
         self._open: dict[Route, Call] = {}
         self._unsent: list[Call] = []
-        self.sent: deque[tuple[Call, int]] = deque()  # with the bytes that each was sent as
+        self.sent: deque[Call] = deque()
         self.backlog_bytes = 0  # requests unsent or unanswered
         self.crowd = 0  # clients' shares (deals) in what was taken last
         self._kept: dict[Call, Any] | None = None  # replies kept back, in order, while recovering
@@ -106,19 +106,19 @@ class Coalescer:
         self.crowd = 0
         for call in self._unsent:
             out += call.encode()
-            self.sent.append((call, call.size))
             self.crowd += len(call.deals)
+        self.sent.extend(self._unsent)
         self._unsent = []
         self._open = {}
         return out
 
     def deliver(self, reply: Any) -> None:
         """Deal out the reply of the oldest sent call, or keep it back while ``recovering``."""
-        call, size = self.sent[0]
+        call = self.sent[0]
         if type(call) is RelayCall and not call.add(reply):
             return
         self.sent.popleft()
-        self.backlog_bytes -= size
+        self.backlog_bytes -= call.size
         if self._kept is None:
             if not is_missing_function(reply):
                 call.deliver(reply)
@@ -164,7 +164,7 @@ class Coalescer:
             self._end_kept()
             return []
         self._resent = True
-        self.sent.extend((call, call.size) for call in repeated)
+        self.sent.extend(repeated)
         self.backlog_bytes += sum(call.size for call in repeated)
         return [piece for call in repeated for piece in call.encode()]
 
@@ -175,7 +175,7 @@ class Coalescer:
     def fail_sent(self, error: bytes) -> None:
         """The connection is gone: every call that was sent may have been applied, or not."""
         kept = self._kept or {}
-        unanswered = [call for call, _ in self.sent if call not in kept]  # what was repeated is in both
+        unanswered = [call for call in self.sent if call not in kept]  # what was repeated is in both
         self.sent = deque()
         self.backlog_bytes = sum(call.size for call in self._unsent)
         self._end_kept(error)

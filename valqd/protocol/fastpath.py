@@ -58,20 +58,37 @@ def _prefix(argv: list[bytes], size: int) -> bytes:
     return b"*%d\r\n%b$" % (len(argv), b"".join(map(bulk, argv[:size])))
 
 
-class PopTemplate:
+class Template(ABC):
+    """What a command looks like, as far as it repeats itself: ``prefix`` is how it begins."""
+
+    def __init__(self, prefix: bytes) -> None:
+        self.prefix = prefix
+
+    @abstractmethod
+    def take(self, data: bytes, pos: int, who: Recipient, coalescer: Coalescer) -> int:
+        """Join the command at ``pos``, maybe with those like it that follow, as one deal.
+
+        Where they end; ``pos``: it is cut, or unusual, and nothing was joined.
+        """
+
+    def fills(self, size: int) -> bool:
+        """Whether ``size`` bytes taken may bring as large a reply as one client should get at once."""
+        return False
+
+
+class PopTemplate(Template):
     """A POP of one message: the prefix is the whole request.
 
     ``wanted`` is the argument that says what each POP of a run asks for, ``null`` its reply when there is nothing.
     """
 
     def __init__(self, prefix: bytes, route: Route, wanted: bytes, null: bytes) -> None:
-        self.prefix = prefix
+        super().__init__(prefix)
         self._route = route
         self._wanted = wanted
         self._null = null
 
-    def take(self, data: bytes, pos: int, who: Recipient, coalescer: Coalescer) -> int:
-        """Join the POP at ``pos``, and those that follow it, as one deal; where they end."""
+    def take(self, data: bytes, pos: int, who: Recipient, coalescer: Coalescer) -> int:  # noqa: D102 - see Template
         prefix = self.prefix
         step = len(prefix)
         pops = 1
@@ -83,24 +100,19 @@ class PopTemplate:
         coalescer.join(who, self._route, _POPS[pops] + self._wanted, pops, pops, self._null)
         return end
 
-    def fills(self, size: int) -> bool:
-        """Whether a run of ``size`` bytes may bring as large a reply as one client should get at once."""
+    def fills(self, size: int) -> bool:  # noqa: D102 - see Template
         return size >= len(self.prefix) * self._route.max_items
 
 
-class OneArgumentTemplate(ABC):
-    """A command of which all but the last argument repeats itself: the prefix ends with that argument's ``$``."""
+class PushTemplate(Template):
+    """A PUSH without options: the prefix ends with the body's ``$``, and any bytes are a body."""
 
     def __init__(self, prefix: bytes, route: Route, most_bytes: int = MAX_BODY_BYTES) -> None:
-        self.prefix = prefix
+        super().__init__(prefix)
         self._route = route
         self._most_bytes = min(most_bytes, MAX_BODY_BYTES)
 
-    def take(self, data: bytes, pos: int, who: Recipient, coalescer: Coalescer) -> int:
-        """Join the command at ``pos``, and those of the same size that follow it, as one deal.
-
-        Where they end; ``pos``: it is cut, or unusual, and nothing was joined.
-        """
+    def take(self, data: bytes, pos: int, who: Recipient, coalescer: Coalescer) -> int:  # noqa: D102 - see Template
         prefix = self.prefix
         start = pos + len(prefix)
         eol, end = _bulk_at(data, start, self._most_bytes)
@@ -130,44 +142,30 @@ class OneArgumentTemplate(ABC):
         coalescer.join(who, self._route, bulks, count, count, None)
         return end
 
-    def fills(self, size: int) -> bool:
-        """Whether a run of ``size`` bytes is one client's share: the bytes alone count."""
-        return False
-
-    @abstractmethod
     def takes(self, data: bytes, start: int, end: int) -> bool:
         """Whether the argument at ``start`` to ``end`` is plain."""
+        return True
 
-    @abstractmethod
     def takes_all(self, bulks: bytes, count: int) -> bool:
         """Whether all ``count`` arguments are plain."""
-
-
-class PushTemplate(OneArgumentTemplate):
-    """A PUSH without options; any bytes are a body."""
-
-    def takes(self, data: bytes, start: int, end: int) -> bool:  # noqa: D102 - see OneArgumentTemplate
-        return True
-
-    def takes_all(self, bulks: bytes, count: int) -> bool:  # noqa: D102 - see OneArgumentTemplate
         return True
 
 
-class AckTemplate(OneArgumentTemplate):
-    """An ACK of one id or receipt."""
+class AckTemplate(PushTemplate):
+    """An ACK of one id or receipt: as a PUSH, but not every argument is plain."""
 
-    def takes(self, data: bytes, start: int, end: int) -> bool:  # noqa: D102 - see OneArgumentTemplate
+    def takes(self, data: bytes, start: int, end: int) -> bool:  # noqa: D102 - see PushTemplate
         return _ID.fullmatch(data, start, end) is not None
 
-    def takes_all(self, bulks: bytes, count: int) -> bool:  # noqa: D102 - see OneArgumentTemplate
+    def takes_all(self, bulks: bytes, count: int) -> bool:  # noqa: D102 - see PushTemplate
         return bulks.count(b"\r") == 2 * count and _ID_BULKS.fullmatch(bulks) is not None
 
 
-class OptionsPushTemplate:
+class OptionsPushTemplate(Template):
     """A PUSH with options: the prefix ends with the body's ``$``, and what follows the body repeats itself too."""
 
     def __init__(self, prefix: bytes, most_bytes: int) -> None:
-        self.prefix = prefix
+        super().__init__(prefix)
         self._most_bytes = min(most_bytes, MAX_BODY_BYTES)
         self._suffixes: dict[bytes, tuple[Route, bytes]] = {}  # route, and its arguments before the body
 
@@ -177,8 +175,7 @@ class OptionsPushTemplate:
             del self._suffixes[next(iter(self._suffixes))]
         self._suffixes[suffix] = (route, options)
 
-    def take(self, data: bytes, pos: int, who: Recipient, coalescer: Coalescer) -> int:
-        """Join the command at ``pos``; where it ends, or ``pos``: it is cut, or unusual, and nothing was joined."""
+    def take(self, data: bytes, pos: int, who: Recipient, coalescer: Coalescer) -> int:  # noqa: D102 - see Template
         start = pos + len(self.prefix)
         _, end = _bulk_at(data, start, self._most_bytes)
         if data[end - 2 : end] == b"\r\n":
@@ -187,13 +184,6 @@ class OptionsPushTemplate:
                     coalescer.join(who, route, options + data[start - 1 : end], 1, 1, None)
                     return end + len(suffix)
         return pos
-
-    def fills(self, size: int) -> bool:
-        """Whether a command of ``size`` bytes is one client's share: the bytes alone count."""
-        return False
-
-
-Template = PopTemplate | OneArgumentTemplate | OptionsPushTemplate
 
 
 class Templates:

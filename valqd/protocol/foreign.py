@@ -304,7 +304,7 @@ def _subscribe(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if side.monitors:  # and goes on to
         side.send(raw)
         return
-    if unsubscribes and side.session.resp == 2 and not (replies.uncounted or side.session.streaming):
+    if unsubscribes and side.session.resp == 2 and not (replies.uncounted or side.streaming):
         side.skip_next = False
         replies.expect(max(1, len(argv) - 1))  # even after CLIENT REPLY OFF or SKIP
         side.send(raw)

@@ -11,9 +11,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from valqd.protocol.calls import bulk, error_line
+from valqd.protocol import relay
+from valqd.protocol.calls import error_line
 from valqd.protocol.encoding import encode
 from valqd.protocol.framing import Frame, Kind
+from valqd.protocol.relay import ReplyType
 from valqd.protocol.requests import encode_request
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ def take(session: Session, name: bytes, frame: Frame) -> bool:
     return handler(session, frame)
 
 
-def _relay(session: Session, frame: Frame, kind: str, remember: bytes = b"") -> None:
+def _relay(session: Session, frame: Frame, kind: ReplyType, remember: bytes = b"") -> None:
     if not session.lane.up:
         session.when_shared_quiet(lambda: session.host.write(session.lane.why_down.resp()))
         return
@@ -47,7 +49,7 @@ def _relay(session: Session, frame: Frame, kind: str, remember: bytes = b"") -> 
             return error_line(reply)
         if remember:
             session.client_info[remember] = frame.argv[-1]
-        return b"+%b\r\n" % reply if kind == "status" else bulk(reply)
+        return relay.encode(kind, reply)
 
     session.lane.coalescer.lone(session, encode_request(frame.argv), shape)
     session.pending += 1
@@ -55,23 +57,23 @@ def _relay(session: Session, frame: Frame, kind: str, remember: bytes = b"") -> 
 
 
 def _ping(session: Session, frame: Frame) -> bool:
-    _relay(session, frame, "status" if len(frame.argv) == 1 else "bulk")
+    _relay(session, frame, ReplyType.STATUS if len(frame.argv) == 1 else ReplyType.BULK)
     return True
 
 
 def _echo(session: Session, frame: Frame) -> bool:
-    _relay(session, frame, "bulk")
+    _relay(session, frame, ReplyType.BULK)
     return True
 
 
 def _client(session: Session, frame: Frame) -> bool:
     argv = frame.argv
     if len(argv) == 3 and argv[1].upper() == b"SETNAME":
-        _relay(session, frame, "status", b"CLIENT SETNAME")
+        _relay(session, frame, ReplyType.STATUS, b"CLIENT SETNAME")
     elif len(argv) == 4 and argv[1].upper() == b"SETINFO":
-        _relay(session, frame, "status", b"CLIENT SETINFO " + argv[2].upper())
+        _relay(session, frame, ReplyType.STATUS, b"CLIENT SETINFO " + argv[2].upper())
     elif argv[1:2] and argv[1].upper() == b"MAINT_NOTIFICATIONS":
-        _relay(session, frame, "status")  # clients of Redis ask for it when they connect; Valkey knows no such thing
+        _relay(session, frame, ReplyType.STATUS)  # clients of Redis ask for it at first; Valkey knows no such thing
     else:
         return False
     return True

@@ -36,6 +36,8 @@ class PrivateSide:
         self.has_state = False  # WATCH, CLIENT TRACKING and the like: cannot be made again on another connection
         self.silent = False  # CLIENT REPLY OFF
         self.skip_next = False  # CLIENT REPLY SKIP
+        self.streaming = False  # a large frame of the client is on its way
+        self.is_broken = False  # Valkey is to refuse what came, and to close
         self.is_unknown = False  # it may be another user, or in another database, than the session: nothing tells
         self.subscribes_in_multi = False
         self.multi_began = 0  # replies expected before the first of its commands
@@ -126,21 +128,20 @@ class PrivateSide:
 
     def send_own(self, data: bytes) -> None:
         """Send what the daemon asks itself, but not in the middle of a client's large frame."""
-        if self.session.streaming:
+        if self.streaming:
             self._behind_stream.append(data)
         else:
             self.send(data)
 
     def when_quiet(self, then: Callable[[], None]) -> None:
         """Run ``then``, which sends a request, when nothing is due; till then a large one is not under way."""
-        session = self.session
-        streaming, session.streaming = session.streaming, False
+        streaming, self.streaming = self.streaming, False
 
         def go_on() -> None:
-            session.streaming = streaming
+            self.streaming = streaming
             then()
 
-        session.when_private_quiet(go_on)
+        self.session.when_private_quiet(go_on)
 
     def leave(self) -> None:
         """Close: nothing that is still to come is for anybody."""
@@ -318,7 +319,7 @@ class PrivateSide:
             owed = replies.owed if not replies.uncounted else 0 if sent else 1  # SUBSCRIBE itself, or what came by it
             host.write(error.resp() * owed)
         has_state = sent and (self.in_multi or self.has_state)
-        if has_state or replies.uncounted or self.silent or self.session.is_broken or not replies.at_boundary:
+        if has_state or replies.uncounted or self.silent or self.is_broken or not replies.at_boundary:
             host.close()
             return
         self.has_state = self.is_unknown = False

@@ -69,8 +69,6 @@ class Session:
         self.held = False
         self._unread = False
         self._advancing = False
-        self.streaming = False  # a large frame is on its way to the private lane
-        self.is_broken = False  # Valkey is to refuse what came, and to close
         self._resume: Callable[[], None] | None = None  # runs first when the lane awaited is quiet
         self._last_queue: bytes | None = None  # pushed to or popped from since the last fence
         self._likely = 0  # foreign requests in its next chunk, to judge by its last
@@ -173,7 +171,7 @@ class Session:
                 why = f"has more than {MAX_ARGUMENTS} arguments"
             self._answer_here(CommandError(f"the command {why}"))
         elif kind is Kind.COMMAND or (kind is Kind.STREAM and frame.argv):
-            self.streaming = kind is Kind.STREAM
+            self.private.streaming = kind is Kind.STREAM
             self._foreign(frame)
         else:
             self.when_shared_quiet(lambda: self._pass_on(frame))
@@ -183,14 +181,15 @@ class Session:
 
         The rest of what was lost with its lane is dropped: on another connection it would be read as commands.
         """
-        self.streaming = frame.kind is Kind.STREAM
+        private = self.private
+        private.streaming = frame.kind is Kind.STREAM
         if frame.kind is Kind.BROKEN:
-            self.is_broken = True
-            self.private.open()
-        if self.private.replies is not None:
-            self.private.send(frame.raw)
+            private.is_broken = True
+            private.open()
+        if private.replies is not None:
+            private.send(frame.raw)
             if frame.kind is Kind.STREAM_END:
-                self.private.stream_ended()
+                private.stream_ended()
 
     # ---- holding
 
@@ -200,11 +199,15 @@ class Session:
 
     def when_shared_quiet(self, then: Callable[[], None]) -> None:
         """Run ``then`` as soon as no answer is due from the shared lane."""
-        if self.pending:
+        self._when(not self.pending, then)
+
+    def _when(self, is_quiet: bool, then: Callable[[], None]) -> None:
+        if is_quiet:
+            then()
+        else:
+            assert self._resume is None, "what waited would never run"
             self.held = True
             self._resume = then
-        else:
-            then()
 
     @property
     def _has_its_share(self) -> bool:
@@ -217,11 +220,7 @@ class Session:
 
     def when_private_quiet(self, then: Callable[[], None]) -> None:
         """Run ``then`` as soon as no answer is due from the private lane."""
-        if self.private.outstanding:
-            self.held = True
-            self._resume = then
-        else:
-            then()
+        self._when(not self.private.outstanding, then)
 
     def resume_if_quiet(self) -> None:
         """The lane that was awaited is quiet: go on, unless the client does not read."""
@@ -363,7 +362,7 @@ class Session:
         return error_line(reply)
 
     def _route(self, request: Request, merge: Merge) -> Route:
-        return self.shared.routes.get(merge.function, request.queues[0], merge.takes_auto, merge.fixed)
+        return self.shared.routes.get(merge.function, request.queues[0], request.takes_auto, merge.fixed)
 
     # ---- foreign commands
 

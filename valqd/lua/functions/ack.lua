@@ -6,12 +6,9 @@
 -- Errors: NOQUEUE
 -- Complexity: O(log n) a message
 local function call(keys, args)
-  local q = queue.open(keys[1])
-  if not q then
-    return queue.missing(keys[1])
-  end
-  life.settle(q, 200)
+  local q = queue.need(keys[1])
+  life.settle(q, life.BRIEFLY)
   local acked = receipt.ack(q, args, 2)
   life.finish(q)
-  return reply.finish(acked, args[1])
+  return reply.in_mode(acked, args[1])
 end

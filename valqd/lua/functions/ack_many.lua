@@ -6,11 +6,8 @@
 -- Errors: NOQUEUE
 -- Complexity: O(log n) a message
 local function call(keys, args)
-  local q = queue.open(keys[1], queue.only)
-  if not q then
-    return queue.missing(keys[1])
-  end
-  life.settle(q, 200)
+  local q = queue.need(keys[1], queue.only)
+  life.settle(q, life.BRIEFLY)
   local acked, results = receipt.ack(q, args, 1)
   life.finish(q)
   return acked == #args and acked or results

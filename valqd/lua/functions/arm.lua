@@ -13,7 +13,7 @@ local function look_at(key, post)
     return 0, -1
   end
   q.by_daemon = true
-  life.settle(q, 200)
+  life.settle(q, life.BRIEFLY)
   local ready = queue.available(q)
   local is_theirs = ready > 0 and waiters.turn(q.name, post, ready, q.now) > 0
   if is_theirs then

@@ -6,11 +6,8 @@
 -- Errors: NOQUEUE STALE
 -- Complexity: O(log n)
 local function call(keys, args)
-  local q = queue.open(keys[1])
-  if not q then
-    return queue.missing(keys[1])
-  end
-  life.settle(q, 200)
+  local q = queue.need(keys[1])
+  life.settle(q, life.BRIEFLY)
   local id, n = receipt.parse(args[2])
   local where, meta = record.find(q, id)
   local inflight = where == 'inflight' or (meta and meta.s == 'i')
@@ -31,5 +28,5 @@ local function call(keys, args)
     cancelled = 0
   end
   life.finish(q)
-  return reply.finish(cancelled, args[1])
+  return reply.in_mode(cancelled, args[1])
 end

@@ -10,7 +10,7 @@ local function call(keys, args)
   local name = queue.name_of(keys[1])
   if server.call('HEXISTS', keys[1], 'created_at') == 1 then
     if args[2] == '1' then
-      return reply.finish({ok = 'OK'}, args[1])
+      return reply.in_mode({ok = 'OK'}, args[1])
     end
     return reply.error('QUEUEEXISTS', "queue '" .. name .. "' is already there")
   end
@@ -20,5 +20,5 @@ local function call(keys, args)
   end
   limits.note_target(name, nil, settings.limits)
   queue.create(keys[1], settings.vt, settings.attempts, settings.retention, settings.limits)
-  return reply.finish({ok = 'OK'}, args[1])
+  return reply.in_mode({ok = 'OK'}, args[1])
 end

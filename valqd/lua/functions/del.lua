@@ -6,11 +6,8 @@
 -- Errors: NOQUEUE
 -- Complexity: O(log n) a message
 local function call(keys, args)
-  local q = queue.open(keys[1])
-  if not q then
-    return queue.missing(keys[1])
-  end
-  life.settle(q, 200)
+  local q = queue.need(keys[1])
+  life.settle(q, life.BRIEFLY)
   local removed = 0
   for i = 2, #args do
     local id, n = receipt.parse(args[i])
@@ -22,5 +19,5 @@ local function call(keys, args)
   end
   volatile.compacts[q.name] = true
   life.finish(q)
-  return reply.finish(removed, args[1])
+  return reply.in_mode(removed, args[1])
 end

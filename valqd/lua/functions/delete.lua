@@ -6,10 +6,7 @@
 -- Errors: NOQUEUE
 -- Complexity: O(b) for b buckets of 128 messages; their memory is freed in the background
 local function call(keys, args)
-  local q = queue.open(keys[1])
-  if not q then
-    return queue.missing(keys[1])
-  end
+  local q = queue.need(keys[1])
   local buckets = server.call('HKEYS', q.prefix .. 'gone')
   for from = 1, #buckets, 1000 do
     local names = {}
@@ -25,5 +22,5 @@ local function call(keys, args)
   compact.restart(q)
   volatile.note(q.name, q.now) -- its timer goes with the next sweep; a queue of that name in another database sets its own
   waiters.wake_all(q.name, q.now)
-  return reply.finish({ok = 'OK'}, args[1])
+  return reply.in_mode({ok = 'OK'}, args[1])
 end

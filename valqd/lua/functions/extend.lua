@@ -6,15 +6,12 @@
 -- Errors: NOQUEUE NOMSG NOTINFLIGHT STALE CANCELLED
 -- Complexity: O(log n)
 local function call(keys, args)
-  local q = queue.open(keys[1])
-  if not q then
-    return queue.missing(keys[1])
-  end
-  life.settle(q, 200)
+  local q = queue.need(keys[1])
+  life.settle(q, life.BRIEFLY)
   local deadline, code, text = receipt.extend(q, args[2], tonumber(args[3]))
   life.finish(q)
   if not deadline then
     return reply.error(code, text)
   end
-  return reply.finish(deadline, args[1])
+  return reply.in_mode(deadline, args[1])
 end

@@ -6,11 +6,8 @@
 -- Errors: NOQUEUE NOMSG NOTINFLIGHT STALE CANCELLED
 -- Complexity: O(log n) each
 local function call(keys, args)
-  local q = queue.open(keys[1], queue.only)
-  if not q then
-    return queue.missing(keys[1])
-  end
-  life.settle(q, 200)
+  local q = queue.need(keys[1], queue.only)
+  life.settle(q, life.BRIEFLY)
   local results = {}
   for i = 1, #args, 2 do
     local deadline, code, text = receipt.extend(q, args[i], tonumber(args[i + 1]))

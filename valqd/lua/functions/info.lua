@@ -6,11 +6,8 @@
 -- Errors: NOQUEUE
 -- Complexity: O(log n), and O(log n) for each message that is due
 local function call(keys, args)
-  local q = queue.open(keys[1])
-  if not q then
-    return queue.missing(keys[1])
-  end
-  while life.settle(q, 1000) do
+  local q = queue.need(keys[1])
+  while life.settle(q, life.FULLY) do
     if reply.is_stepped(args[1]) then
       life.finish(q)
       return nil
@@ -19,5 +16,5 @@ local function call(keys, args)
   queue.save(q)
   local map = info.map(q)
   life.finish(q)
-  return reply.finish(map, args[1])
+  return reply.in_mode(map, args[1])
 end

@@ -19,5 +19,5 @@ local function call(keys, args)
     end
   until cursor == '0'
   table.sort(names)
-  return reply.finish(names, args[1])
+  return reply.in_mode(names, args[1])
 end

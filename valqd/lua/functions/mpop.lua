@@ -24,7 +24,7 @@ local function call(keys, args)
     end
     local q = queue.open(key)
     if q then
-      life.settle(q, 1000)
+      life.settle(q, life.FULLY)
       local taken = take(q, options.want - #messages, options)
       for i = 1, #taken.ids do
         messages[#messages + 1] = pop.delivery(q, taken, i, options, q.name)
@@ -32,5 +32,5 @@ local function call(keys, args)
       pop.finish(q, #taken.ids)
     end
   end
-  return reply.finish(options.many and messages or messages[1] or false, mode)
+  return reply.in_mode(options.many and messages or messages[1] or false, mode)
 end

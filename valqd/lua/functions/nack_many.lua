@@ -6,11 +6,8 @@
 -- Errors: NOQUEUE
 -- Complexity: O(log n) a message
 local function call(keys, args)
-  local q = queue.open(keys[1], queue.only)
-  if not q then
-    return queue.missing(keys[1])
-  end
-  life.settle(q, 200)
+  local q = queue.need(keys[1], queue.only)
+  life.settle(q, life.BRIEFLY)
   local count, results = receipt.nack(q, args[1], tonumber(args[2]), args[3], args, 4)
   life.finish(q)
   return count == #args - 3 and count or results

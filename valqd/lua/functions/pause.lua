@@ -6,11 +6,8 @@
 -- Errors: NOQUEUE
 -- Complexity: O(1)
 local function call(keys, args)
-  local q = queue.open(keys[1])
-  if not q then
-    return queue.missing(keys[1])
-  end
-  life.settle(q, 200)
+  local q = queue.need(keys[1])
+  life.settle(q, life.BRIEFLY)
   q.limits = q.limits or {}
   local duration = tonumber(args[3])
   local until_ms = duration and math.min(queue.FOREVER, q.now + duration) or queue.FOREVER
@@ -23,5 +20,5 @@ local function call(keys, args)
   end
   q.woken = true
   life.finish(q)
-  return reply.finish({ok = 'OK'}, args[1])
+  return reply.in_mode({ok = 'OK'}, args[1])
 end

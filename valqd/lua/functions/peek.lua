@@ -6,11 +6,8 @@
 -- Errors: NOQUEUE
 -- Complexity: O(log n + count); ready also O(ids passed over / 128)
 local function call(keys, args)
-  local q = queue.open(keys[1])
-  if not q then
-    return queue.missing(keys[1])
-  end
-  life.settle(q, 1000)
+  local q = queue.need(keys[1])
+  life.settle(q, life.FULLY)
   life.finish(q)
   local count, offset, reverse = tonumber(args[3]), tonumber(args[4]), args[5] == '1'
   local messages = {}
@@ -23,5 +20,5 @@ local function call(keys, args)
   for i = 1, #ids do
     messages[i] = view.find(q, ids[i])
   end
-  return reply.finish(messages, args[1])
+  return reply.in_mode(messages, args[1])
 end

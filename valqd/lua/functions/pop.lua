@@ -13,14 +13,14 @@ local function call(keys, args)
     if auto == '' then
       return queue.missing(keys[1])
     end
-    return reply.finish(options.many and {}, mode)
+    return reply.in_mode(options.many and {}, mode)
   end
-  life.settle(q, 1000)
+  life.settle(q, life.FULLY)
   local taken = pop.take(q, options.want, options)
   local messages = {}
   for i = 1, #taken.ids do
     messages[i] = pop.delivery(q, taken, i, options)
   end
   pop.finish(q, #messages)
-  return reply.finish(options.many and messages or messages[1] or false, mode)
+  return reply.in_mode(options.many and messages or messages[1] or false, mode)
 end

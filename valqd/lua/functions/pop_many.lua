@@ -13,7 +13,7 @@ local function call(keys, args)
     end
     return {}
   end
-  life.settle(q, 1000)
+  life.settle(q, life.FULLY)
   local results = {}
   local total = 0
   local kinds, reps = runs.read(args, 2)

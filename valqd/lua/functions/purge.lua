@@ -11,7 +11,7 @@ local function call(keys, args)
   if not q then -- of a later step this is no error: messages were removed
     return token == '' and queue.missing(keys[1]) or {0, ''}
   end
-  while life.settle(q, 1000) do
+  while life.settle(q, life.FULLY) do
     if reply.is_stepped(args[1]) then -- nothing removed yet: go on with the states as they have become
       life.finish(q)
       return {0, token ~= '' and token or bulk.first_token(q)}

@@ -10,14 +10,8 @@
 local function call(keys, args)
   local mode, auto = args[1], args[2]
   local o, at = add.options(args, 4)
-  local q, missing = queue.open_or_create(keys[1], auto)
-  if not q then
-    return missing
-  end
-  local refusal = add.settle(q)
-  if refusal then
-    return refusal
-  end
+  local q = queue.need_or_create(keys[1], auto)
+  add.settle(q)
   local count, bytes = 0, 0
   for i = at, #args do
     count = count + 1
@@ -61,5 +55,5 @@ local function call(keys, args)
     end
   end
   add.finish(q)
-  return reply.finish(args[3] == '1' and ids or ids[1], mode)
+  return reply.in_mode(args[3] == '1' and ids or ids[1], mode)
 end

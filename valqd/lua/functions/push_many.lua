@@ -6,20 +6,14 @@
 -- Errors: NOQUEUE PAUSED FULL
 -- Complexity: O(1) a message
 local function call(keys, args)
-  local q, missing = queue.open_or_create(keys[1], args[1], queue.only)
-  if not q then
-    return missing
-  end
+  local q = queue.need_or_create(keys[1], args[1], queue.only)
   if not q.limits then
     local first = q.seq + 1
     add.plain(q, args, 2, #args)
     add.finish(q)
     return first
   end
-  local refusal = add.settle(q)
-  if refusal then
-    return refusal
-  end
+  add.settle(q)
   local bytes = 0
   for i = 2, #args do
     bytes = bytes + #args[i]

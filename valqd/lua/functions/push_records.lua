@@ -6,14 +6,8 @@
 -- Errors: NOQUEUE PAUSED FULL
 -- Complexity: O(log n) a message
 local function call(keys, args)
-  local q, missing = queue.open_or_create(keys[1], args[1], queue.only)
-  if not q then
-    return missing
-  end
-  local refusal = add.settle(q)
-  if refusal then
-    return refusal
-  end
+  local q = queue.need_or_create(keys[1], args[1], queue.only)
+  add.settle(q)
   local is_bounded = q.limits and (q.limits.max_length or q.limits.max_bytes)
   local results = {}
   local n, added = 0, 0

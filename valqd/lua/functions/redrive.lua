@@ -12,7 +12,7 @@ local function call(keys, args)
     return is_first and queue.missing(keys[1]) or {0, ''}
   end
   repeat -- before the target is read: it may be where messages die to
-    local more = life.settle(q, 200)
+    local more = life.settle(q, life.BRIEFLY)
   until not more or reply.is_stepped(args[1])
   local target = q
   if args[4] ~= '' then
@@ -21,7 +21,7 @@ local function call(keys, args)
       life.finish(q)
       return is_first and queue.missing(keys[2]) or {0, ''}
     end
-    life.settle(target, 200)
+    life.settle(target, life.BRIEFLY)
     if queue.paused(target, 'in') then
       life.finish(target)
       life.finish(q)

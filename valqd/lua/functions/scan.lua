@@ -8,14 +8,11 @@
 local MAX_STEP = 1000 -- a client that wants more at once must not hold up the others
 
 local function call(keys, args)
-  local q = queue.open(keys[1])
-  if not q then
-    return queue.missing(keys[1])
-  end
+  local q = queue.need(keys[1])
   if not walk.is_cursor(q, tonumber(args[2])) then
     return reply.error('ERR', "invalid cursor '" .. args[2] .. "'")
   end
-  life.settle(q, 1000)
+  life.settle(q, life.FULLY)
   life.finish(q)
   local cursor, found = walk.step(q, tonumber(args[2]), math.min(tonumber(args[7]), MAX_STEP))
   local messages = {}
@@ -25,5 +22,5 @@ local function call(keys, args)
       messages[#messages + 1] = message
     end
   end
-  return reply.finish({number.text(cursor), messages}, args[1])
+  return reply.in_mode({number.text(cursor), messages}, args[1])
 end

@@ -6,11 +6,8 @@
 -- Errors: NOQUEUE NOMSG STALE
 -- Complexity: O(log n)
 local function call(keys, args)
-  local q = queue.open(keys[1])
-  if not q then
-    return queue.missing(keys[1])
-  end
-  life.settle(q, 1000)
+  local q = queue.need(keys[1])
+  life.settle(q, life.FULLY)
   life.finish(q)
   local id, n = receipt.parse(args[2])
   local where, meta = record.find(q, id)
@@ -20,5 +17,5 @@ local function call(keys, args)
   if n and not receipt.is_current(q, id, n, where, meta) then
     return reply.error('STALE', 'receipt ' .. args[2] .. ' is over')
   end
-  return reply.finish(view.find(q, id, where, meta), args[1])
+  return reply.in_mode(view.find(q, id, where, meta), args[1])
 end

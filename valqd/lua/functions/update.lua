@@ -7,11 +7,8 @@
 -- Errors: NOQUEUE ERR
 -- Complexity: O(1), and O(log n) for each message that is counted, about 1000 at most
 local function call(keys, args)
-  local q = queue.open(keys[1])
-  if not q then
-    return queue.missing(keys[1])
-  end
-  life.settle(q, 100)
+  local q = queue.need(keys[1])
+  life.settle(q, life.BRIEFLY)
   local settings, problem = limits.parse(q.name, q.limits or {}, args, 2)
   if problem then
     life.finish(q)
@@ -38,5 +35,5 @@ local function call(keys, args)
   if more and reply.is_stepped(args[1]) then
     return nil
   end
-  return reply.finish({ok = 'OK'}, args[1])
+  return reply.in_mode({ok = 'OK'}, args[1])
 end

@@ -13,14 +13,13 @@ function add.paused_error(q)
   return reply.error('PAUSED', "queue '" .. q.name .. "' takes no pushes")
 end
 
--- Before pushes: do what is due.  The error of a queue that takes none now, or nil.
+-- Before pushes: do what is due.  In a queue that takes none now the call ends with PAUSED (see guard).
 function add.settle(q)
-  life.settle(q, 100)
+  life.settle(q, life.BRIEFLY)
   if queue.paused(q, 'in') then
     life.finish(q)
-    return add.paused_error(q)
+    error(add.paused_error(q))
   end
-  return nil
 end
 
 -- By how much the queue would be over its limits with `count` more messages of `bytes` in all: messages, bytes, and the
@@ -118,7 +117,7 @@ function add.make_room(q, count, bytes)
   local over, over_bytes, full = excess(q, count, bytes)
   while full and q.behind and q.steps < MOST_STEPS do -- what is over does not count
     q.steps = q.steps + 1
-    life.settle(q, 1000)
+    life.settle(q, life.FULLY)
     over, over_bytes, full = excess(q, count, bytes)
   end
   if not full or bounds.overflow ~= 'DROPHEAD' or (bounds.max_length and count > bounds.max_length)

@@ -21,6 +21,24 @@ function compact.restart(q)
   volatile.cursors[walked(q)] = nil
 end
 
+-- Turn what is left in one bucket into records, how many; the bucket goes with the last of them.
+local function convert(q, bucket)
+  local first = bucket * queue.SLOTS + 1
+  local ids = {}
+  for id = first, first + queue.SLOTS - 1 do
+    ids[#ids + 1] = id
+  end
+  local scores = server.call('ZMSCORE', q.prefix .. 'inflight', unpack(ids))
+  local metas = server.call('HMGET', q.prefix .. 'meta', unpack(ids))
+  local converted = 0
+  for i, id in ipairs(ids) do
+    if not metas[i] and ((scores[i] and record.of_inflight(q, id)) or (id >= q.head and record.of_ready(q, id))) then
+      converted = converted + 1
+    end
+  end
+  return converted
+end
+
 -- When there are many more buckets than plain messages need, make records of the messages of sparse ones; in a queue with
 -- max_bytes, which has to know every size, of all.  About one page of buckets a step; true if there may be more to do.
 function compact.step(q)
@@ -44,7 +62,7 @@ function compact.step(q)
     for i = 1, #found[2], 2 do
       local bucket = tonumber(found[2][i])
       if all or (bucket ~= last and tonumber(found[2][i + 1]) >= SPARSE_SLOTS) then
-        converted = converted + compact.bucket(q, bucket)
+        converted = converted + convert(q, bucket)
         if converted > MAX_CONVERTED then
           return true -- HSCAN may give all of a small hash at once: the cursor stays where it was
         end
@@ -57,22 +75,4 @@ function compact.step(q)
     end
   end
   return true
-end
-
--- Turn what is left in one bucket into records, how many; the bucket goes with the last of them.
-function compact.bucket(q, bucket)
-  local first = bucket * queue.SLOTS + 1
-  local ids = {}
-  for id = first, first + queue.SLOTS - 1 do
-    ids[#ids + 1] = id
-  end
-  local scores = server.call('ZMSCORE', q.prefix .. 'inflight', unpack(ids))
-  local metas = server.call('HMGET', q.prefix .. 'meta', unpack(ids))
-  local converted = 0
-  for i, id in ipairs(ids) do
-    if not metas[i] and ((scores[i] and record.of_inflight(q, id)) or (id >= q.head and record.of_ready(q, id))) then
-      converted = converted + 1
-    end
-  end
-  return converted
 end

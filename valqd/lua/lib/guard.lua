@@ -1,9 +1,10 @@
--- guard: what Valkey refuses (NOPERM, WRONGTYPE, OOM ...) reaches the caller as Valkey worded it.
+-- guard: what Valkey refuses (NOPERM, WRONGTYPE, OOM ...) reaches the caller as Valkey worded it; and an error reply with
+-- which a helper ends the call (NOQUEUE, PAUSED) as that helper did.
 -- requires: nothing
 
 local guard = {}
 
--- `call`, with errors that Valkey raised in it returned: raised, they would end with a place in this library.
+-- `call`, with errors that were raised in it returned: raised, they would end with a place in this library.
 function guard.wrap(call)
   return function(keys, args)
     local done, result = pcall(call, keys, args)

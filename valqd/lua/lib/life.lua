@@ -3,6 +3,10 @@
 
 local life = {}
 
+-- How many due messages of each kind a call settles on its way: one that changes something only has to keep up with what
+-- falls due; one that shows or takes what is there should see it as it is.
+life.BRIEFLY, life.FULLY = 200, 1000
+
 local MAX_TIES = 2000
 -- How many dead a step moves to another queue, each of some 20 us, and more for MOVE_BYTES of its body.
 local MAX_MOVED = 500
@@ -46,7 +50,7 @@ local function open_elsewhere(q)
     return nil
   end
   local key = 'valq:{' .. q.limits.dlq .. '}:queue'
-  local opened, target = pcall(queue.open_or_create, key, '30000:5:86400000')
+  local opened, target = pcall(queue.need_or_create, key, '30000:5:86400000')
   if not opened then
     return nil
   end
@@ -266,7 +270,7 @@ local function without_too_many(q, ids, metas)
 end
 
 -- Deliveries whose lease is over: their messages go back.  True if more are over than one step can move.
-function life.end_leases(q, ids)
+local function end_leases(q, ids)
   if not ids[1] then
     return false
   end
@@ -303,7 +307,7 @@ function life.end_leases(q, ids)
 end
 
 -- Delays that are over: their messages are ready.
-function life.end_delays(q, ids)
+local function end_delays(q, ids)
   if not ids[1] then
     return
   end
@@ -329,8 +333,8 @@ function life.settle(q, limit)
     return ids
   end
   local _, retention = queue.rules(q)
-  more = life.end_leases(q, due('inflight', q.now)) or more
-  life.end_delays(q, due('delayed', q.now))
+  more = end_leases(q, due('inflight', q.now)) or more
+  end_delays(q, due('delayed', q.now))
   for _, id in ipairs(due('expiry', q.now)) do
     local meta = record.load(q, id)
     if meta.s == 'i' then

@@ -60,11 +60,13 @@ function limits.parse(name, old, args, at)
         return nil, reply.error('ERR', "DLQ '" .. value .. "' leads back to queue '" .. name .. "'")
       end
       new.dlq = value ~= '' and value or nil
-    else
+    elseif field == 'max_length' or field == 'max_bytes' or field == 'max_lease' then
       new[field] = tonumber(value)
       if new[field] == 0 then
         new[field] = nil
       end
+    else
+      return nil, reply.error('ERR', "unknown field '" .. field .. "'")
     end
   end
   settings.limits = new

@@ -41,20 +41,44 @@ local function seek(q, offset)
   return last + 1, skipped
 end
 
+-- Merge records (id, score ...) and plain ids (their own score), skip `skip` and return `count` ids.
+local function merge(records, plain_ids, skip, count, comes_first)
+  local merged = {}
+  local r, p = 1, 1
+  while #merged < skip + count do
+    local score = records[r + 1] and tonumber(records[r + 1])
+    local id = plain_ids[p]
+    if score and (not id or comes_first(score, id)) then
+      merged[#merged + 1] = tonumber(records[r])
+      r = r + 2
+    elseif id then
+      merged[#merged + 1] = id
+      p = p + 1
+    else
+      break
+    end
+  end
+  local ids = {}
+  for i = skip + 1, #merged do
+    ids[#ids + 1] = merged[i]
+  end
+  return ids
+end
+
 -- Ids of ready messages in the order of POP, from `offset` on; or, reversed, the last ones first.
 function order.ready(q, count, offset, reverse)
   local ready = q.prefix .. 'ready'
   if reverse then
     local records = server.call('ZREVRANGE', ready, 0, number.text(count - 1), 'WITHSCORES')
     local plain_ids = log.ready_ids(q, log.bucket(q.seq), -1, math.min(count, q.plain))
-    return order.merge(records, plain_ids, 0, count, function(a, b) return a > b end)
+    return merge(records, plain_ids, 0, count, function(a, b) return a > b end)
   end
   local bucket, skipped = seek(q, offset)
   local before = math.min(records_before(q, bucket * queue.SLOTS + 1), offset - skipped)
   local rest = offset - skipped - before
   local records = server.call('ZRANGE', ready, number.text(before), number.text(before + rest + count - 1), 'WITHSCORES')
   local plain_ids = log.ready_ids(q, bucket, 1, math.min(rest + count, q.plain - skipped))
-  return order.merge(records, plain_ids, rest, count, function(a, b) return a < b end)
+  return merge(records, plain_ids, rest, count, function(a, b) return a < b end)
 end
 
 -- Ids (numbers) in an index that is ordered by time, `count` from `offset` on: by time, then by id.
@@ -150,28 +174,4 @@ function order.oldest(q)
     after = ids[#ids] or after
     return ids
   end
-end
-
--- Merge records (id, score ...) and plain ids (their own score), skip `skip` and return `count` ids.
-function order.merge(records, plain_ids, skip, count, comes_first)
-  local merged = {}
-  local r, p = 1, 1
-  while #merged < skip + count do
-    local score = records[r + 1] and tonumber(records[r + 1])
-    local id = plain_ids[p]
-    if score and (not id or comes_first(score, id)) then
-      merged[#merged + 1] = tonumber(records[r])
-      r = r + 2
-    elseif id then
-      merged[#merged + 1] = id
-      p = p + 1
-    else
-      break
-    end
-  end
-  local ids = {}
-  for i = skip + 1, #merged do
-    ids[#ids + 1] = merged[i]
-  end
-  return ids
 end

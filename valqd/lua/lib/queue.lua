@@ -99,16 +99,6 @@ function queue.open(key, q)
   return q
 end
 
--- Create the queue with defaults "vt_ms:attempts:retention_ms", or return nil when `auto` is empty.
-function queue.create_auto(key, auto, q)
-  local vt, attempts, retention = auto:match('^(%d+):(%d+):(%d+)$')
-  if not vt then
-    return nil
-  end
-  queue.create(key, vt, attempts, retention, nil)
-  return queue.open(key, q)
-end
-
 -- As the field of that name holds them.
 local function packed(bounds)
   return bounds and next(bounds) and cmsgpack.pack(bounds) or ''
@@ -120,13 +110,23 @@ function queue.create(key, vt, attempts, retention, bounds)
     'attempts', attempts, 'retention', retention)
 end
 
--- Open the queue of `key`, creating it if `auto` says how; or nil and the error reply.
-function queue.open_or_create(key, auto, q)
-  local opened = queue.open(key, q) or queue.create_auto(key, auto, q)
+-- Open the queue of `key`, which must be there: else the call ends with NOQUEUE (see guard).
+function queue.need(key, q)
+  return queue.open(key, q) or error(queue.missing(key))
+end
+
+-- Open the queue of `key`, creating it with the defaults "vt_ms:attempts:retention_ms" if `auto` has some.
+function queue.need_or_create(key, auto, q)
+  local opened = queue.open(key, q)
   if opened then
     return opened
   end
-  return nil, queue.missing(key)
+  local vt, attempts, retention = auto:match('^(%d+):(%d+):(%d+)$')
+  if not vt then
+    error(queue.missing(key))
+  end
+  queue.create(key, vt, attempts, retention, nil)
+  return queue.open(key, q)
 end
 
 function queue.missing(key)

@@ -22,7 +22,7 @@ end
 
 -- Find the delivery that `text` names.  Returns its record's fields (none for a plain message) and the id when it is in
 -- flight and, by a receipt, still this one; else nil, id, code, error text.
-function receipt.inflight(q, text)
+local function find_inflight(q, text)
   local id, n = receipt.parse(text)
   if not id then
     return nil, nil, 'ERR', "invalid id '" .. text .. "'"
@@ -183,7 +183,7 @@ function receipt.nack(q, kind, delay_ms, reason, args, from)
   local results = {}
   local count = 0
   for i = from, #args do
-    local meta, id = receipt.inflight(q, args[i])
+    local meta, id = find_inflight(q, args[i])
     if meta then
       if not meta.s then
         meta = record.of_inflight(q, id)
@@ -215,7 +215,7 @@ end
 
 -- Move the deadline of a delivery to now + ms, as far as max_lease lets it; the deadline, or nil, code, error text.
 function receipt.extend(q, text, ms)
-  local meta, id, code, problem = receipt.inflight(q, text)
+  local meta, id, code, problem = find_inflight(q, text)
   if not meta then
     return nil, code, problem
   end

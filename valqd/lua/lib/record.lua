@@ -22,7 +22,7 @@ function record.save(q, id, meta)
 end
 
 -- Where a ready record stands: by priority, then by id.
-function record.ready_score(id, meta)
+local function ready_score(id, meta)
   return id - (meta.p or 0) * record.PRIORITY_STEP
 end
 
@@ -30,7 +30,7 @@ end
 function record.enter(q, id, meta, state, score)
   meta.s = state
   if state == 'r' then
-    score = record.ready_score(id, meta)
+    score = ready_score(id, meta)
     q.woken = true
   else
     score = number.arg(score)

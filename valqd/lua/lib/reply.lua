@@ -110,7 +110,7 @@ function reply.is_stepped(mode)
 end
 
 -- The function's reply for `value` in `mode`.
-function reply.finish(value, mode)
+function reply.in_mode(value, mode)
   local resp3 = mode:byte(2) == 51
   if mode:byte(1) == 110 then
     return native(value, resp3)

@@ -10,7 +10,7 @@ local MAX_KINDS = 1000
 
 -- What each POP of a run asks for: "resp,count,vt,flags", or '' for one message in RESP2; with ",post" when it has waited
 -- in line (see waiters).
-function runs.kind(spec)
+local function kind_of(spec)
   local kind = kinds[spec]
   if kind then
     return kind
@@ -44,7 +44,7 @@ function runs.read(args, from)
     n = n + 1
     if args[i + 1] ~= spec then
       spec = args[i + 1]
-      kind = runs.kind(spec)
+      kind = kind_of(spec)
     end
     found[n] = kind
     reps[n] = args[i] == '1' and 1 or tonumber(args[i])

@@ -4,7 +4,7 @@
 local view = {}
 
 -- The value for a record, or for a plain message that is 'ready' or 'inflight' (age and body as in its slot).
-function view.message(q, id, where, meta, age, body)
+local function shown(q, id, where, meta, age, body)
   local state = where
   local deadline = false
   if where == 'record' then
@@ -48,8 +48,8 @@ function view.find(q, id, where, meta)
     return nil
   end
   if where == 'record' then
-    return view.message(q, id, where, meta)
+    return shown(q, id, where, meta)
   end
   local age, body = log.read(q, id)
-  return age and view.message(q, id, where, nil, age, body)
+  return age and shown(q, id, where, nil, age, body)
 end

@@ -20,11 +20,31 @@ function walk.is_cursor(q, cursor)
   return phase == 2 and q.seq > FEW_RECORDS and at < 4 * q.seq
 end
 
+-- Records with ids from `at` on, by id: HSCAN would return all of a small hash at once, bodies of any size with them.
+local function few_records(q, at, count)
+  local ids = {}
+  for _, text in ipairs(server.call('HKEYS', q.prefix .. 'meta')) do
+    local id = tonumber(text)
+    if id >= at then
+      ids[#ids + 1] = id
+    end
+  end
+  table.sort(ids)
+  if #ids <= count then
+    return 0, ids
+  end
+  local next_id = ids[count + 1]
+  for i = #ids, count + 1, -1 do
+    ids[i] = nil
+  end
+  return next_id * 4 + 1, ids
+end
+
 -- One step from `cursor`: next cursor (0: done), ids.
 function walk.step(q, cursor, count)
   local phase, at = cursor % 4, math.floor(cursor / 4)
   if phase == 1 then
-    return walk.few_records(q, at, count)
+    return few_records(q, at, count)
   elseif phase == 2 then
     local found = server.call('HSCAN', q.prefix .. 'meta', number.text(at), 'COUNT', count)
     local ids = {}
@@ -61,26 +81,6 @@ function walk.step(q, cursor, count)
     return records == 0 and 0 or records > FEW_RECORDS and 2 or 1, ids
   end
   return id * 4, ids
-end
-
--- Records with ids from `at` on, by id: HSCAN would return all of a small hash at once, bodies of any size with them.
-function walk.few_records(q, at, count)
-  local ids = {}
-  for _, text in ipairs(server.call('HKEYS', q.prefix .. 'meta')) do
-    local id = tonumber(text)
-    if id >= at then
-      ids[#ids + 1] = id
-    end
-  end
-  table.sort(ids)
-  if #ids <= count then
-    return 0, ids
-  end
-  local next_id = ids[count + 1]
-  for i = #ids, count + 1, -1 do
-    ids[i] = nil
-  end
-  return next_id * 4 + 1, ids
 end
 
 -- Whether a message (a value of view) is in the state, has the header and a body that matches.
