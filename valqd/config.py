@@ -39,7 +39,7 @@ def _path(value: str) -> str:
 def _integer(least: int, most: int, unit: str = "") -> Callable[[str], int]:
     def parse(value: str) -> int:
         if not value.isascii() or not value.isdigit() or not least <= int(value) <= most:
-            raise ValueError(f"must be {least} to {most}{unit}")
+            raise ValueError(f"must be a whole number from {least} to {most}{unit}")
         return int(value)
 
     return parse
@@ -51,7 +51,7 @@ def _retention(value: str) -> int:
     try:
         return _integer(60, 31536000)(value)
     except ValueError:
-        raise ValueError("must be 60 to 31536000 seconds, or 0 for ever") from None
+        raise ValueError("must be a whole number from 60 to 31536000 seconds, or 0 for ever") from None
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
@@ -78,7 +78,7 @@ def _listen(value: str) -> str:
             and int(port) <= 65535
         ):
             return value
-    raise ValueError("must be HOST:PORT or unix:PATH")
+    raise ValueError("must be HOST:PORT, with a port up to 65535, or unix:PATH")
 
 
 @dataclass(frozen=True, slots=True)

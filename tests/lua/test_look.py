@@ -159,7 +159,9 @@ def test_scan_misses_none_that_stays_while_others_move(q):
 def refused(q, *cursors):
     replies = {cursor: q.fcall("scan", "n2", cursor, "", "", "", "", 10, "") for cursor in cursors}
     for cursor, reply in replies.items():
-        assert not isinstance(reply, Exception) or str(reply) == f"ERR invalid cursor '{cursor}'"
+        assert not isinstance(reply, Exception) or str(reply) == (
+            f"ERR invalid cursor '{cursor}': must be 0, or the cursor of the last reply"
+        )
     return [cursor for cursor, reply in replies.items() if isinstance(reply, Exception)]
 
 

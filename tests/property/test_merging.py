@@ -41,7 +41,7 @@ class Lane:
 
     def __init__(self, connection):
         self.coalescer = Coalescer()
-        self.up = True
+        self.up = self.relays = True
         self.shared = Shared(AUTO, LIMITS, Identity())
         self.log = []  # of each command as it is answered: its reply, and whether its client had left by then
         self.given_back = []  # queues and receipts
@@ -53,6 +53,9 @@ class Lane:
 
     def wake(self):
         pass
+
+    def large_reply(self):
+        self.relays = False
 
     def send(self):
         """The end of a turn of the loop: send all open calls."""

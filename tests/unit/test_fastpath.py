@@ -117,7 +117,7 @@ def test_a_short_prefix_and_too_many_lengths_are_not_learned():
     assert len(short) < _HEAD
     templates.learn(PopTemplate(short, route, bulk(b""), b""))
     assert run(templates, short)[0] == 0
-    pops = [request("VALQ.POP", "q" * (100 + length)) for length in range(MAX_LENGTHS + 1)]
+    pops = [request("VALQ.POP", "q" * (10_000 + length)) for length in range(MAX_LENGTHS + 1)]
     for pop in pops:
         templates.learn(PopTemplate(pop, route, bulk(b""), b""))
     assert [run(templates, pop)[0] > 0 for pop in pops] == [True] * MAX_LENGTHS + [False]

@@ -103,8 +103,12 @@ def test_malformed_id_is_refused_by_name(raw: bytes) -> None:
 
 
 def test_echoed_bytes_are_escaped_and_cut() -> None:
-    assert refusal([b"VALQ.ACK", b"q", b"a\r\n\x00\xff"]) == r"ERR invalid id 'a\x0d\x0a\x00\xff'"
-    assert refusal([b"VALQ.ACK", b"q", b"x" * 1000]) == "ERR invalid id '" + "x" * 64 + "...'"
+    assert refusal([b"VALQ.ACK", b"q", b"a\r\n\x00\xff"]) == (
+        r"ERR invalid id 'a\x0d\x0a\x00\xff': must be a message id (7) or a receipt (7-1)"
+    )
+    assert refusal([b"VALQ.ACK", b"q", b"x" * 1000]) == (
+        "ERR invalid id '" + "x" * 64 + "...': must be a message id (7) or a receipt (7-1)"
+    )
 
 
 # Numbers
@@ -343,7 +347,7 @@ def test_nack_merges_with_those_of_the_same_kind() -> None:
 def test_nack_takes_one_kind_and_no_delay_for_the_dead() -> None:
     assert refusal("VALQ.NACK q 1 SILENT FAIL") == "ERR SILENT and FAIL cannot be given together"
     assert refusal("VALQ.NACK q 1 FATAL DELAY 5") == "ERR FATAL and DELAY cannot be given together"
-    assert refusal("VALQ.NACK q 1 2x") == "ERR invalid id '2x'"
+    assert refusal("VALQ.NACK q 1 2x") == "ERR invalid id '2x': must be a message id (7) or a receipt (7-1)"
     assert refusal("VALQ.NACK q 1 WRONG") == "ERR unknown option 'WRONG' for 'valq.nack' command"
 
 
@@ -399,7 +403,7 @@ def test_refusals_of_the_rest() -> None:
     assert refusal("VALQ.PAUSE q NONE FOR 5") == "ERR NONE and FOR cannot be given together"
     assert refusal("VALQ.PURGE q SOME") == "ERR unknown option 'SOME' for 'valq.purge' command"
     assert refusal("VALQ.PEEK q REV OFFSET 3") == "ERR REV and OFFSET cannot be given together"
-    assert refusal("VALQ.SCAN q x") == "ERR invalid cursor 'x'"
+    assert refusal("VALQ.SCAN q x") == ("ERR invalid cursor 'x': must be 0, or the cursor of the last reply")
     assert refusal("VALQ.HELP NOSUCH") == "ERR unknown command 'VALQ.NOSUCH', try VALQ.HELP"
 
 

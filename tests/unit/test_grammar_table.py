@@ -49,7 +49,7 @@ class Borders(NamedTuple):
 BORDERS = {
     "1 to 255 bytes without braces, white space or control characters": Borders("q", "q" * 255, ("a b", "q" * 256)),
     "a message id (7) or a receipt (7-1)": Borders("1", "9" * 19 + "-" + "9" * 10, ("0", "1-0", "9" * 20)),
-    "a decimal number": Borders("0", "18446744073709551615", ("x", "18446744073709551616")),
+    "0, or the cursor of the last reply": Borders("0", "18446744073709551615", ("x", "18446744073709551616")),
     "any bytes, at most max_body_bytes": Borders("", "body"),
     "0 to 65536 bytes long": Borders("", "x" * 65536, ("x" * 65537,)),
     "1 to 64 bytes long": Borders("x", "x" * 64, ("", "x" * 65)),
@@ -160,7 +160,7 @@ def test_unknown_option_is_named(command: Command) -> None:
     elif command.most is not None:
         assert "wrong number of arguments" in refusal(command, *args)
     else:
-        assert refusal(command, *args) == "invalid id 'NOSUCHOPTION'"
+        assert refusal(command, *args) == "invalid id 'NOSUCHOPTION': must be a message id (7) or a receipt (7-1)"
 
 
 @each_command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from textwrap import wrap
 
 from valqd.commands.reply_values import Status
@@ -15,7 +16,12 @@ _INDENT = "    "
 
 def help_lines(word: bytes | None) -> list[Status]:
     """The lines on all commands, or on the one named ``word``.  Raises ``CommandError`` if there is none."""
-    lines = _on_one(named(word)) if word else _on_all()
+    return _lines(named(word).name if word else "")
+
+
+@cache
+def _lines(name: str) -> list[Status]:
+    lines = _on_one(named(name.encode())) if name else _on_all()
     return [Status(line) for line in lines]
 
 

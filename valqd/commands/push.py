@@ -56,7 +56,7 @@ OPTIONS: tuple[Option | OneOf, ...] = (
 
 ERRORS = (
     ("NOQUEUE", "there is no such queue, and auto_create is off"),
-    ("FULL", "the queue is at a limit, and its overflow policy is REFUSE"),
+    ("FULL", "the queue is at a limit, and refuses (REFUSE) or has too few ready messages to drop (DROPHEAD)"),
     ("PAUSED", "the queue is paused IN"),
 )
 

@@ -87,8 +87,9 @@ BY_NAME: tuple[Option | OneOf, ...] = (
         "OVERFLOW",
         (OptionValue("policy", words("REFUSE", "DROPHEAD")),),
         "at a limit: refuse the push with FULL (the default, also NONE), or let the oldest ready messages make way, as "
-        "many as must. After UPDATE has set a limit below what the queue holds, the next push drops 2,000 of them, or "
-        "as much as it brings if that is more, and the rest makes way within seconds",
+        "many as must (what is in flight or delayed never does: then it is FULL all the same). After UPDATE has set a "
+        "limit below what the queue holds, the next push drops 2,000 of them, or as much as it brings if that is more, "
+        "and the rest makes way within seconds",
         removable=True,
     ),
     Option(

@@ -44,7 +44,8 @@ SPEC = Command(
         ("PAUSED", "the other queue (TO) is paused IN"),
     ),
     notes=(
-        "Oldest first, attempts at zero, their history kept; a TTL was over with the first life. With TO the user "
+        "Oldest first, attempts at zero, their history kept; a TTL was over with the first life. The lease "
+        "of a receipt is over: give plain ids. With TO the user "
         "needs rights on both queues; on a cluster both must be in one hash slot.",
     ),
     example=(

@@ -38,7 +38,11 @@ SPEC = Command(
             (OptionValue("field", text(1, MAX_HEADER_FIELD_BYTES)), OptionValue("value", BODY)),
             "only messages with this header",
         ),
-        Option("MATCH", (OptionValue("pattern", PATTERN),), "only bodies that match this glob-style pattern"),
+        Option(
+            "MATCH",
+            (OptionValue("pattern", PATTERN),),
+            "only bodies that match this glob-style pattern; between two *, with ? or [], it has at most 32 characters",
+        ),
         Option(
             "COUNT", (OptionValue("n", BATCH),), "about how many to look at, never more than 1000 in a call; default 10"
         ),

@@ -89,8 +89,8 @@ def lookup(argv: list[bytes]) -> tuple[Command | None, int]:
 
 
 def named(word: bytes) -> Command:
-    """The command of that name, written ``push`` or ``valq.push``.  Raises ``CommandError`` if there is none."""
-    upper = word.upper()
+    """The command of that name: ``push``, ``valq.push`` or ``valq|push``.  Raises ``CommandError`` if there is none."""
+    upper = word.upper().replace(b"VALQ|", b"VALQ.", 1)
     command = _BY_WORD.get(upper) or _BY_NAME.get(upper)
     if command is None:
         raise unknown(word)

@@ -48,6 +48,10 @@ _SECONDS = re.compile(rb"(0|[1-9][0-9]{0,19})(?:\.([0-9]{1,30}))?\Z").match
 #: An id or a receipt, as a pattern.
 ID_PATTERN = rb"[1-9][0-9]{0,18}(?:-[1-9][0-9]{0,9})?"
 _ID = re.compile(ID_PATTERN + rb"\Z").match
+#: In a pattern: an escaped character, or a set.
+_ONE_ITEM = re.compile(rb"\\.|\[(?:\\.|.-.|[^\]])*\]?", re.DOTALL)
+#: Items of a pattern between two stars, when some are ``?`` or sets.
+MAX_LOOSE = 32
 _CURSOR = re.compile(rb"(?:0|[1-9][0-9]{0,19})\Z").match
 _QUEUE = re.compile(rb"[^\x00-\x20\x7f{}]{1,255}\Z").match
 
@@ -127,7 +131,7 @@ def words(*accepted: str) -> ValueType:
 
 def _parse_queue(raw: bytes, label: str, limits: Limits) -> bytes:
     if _QUEUE(raw) is None or not (raw.isascii() or _is_plain_unicode(raw)):
-        raise CommandError(f"invalid queue name '{shown(raw)}'")
+        raise CommandError(f"invalid queue name '{shown(raw)}': must be {QUEUE.range}")
     return raw
 
 
@@ -142,13 +146,13 @@ def _is_plain_unicode(raw: bytes) -> bool:
 
 def _parse_id(raw: bytes, label: str, limits: Limits) -> bytes:
     if _ID(raw) is None:
-        raise CommandError(f"invalid id '{shown(raw)}'")
+        raise CommandError(f"invalid id '{shown(raw)}': must be {ID.range}")
     return raw
 
 
 def _parse_cursor(raw: bytes, label: str, limits: Limits) -> bytes:
     if _CURSOR(raw) is None or int(raw) > U64_MAX:
-        raise CommandError(f"invalid cursor '{shown(raw)}'")
+        raise CommandError(f"invalid cursor '{shown(raw)}': must be {CURSOR.range}")
     return raw
 
 
@@ -158,11 +162,21 @@ def _parse_body(raw: bytes, label: str, limits: Limits) -> bytes:
     return raw
 
 
+def _parse_pattern(raw: bytes, label: str, limits: Limits) -> bytes:
+    """A piece with ``?`` or a set is looked for byte by byte: a long one in a large body for seconds."""
+    if not 1 <= len(raw) <= 1024:
+        raise CommandError(f"{label} must be 1 to 1024 bytes long")
+    items = _ONE_ITEM.sub(lambda found: b"x" if found[0][:1] == b"\\" else b"?", raw)
+    if any(len(piece) > MAX_LOOSE and b"?" in piece for piece in items.split(b"*")[1:-1]):
+        raise CommandError(f"{label} may have {MAX_LOOSE} characters between two * when ? or [] are among them")
+    return raw
+
+
 QUEUE = ValueType("key", "1 to 255 bytes without braces, white space or control characters", _parse_queue)
 ID = ValueType("string", "a message id (7) or a receipt (7-1)", _parse_id)
-CURSOR = ValueType("integer", "a decimal number", _parse_cursor)
+CURSOR = ValueType("integer", "0, or the cursor of the last reply", _parse_cursor)
 BODY = ValueType("string", "any bytes, at most max_body_bytes", _parse_body)
-PATTERN = text(1, 1024, "pattern")
+PATTERN = ValueType("pattern", "1 to 1024 bytes long", _parse_pattern)
 COMMAND_NAME = text(1, 64)
 
 VISIBILITY = seconds(1 * MS, MAX_VISIBILITY_S)  #: of a queue, and of EXTEND

@@ -115,7 +115,7 @@ class Client(Outgoing, asyncio.Protocol):
 
     @property
     def _is_owed(self) -> bool:
-        return self.busy or self.awaits_backend or self.session.private.calls.probing or self.session.held_bytes > 0
+        return self.busy or self.awaits_backend or self.session.held
 
     def pause_writing(self) -> None:
         """The client does not read: stop reading from it, and from the backend for it."""

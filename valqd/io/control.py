@@ -27,6 +27,7 @@ from valqd.protocol.own import encode_own
 _RETRY_S = 0.1
 _LEAST_VERSION = (7, 2)
 _REFUSED = "the daemon's own connection is refused; nothing is swept, and blocked POPs only look once a second"
+_UNREACHABLE = "backend {} cannot be reached"
 _REVISION = re.compile(rb"^-- revision: (\d+)$", re.MULTILINE)
 
 log = logging.getLogger(__name__)
@@ -126,12 +127,13 @@ class Control:
                 try:
                     await self._open()
                     break
-                except (OSError, ControlLost):
-                    continue
+                except (OSError, ControlLost) as error:
+                    self.complaints.say(_UNREACHABLE.format(self._backend), error or "it closed the connection")
                 except StartError as error:
                     self.complaints.say(_REFUSED, error)
                     await asyncio.sleep(1)
             self.complaints.over(_REFUSED)
+            self.complaints.over(_UNREACHABLE.format(self._backend))
             log.warning("backend %s: connected again", self._backend)
             for callback in self.connected:
                 callback()

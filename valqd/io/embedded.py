@@ -109,8 +109,11 @@ class EmbeddedServer:
                 return
             except OSError:
                 holders = os.pread(self._lock, 100, 0).decode(errors="replace")
-                if _is_running(holders) or time.monotonic() > deadline:
+                if _is_running(holders):
                     raise StartError(f"data_dir {self._dir}: in use by another valqd ({holders})") from None
+                if time.monotonic() > deadline:
+                    why = "was killed, but its Valkey goes on (a script without end?): stop it first"
+                    raise StartError(f"data_dir {self._dir}: the last valqd {why} ({holders})") from None
                 time.sleep(0.05)
 
     def _write_users(self) -> None:

@@ -73,6 +73,10 @@ class Registration:
         self._to_arm.update(self._queues())
         self._asked.set()
 
+    def unseen(self) -> None:
+        """The backend may forget what this daemon registers: look once a second."""
+        self._refused = True
+
     def disarm(self, queue: QueueId) -> None:
         """Nobody waits any more."""
         self._to_disarm.add(queue)

@@ -32,6 +32,8 @@ MAX_BACKLOG_CALLS = 10_000
 _RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5)
 #: A connection that lived this long is worth an attempt without a pause.
 _STABLE_S = 0.2
+#: After a large value, simple commands take lanes of their own for so long.
+_NO_RELAY_S = 60.0
 #: What Valkey says to a connection that it closes at once: it is no call's reply.
 _TURNED_AWAY = "ERR max number of clients reached"
 #: When more clients than that sent something in a turn, the next turn's first command waits for the others.
@@ -79,6 +81,7 @@ class SharedLane:
         self.up = True
         self.why_down: CommandError = BackendDown()
         self.users = 0
+        self.relays = True
         self.names: dict[object, bytes] = {}
         self.loop = lanes.loop
         self.refused: bytes | None = None  #: the backend's error reply to this identity
@@ -127,18 +130,18 @@ class SharedLane:
     def _greet(self, connection: _Connection) -> None:
         """Send the identity; calls follow when it is accepted."""
         self._connection = connection
-        requests = self.identity.greeting()
+        requests = self.identity.greeting() or [[b"PING"]]  # has the default user a password by now?
         self._greetings = len(requests)
         self._errors = []
-        if requests:
-            assert connection.transport is not None
-            encode = encode_request if self._proofs else encode_own  # a client asks, or only the lane does
-            connection.transport.write(b"".join(map(encode, requests)))
-        else:
-            self._accepted()
+        assert connection.transport is not None
+        encode = encode_request if self._proofs else encode_own  # a client asks, or only the lane does
+        connection.transport.write(b"".join(map(encode, requests)))
 
     def _greeted(self) -> None:
-        self.refused = self.identity.refusal(self._errors)
+        refused = self.identity.refusal(self._errors)
+        if refused is not None and not self.identity.greeting() and not refused.startswith(b"-NOAUTH"):
+            refused = None  # a user who may not PING
+        self.refused = refused
         if self.refused is None:
             self._accepted()
         elif self._connection is not None and self._connection.transport is not None:
@@ -226,6 +229,15 @@ class SharedLane:
             self._plan_flush()
 
     # ---- requests
+
+    def large_reply(self) -> None:
+        """A relayed command brought a large reply: one client's unread values must not gather here."""
+        if self.relays:
+            self.relays = False
+            self._lanes.loop.call_later(_NO_RELAY_S, self._relay_again)
+
+    def _relay_again(self) -> None:
+        self.relays = True
 
     def wake(self) -> None:
         """Calls were joined: send them in this turn."""

@@ -107,13 +107,22 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
         except (OSError, TypeError) as error:  # TypeError: no name that could be looked up
             why = getattr(error, "strerror", None) or error
             raise StartError(f"listen {settings.listen}: {why}") from None
+        mine = _file(target)
         try:
             yield listening
         finally:
-            listening.close()
-            if isinstance(target, str):
-                with contextlib.suppress(OSError):
-                    os.unlink(target)
+            # A newcomer that found this one closed has its own socket there.
+            if isinstance(target, str) and mine is not None and _file(target) == mine:
+                os.unlink(target)
+
+
+def _file(target: str | tuple[str, int]) -> tuple[int, int] | None:
+    """What tells a unix socket's file from another of the same path; None if there is none."""
+    with contextlib.suppress(OSError):
+        if isinstance(target, str):
+            found = Path(target).stat()
+            return found.st_ino, found.st_ctime_ns
+    return None
 
 
 def _bind(listening: socket.socket, target: str | tuple[str, int]) -> None:

@@ -11,12 +11,13 @@ import logging
 import math
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 from valqd.commands.request import fcall, queue_key
 from valqd.errors import ControlLost, StartError
 from valqd.io.control import Control
+from valqd.io.registration import Registration
 from valqd.protocol.coalescer import is_missing_function
 
 #: Of no queue: a user who may call functions on some queues is not to take the sweeper's lease.
@@ -41,9 +42,11 @@ _RENEW_S = 0.2
 _SHORTEST_TICK_S = 0.005
 _ASKING_SHARE = 0.05
 _DUE_LIMIT = 1000
-#: Queues swept, and messages of each, before the lease is looked at again.
+#: Queues swept, and messages of each, before the lease is looked at again.  Valkey serves nobody else meanwhile: as
+#: many queues only while little is due in them.
 _SWEEP_BATCH = 50
 _SWEEP_LIMIT = 1000
+_LONGEST_BATCH_S = 0.005
 _SCAN_COUNT = 1000
 
 log = logging.getLogger(__name__)
@@ -60,11 +63,10 @@ class _ReadOnly(Exception):
 class Sweeper:
     """One worker's sweeper."""
 
-    def __init__(self, control: Control, daemon: bytes, forgotten: Callable[[], None]) -> None:
-        """``forgotten`` runs when the backend's volatile memory has begun anew, or has dropped this daemon."""
+    def __init__(self, control: Control, daemon: bytes, registration: Registration) -> None:
         self._control = control
         self._daemon = daemon
-        self._forgotten = forgotten
+        self._registration = registration
         self._known_since: int | None = None
         self._role: list[str] | None = None  # of the backend in its replication, and its history's id
         self._role_seen_at = -math.inf
@@ -117,7 +119,8 @@ class Sweeper:
                 if names := reply[3:]:
                     await self._find_dbs()
                     for db in self._dbs:
-                        await self._sweep_step(db, [queue_key(name) for name in names], reset=False)
+                        for name in names:
+                            await self._sweep_step(db, [queue_key(name)], reset=False)
 
     async def _tick(self) -> float:
         reply = await self._due(_DUE_LIMIT)
@@ -127,6 +130,7 @@ class Sweeper:
                 await self._library_gone()
                 return _NO_QUEUES_TICK_S
             self._refused(reply)
+            self._registration.unseen()  # asking is the sign of life
             return _FOLLOWER_TICK_S
         self._no_queues = False
         known_since, *sweep = reply
@@ -134,7 +138,7 @@ class Sweeper:
             await self._see_role()
         if known_since != self._known_since:
             self._known_since = known_since
-            self._forgotten()
+            self._registration.arm_all()  # the memory has begun anew, or has dropped this daemon
         if not sweep:
             return _FOLLOWER_TICK_S
         fresh, next_ms, *names = sweep
@@ -229,9 +233,14 @@ class Sweeper:
     async def _sweep(self, db: int, keys: list[bytes], reset: bool) -> bool:
         """One bounded step for each queue; whether some need more, and so are due again: no queue holds up others."""
         more = False
-        for start in range(0, len(keys), _SWEEP_BATCH):
+        done, batch = 0, 1
+        while done < len(keys):
             await self._keep_lease()
-            more |= await self._sweep_step(db, keys[start : start + _SWEEP_BATCH], reset)
+            began_at = time.monotonic()
+            more |= await self._sweep_step(db, keys[done : done + batch], reset)
+            done += batch
+            is_quick = time.monotonic() - began_at < _LONGEST_BATCH_S
+            batch = min(2 * batch, _SWEEP_BATCH) if is_quick else max(1, batch // 2)
         return more
 
     async def _sweep_step(self, db: int, keys: list[bytes], reset: bool) -> bool:

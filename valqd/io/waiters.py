@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 #: How many waiters a wake serves first; four times as many each time that all of them got something.
 _FIRST_BATCH = 4
 _LARGEST_BATCH = 256
+#: The loop's timers can be early by so much.
+_TIMER_S = 0.001
 #: Errors of a backend that will be well again: who waits goes on waiting.
 _PASSING_ERRORS = (
     b"-NOBACKEND", b"-LOADING", b"-BUSY ", b"-NOREPLICAS", b"-MASTERDOWN", b"-CLUSTERDOWN", b"-TRYAGAIN", b"-MISCONF",
@@ -79,7 +81,7 @@ class Waiter:
         """End the wait when its time is over.  Most need none: their first POP finds something."""
         if self.request.block_ms:
             left_s = self.since + self.request.block_ms / 1000 - time.monotonic()
-            self._handle = asyncio.get_running_loop().call_later(max(0, left_s), self._time_out)
+            self._handle = asyncio.get_running_loop().call_later(max(0, left_s) + _TIMER_S, self._time_out)
 
     def pop(self) -> bool:
         """Ask the backend, once its lane is woken; False if it cannot be asked now."""
@@ -252,12 +254,14 @@ class Waiters:
         line = self._parked.get(queue, {})
         wake.again = False
         wake.all_served = True
+        lane: Lane | None = None
         for waiter in list(line):
-            if len(wake.asked) == wake.batch:
-                break
+            if len(wake.asked) == wake.batch or lane not in (None, waiter.lane):
+                break  # another lane's POPs might overtake
             if waiter.pop():
                 wake.asked.add(waiter)
-        for lane in {waiter.lane for waiter in wake.asked}:
+                lane = waiter.lane
+        if lane is not None:
             lane.wake()  # all at once: a push between the first POP and the others would be for one who came later
         if not wake.asked:
             del self._waking[queue]

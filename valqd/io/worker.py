@@ -78,17 +78,15 @@ class Worker:
 
     async def run(self, listening: socket.socket, ready: Callable[[], None], tick: Callable[[], None]) -> None:
         """Serve until a signal says to stop; ``tick`` runs about every half second.  Raises StartError."""
-        loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in stop_signals():
-            loop.add_signal_handler(number, stop.set)
+            self.loop.add_signal_handler(number, stop.set)
         try:
             if await self._start_unless(stop):
                 await self._serve_until(stop, listening, ready, tick)
         finally:
-            signal.pthread_sigmask(
-                signal.SIG_BLOCK, stop_signals()
-            )  # one is enough; without the loop, others would kill
+            # One is enough; without the loop, others would kill.
+            signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
 
     async def _serve_until(
         self, stop: asyncio.Event, listening: socket.socket, ready: Callable[[], None], tick: Callable[[], None]
@@ -98,7 +96,7 @@ class Worker:
         keep_freed_memory()
         max_clients = raise_file_limit(self.settings.max_clients, warn=self._number == 0)
         self.settings = replace(self.settings, max_clients=max_clients)
-        self._sweeper = Sweeper(self.control, self._daemon, self.waiters.registration.arm_all)
+        self._sweeper = Sweeper(self.control, self._daemon, self.waiters.registration)
         self.lanes.get(self.shared.first_identity)
         is_exposed = listening.family != socket.AF_UNIX and not ip_address(listening.getsockname()[0]).is_loopback
         self.default_user.known(self._warn_if_open if is_exposed and self._number == 0 else lambda: None)
@@ -146,17 +144,15 @@ class Worker:
             )
 
     async def _serve(self, listening: socket.socket) -> asyncio.AbstractServer:
-        loop = asyncio.get_running_loop()
-        if listening.family == socket.AF_UNIX:
-            return await loop.create_unix_server(lambda: Client(self), sock=listening, backlog=1024)
-        return await loop.create_server(lambda: Client(self), sock=listening, backlog=1024)
+        create = self.loop.create_unix_server if listening.family == socket.AF_UNIX else self.loop.create_server
+        return await create(lambda: Client(self), sock=listening, backlog=1024)
 
     async def _finish(self) -> None:
         """Answer what is under way, within shutdown_timeout; then close."""
         for client in self.clients:
             client.stop_reading()
         self.waiters.stop_all()
-        loop = asyncio.get_running_loop()
+        loop = self.loop
         deadline = loop.time() + self.settings.shutdown_timeout - 0.5
         while any(client.busy for client in self.clients) and loop.time() < deadline:
             await asyncio.sleep(_TICK_S)

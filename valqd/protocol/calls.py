@@ -303,13 +303,14 @@ class LoneCall(Call):
 class RelayCall(Call):
     """Simple foreign requests of one client (see relay), with one reply each."""
 
-    __slots__ = ("_got", "_kinds", "request")
+    __slots__ = ("_got", "_kinds", "_large_reply", "request")
 
-    def __init__(self, seq: int, request: bytes, kinds: list[ReplyType]) -> None:
+    def __init__(self, seq: int, request: bytes, kinds: list[ReplyType], large_reply: Callable[[], None]) -> None:
         super().__init__(LONE_ROUTE, seq)
         self.request = request
         self.size = len(request)
         self._kinds = kinds
+        self._large_reply = large_reply
         self._got: list[bytes] = []
 
     @property
@@ -330,9 +331,11 @@ class RelayCall(Call):
         return len(self._got) == len(self._kinds)
 
     def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
-        got = self._got
+        answer = b"".join(self._got)
+        if len(answer) > relay.LARGE_REPLY_BYTES:
+            self._large_reply()
         for recipient, count, extra in self.deals:
-            recipient.answer(b"".join(got) if count else extra)
+            recipient.answer(answer if count else extra)
 
     def commands(self, count: int, extra: Any) -> int:  # noqa: D102 - see Call
         return len(self._kinds)

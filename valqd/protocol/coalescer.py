@@ -87,9 +87,9 @@ class Coalescer:
         """Add a call that merges with nothing; ``shape`` turns its reply into the answer's bytes."""
         self._add(LoneCall(LONE_ROUTE, self._seq + 1, request, shape), who)
 
-    def relay(self, who: Recipient, request: bytes, kinds: list[ReplyType]) -> None:
-        """Add simple foreign requests, whose replies are of these types."""
-        self._add(RelayCall(self._seq + 1, request, kinds), who)
+    def relay(self, who: Recipient, request: bytes, kinds: list[ReplyType], large_reply: Callable[[], None]) -> None:
+        """Add simple foreign requests, whose replies are of these types; ``large_reply`` is told if they are large."""
+        self._add(RelayCall(self._seq + 1, request, kinds, large_reply), who)
 
     def _add(self, call: Call, who: Recipient) -> None:
         """Add a call of one deal.  ``join``, the hottest path, does the like itself: calling this costs it a tenth."""

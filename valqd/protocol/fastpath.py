@@ -35,7 +35,7 @@ MAX_LENGTHS = 16
 MAX_SUFFIXES = 16
 MAX_SUFFIX_BYTES = 256
 #: Bytes by which a prefix's length is looked up: they tell the commands and the length of the queue's name apart.
-_HEAD = 20
+_HEAD = 22
 
 #: How many pops a run is, as an argument.
 _POPS = [bulk(b"%d" % pops) for pops in range(MAX_ITEMS + 1)]

@@ -7,6 +7,7 @@ concerns order or identity.  Watching a reply never changes it, COMMAND's except
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from valqd.protocol.whole import WholeParser, may_be_huge
 if TYPE_CHECKING:
     from valqd.protocol.private_side import PrivateSide
 
-#: Names (as clients spelled them) known to be neither ours nor special.  Bounded: beyond it, others go the long way.
+#: Names (as clients spelled them) known to be neither ours nor special.  Bounded by starting afresh.
 _PLAIN_NAMES: set[bytes] = set()
 _MAX_PLAIN_NAMES = 2048
 
@@ -50,6 +51,7 @@ def count_plain(data: bytes, likely: int) -> int:
 
 
 Handler = Callable[["PrivateSide", list[bytes], bytes], None]
+Effect = Callable[["PrivateSide", list[bytes]], None]
 
 
 def _unless_subscribed(handler: Handler) -> Handler:
@@ -76,17 +78,14 @@ def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:
     blocks = _blocks(name, frame) and not side.in_multi
     if blocks and side.session.gone:
         side.session.when_private_quiet(side.leave)  # it would take something for nobody
-    elif side.calls.are_due and (special is not None or blocks or name == b"QUIT"):
+    elif side.calls.are_due and (special is not None or blocks):
         # They may have to be repeated, behind what came since: this would change what they do, or keep them waiting.
         side.when_quiet(lambda: forward(side, name, frame))
     elif special is None:
         side.may_block |= blocks
-        if (
-            frame.kind is Kind.COMMAND
-            and name not in _BLOCKING
-            and len(_PLAIN_NAMES) < _MAX_PLAIN_NAMES
-            and len(name) < 64
-        ):
+        if frame.kind is Kind.COMMAND and name not in _BLOCKING and len(name) < 64:
+            if len(_PLAIN_NAMES) >= _MAX_PLAIN_NAMES:
+                _PLAIN_NAMES.clear()
             _PLAIN_NAMES.add(frame.argv[0])
         side.send_plain(frame.raw, 1)
     elif side.in_multi and name not in _AT_ONCE_IN_MULTI:
@@ -105,17 +104,22 @@ def _blocks(name: bytes, frame: Frame) -> bool:
 def _queue_in_multi(side: PrivateSide, name: bytes, frame: Frame) -> None:
     """Inside MULTI a command only takes effect with EXEC."""
     raw = frame.raw
+    change: Callable[[bytes], bytes]
     if (effect := _EFFECTS.get(name)) is not None:
-
-        def take_effect(reply: bytes) -> bytes:
-            effect(side, frame.argv)
-            return reply
-
-        side.queue_in_multi(take_effect)
+        change = partial(_take_effect, side, effect, frame.argv)
     elif name == b"COMMAND" and (asked := _asked_of_command(frame.argv, side.session.resp)) is not None:
-        raw, complete = asked
-        side.queue_in_multi(complete)
-    side.send_plain(raw, 1)
+        raw, change = asked
+    else:
+        side.send_plain(raw, 1)
+        return
+    side.queue_in_multi(change)
+    # Where MULTI was refused it runs at once, and this is not "queued", but its own reply.
+    side.send_watched(raw, lambda reply: change(reply) if _ok(reply) and reply != b"+QUEUED\r\n" else reply)
+
+
+def _take_effect(side: PrivateSide, effect: Effect, argv: list[bytes], reply: bytes) -> bytes:
+    effect(side, argv)
+    return reply
 
 
 def _ok(raw: bytes) -> bool:
@@ -131,11 +135,8 @@ def _multi(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     effects = side.queued_in_multi
 
     def watch(reply: bytes) -> bytes:
-        if not _ok(reply):
-            for _, effect in effects:
-                effect(b"")
-            if side.queued_in_multi is effects:
-                side.leave_multi()
+        if not _ok(reply) and side.queued_in_multi is effects:
+            side.leave_multi()
         return reply
 
     side.in_multi = True
@@ -172,9 +173,39 @@ def _exec(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
 
 def _discard(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    if len(argv) == 1:
+    if side.silent:
         side.leave_multi()
-    side.send_plain(raw, 1)
+    if len(argv) != 1 or side.silent:
+        side.send_plain(raw, 1)
+        return
+
+    def watch(reply: bytes) -> bytes:
+        if _ok(reply):
+            side.leave_multi()
+        return reply
+
+    side.send_watched(raw, watch)
+    side.session.when_private_quiet(lambda: None)  # the user may not be allowed to
+
+
+def _quit(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
+    """What comes behind it is not run, unless it was refused."""
+    leaves = False
+
+    def watch(reply: bytes) -> bytes:
+        nonlocal leaves
+        leaves = _ok(reply)
+        return reply
+
+    side.send_watched(raw, watch)
+    side.session.when_private_quiet(lambda: side.session.hold() if leaves else None)
+
+
+def _replconf(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
+    if {b"ACK", b"GETACK"}.intersection(map(bytes.upper, argv[1::2])):
+        side.send(raw)  # these have no reply
+    else:
+        side.send_plain(raw, 1)
 
 
 def _select_effect(side: PrivateSide, argv: list[bytes]) -> None:
@@ -198,7 +229,7 @@ def _hello_effect(side: PrivateSide, argv: list[bytes]) -> None:
         side.session.set_resp(hello.resp)
 
 
-_EFFECTS: dict[bytes, Callable[[PrivateSide, list[bytes]], None]] = {
+_EFFECTS: dict[bytes, Effect] = {
     b"SELECT": _select_effect,
     b"AUTH": _auth_effect,
     b"HELLO": _hello_effect,
@@ -294,25 +325,21 @@ def _sets_state(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
 def _subscribe(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     """Replies stop matching requests: each channel is confirmed by a message, in RESP3 by a push."""
-    replies = side.open()
-    unsubscribes = b"UNSUBSCRIBE" in argv[0].upper()
-    side.may_be_subscribed |= not unsubscribes
+    side.may_be_subscribed |= b"UNSUBSCRIBE" not in argv[0].upper()
     if side.in_multi:
-        side.subscribes_in_multi |= not unsubscribes
+        side.subscribes_in_multi = True
         side.send_plain(raw, 1)
         return
     if side.monitors:  # and goes on to
         side.send(raw)
         return
-    if unsubscribes and side.session.resp == 2 and not (replies.uncounted or side.streaming):
-        side.skip_next = False
-        replies.expect(max(1, len(argv) - 1))  # even after CLIENT REPLY OFF or SKIP
-        side.send(raw)
-        return
-    side.stop_counting(raw, may_count_again=True)  # in RESP2 only if it was refused
+    side.stop_counting(raw, may_count_again=True)
 
 
 def _monitor(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
+    if side.must_ask_if_counted:  # its answer is to be known from others
+        side.ask_if_counted(lambda: _monitor(side, argv, raw))
+        return
     side.stop_counting(raw, monitor=MonitorFilter())
 
 
@@ -371,7 +398,10 @@ _BLOCKING = frozenset({
 })  # fmt: skip
 
 #: Run at once even inside MULTI (all others are queued by it).
-_AT_ONCE_IN_MULTI = frozenset({b"MULTI", b"EXEC", b"DISCARD", b"RESET", b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE"})
+_AT_ONCE_IN_MULTI = frozenset({
+    b"MULTI", b"EXEC", b"DISCARD", b"RESET", b"QUIT", b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE", b"UNSUBSCRIBE",
+    b"PUNSUBSCRIBE", b"SUNSUBSCRIBE",
+})  # fmt: skip
 
 SPECIAL: dict[bytes, Handler] = {
     b"MULTI": _multi,
@@ -381,6 +411,8 @@ SPECIAL: dict[bytes, Handler] = {
     b"AUTH": _watched_effect,
     b"HELLO": _watched_effect,
     b"RESET": _reset,
+    b"QUIT": _quit,
+    b"REPLCONF": _replconf,
     b"CLIENT": _client,
     b"SUBSCRIBE": _subscribe,
     b"PSUBSCRIBE": _subscribe,

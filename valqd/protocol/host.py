@@ -58,7 +58,11 @@ class Lane(Protocol):
     coalescer: Coalescer
     up: bool  #: False: calls cannot be sent, and must be refused at once, with ``why_down``
     why_down: CommandError
+    relays: bool  #: whether simple foreign commands may ride on it
     names: dict[object, bytes]  #: of sessions whose CLIENT SETNAME was relayed; the last one is what it is called
+
+    def large_reply(self) -> None:
+        """A simple foreign command brought so large a reply that for some time no others are to ride along."""
 
     def wake(self) -> None:
         """Calls were joined: send them in this turn of the loop."""
@@ -135,7 +139,7 @@ class Shared:
         self.limits = limits
         self.routes = Routes(auto_create)
         self.templates = {2: Templates(), 3: Templates()}
-        self._turns: dict[tuple[bytes, ...], int] = {}  # of MPOP … FAIR, by its queues
+        self._turns: dict[int, int] = {}  # of MPOP … FAIR, by the hash of its queues
         self.password_needed: bool | None = None  # by clients that have not authenticated; None: not known yet
         self.relaying = True  # False while CLIENT PAUSE holds some commands back, and others not
 
@@ -143,6 +147,7 @@ class Shared:
         """The queues, beginning with another one each time."""
         if len(self._turns) >= _MAX_TURNS:
             self._turns.clear()
-        first = self._turns.get(queues, 0)
-        self._turns[queues] = (first + 1) % len(queues)
+        key = hash(queues)
+        first = self._turns.get(key, 0) % len(queues)
+        self._turns[key] = first + 1
         return queues[first:] + queues[:first]

@@ -50,7 +50,6 @@ class PrivateCalls:
     def __init__(self, side: PrivateSide) -> None:
         self._side = side
         self._library_probed = False  # in this MULTI, or since replies were turned off
-        self.probing = False  # for the library, before a command is sent
         self._repeatable_bytes = 0
 
     def may_be_missing(self) -> None:
@@ -70,14 +69,9 @@ class PrivateCalls:
         session = self._side.session
         lane = session.lane
         if self._side.alters_replies and not self._library_probed and lane.up:
-            self._library_probed = self.probing = True
+            self._library_probed = True
             session.hold()
-
-            def probed() -> None:
-                self.probing = False
-                session.go_on(then)
-
-            lane.coalescer.lone(_Probe(probed), echo_call([]), lambda reply: b"")
+            lane.coalescer.lone(_Probe(lambda: session.go_on(then)), echo_call([]), lambda reply: b"")
             lane.wake()
         else:
             then()
@@ -156,8 +150,14 @@ class PrivateCalls:
             reply = outcome[0] if outcome else BackendDown().resp()
             if reply == _MISSING_FUNCTION and may_load:
                 session.hold()
-                again = partial(self.fence, queue, then, may_load=False)
-                session.host.load_library(lambda failure: session.go_on(again))
+
+                def loaded(failure: bytes | None) -> None:
+                    if failure is None:
+                        session.go_on(partial(self.fence, queue, then, may_load=False))
+                    else:
+                        session.finish(failure)
+
+                session.host.load_library(loaded)
             elif reply[:1] == b"-":
                 session.leave_shared_lane()
                 session.host.write(reply)

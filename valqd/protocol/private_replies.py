@@ -82,6 +82,20 @@ class PrivateReplies:
 
         self.expect_special(own)
 
+    def expect_until(self, start: bytes) -> None:
+        """A reply will come that begins so, which the daemon asked for itself; maybe others before it."""
+
+        def own(raw: bytes) -> bytes:
+            if raw.startswith(start):
+                self._own -= 1
+                return b""
+            self.outstanding += 1
+            self._expected.appendleft(own)
+            return raw
+
+        self._own += 1
+        self.expect_special(own)
+
     @property
     def owed(self) -> int:
         """Replies still to come that the client waits for."""

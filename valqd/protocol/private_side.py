@@ -20,6 +20,7 @@ from valqd.protocol.own import MonitorFilter, encode_own
 from valqd.protocol.private_calls import PrivateCalls
 from valqd.protocol.private_replies import PrivateReplies, Slot
 from valqd.protocol.replay import replay
+from valqd.protocol.requests import encode_request
 
 if TYPE_CHECKING:
     from valqd.protocol.session import Session
@@ -196,10 +197,16 @@ class PrivateSide:
         return counted
 
     def _fence_skip(self) -> None:
-        """A silent command is under way: a reply of our own asking tells when it is done."""
+        """A silent command is under way: a reply of our own asking tells when it is done.
+
+        A command of no such name has a reply that is not to be mistaken, and that needs no right.  What comes before it
+        is the client's: CLIENT REPLY SKIP was refused.
+        """
         if not self.alters_replies and self.replies is not None:
-            self.replies.expect_own(lambda raw: b"")
-            self.send_own(encode_own([b"PING"]))
+            self._marks += 1
+            mark = b"valqd-mark-%d-%d" % (self.session.client_id, self._marks)
+            self.replies.expect_until(b"-ERR unknown command '%b'" % mark)
+            self.send_own(encode_request([mark]))
 
     def queue_in_multi(self, effect: Callable[[bytes], bytes]) -> None:
         """What the next command will change in this session, by its part of EXEC's reply."""

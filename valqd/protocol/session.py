@@ -146,7 +146,7 @@ class Session:
 
     def _take_frames(self) -> None:
         taken = 0
-        while not self.held and not self.closed:
+        while not (self.held or self.closed or self._unread):
             if self._has_its_share:
                 self._wait_for_answers()
                 break
@@ -231,8 +231,12 @@ class Session:
     def set_unread(self, unread: bool) -> None:
         """The client does not read its replies: it gets no more of them; or it reads again."""
         self._unread = unread
-        if not (unread or self.pending or self.private.outstanding):
+        if unread:
+            return
+        if not (self.pending or self.private.outstanding):
             self.resume_if_quiet()
+        if not (self.held or self.framer.empty):
+            self._advance()
 
     def finish(self, data: bytes) -> None:
         """End a hold: ``data`` answers the command that caused it."""
@@ -369,11 +373,11 @@ class Session:
     def _may_relay(self) -> bool:
         """Whether simple commands of this (clean) client may ride on the shared lane."""
         allowed = self.shared.relaying and not (self._needs_private or self.private.mute)
-        return allowed and self.resp == 2 and self.lane.up
+        return allowed and self.resp == 2 and self.lane.up and self.lane.relays
 
     def _relay(self, request: bytes, kinds: list[ReplyType]) -> None:
         """Send simple requests over the shared lane."""
-        self.lane.coalescer.relay(self, request, kinds)
+        self.lane.coalescer.relay(self, request, kinds, self.lane.large_reply)
         self._last_queue = self._last_queue or _ANY_QUEUE
         self.pending += 1
         self._taken_bytes += len(request)

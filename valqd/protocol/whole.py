@@ -13,12 +13,14 @@ import hiredis
 
 _NOT_YET = object()
 _END = b"#t\r\n"
-_HUGE_ARRAY = re.compile(rb"\*\d{6}")
+#: TypeError: a map with keys that Python cannot hash.
+_NOT_PARSED = (hiredis.HiredisError, TypeError, MemoryError)
+_HUGE = re.compile(rb"[*~>%|]\d{6}")
 
 
 def may_be_huge(data: bytes) -> bool:
-    """Whether a client's bytes may announce so large an array that hiredis should not make room for it."""
-    return _HUGE_ARRAY.search(data) is not None
+    """Whether a client's bytes may announce so large an aggregate that hiredis should not make room for it."""
+    return _HUGE.search(data) is not None
 
 
 class WholeParser:
@@ -44,7 +46,7 @@ class WholeParser:
             reader.feed(_END)
             if gets() is True:
                 return values
-        except (hiredis.HiredisError, TypeError):  # TypeError: a map with keys that Python cannot hash
+        except _NOT_PARSED:
             pass
         self._reader = hiredis.Reader(notEnoughData=_NOT_YET)
         return None
@@ -57,7 +59,7 @@ class WholeParser:
             values = gets()
             if type(values) is list and gets() is True and gets() is _NOT_YET:
                 return values
-        except (hiredis.HiredisError, TypeError):
+        except _NOT_PARSED:
             pass
         self._reader = hiredis.Reader(notEnoughData=_NOT_YET)
         return None

@@ -6,14 +6,16 @@
 -- Errors: ERR
 -- Complexity: O(log n) a queue
 
--- 1 if there is something for `post`, else 0; and ms until the next timer, or -1.
-local function look_at(key, post)
+-- 1 if there is something for `post`, else 0; ms until the next timer, or -1; and how many messages were settled for that.
+local function look_at(key, post, may_settle)
   local q = queue.open(key)
   if not q then
-    return 0, -1
+    return 0, -1, 0
   end
   q.by_daemon = true
-  life.settle(q, life.BRIEFLY)
+  if may_settle then
+    life.settle(q, life.BRIEFLY)
+  end
   local ready = queue.available(q)
   local is_theirs = ready > 0 and waiters.turn(q.name, post, ready, q.now) > 0
   if is_theirs then
@@ -21,7 +23,7 @@ local function look_at(key, post)
   end
   q.woken = ready > 0
   life.finish(q)
-  return is_theirs and 1 or 0, q.due < queue.FOREVER and math.max(0, q.due - q.now) or -1
+  return is_theirs and 1 or 0, q.due < queue.FOREVER and math.max(0, q.due - q.now) or -1, q.settled or 0
 end
 
 local function call(keys, args)
@@ -29,9 +31,11 @@ local function call(keys, args)
   local post = args[1]
   volatile.alive(post, math.floor(exact))
   local results = {}
+  local settled = 0 -- where more is due, the timer is over at once: one call is not to hold up everybody
   for i, key in ipairs(keys) do
     waiters.join(queue.name_of(key), post, tonumber(args[2 * i]), args[2 * i + 1], exact)
-    local looked, ready, next_ms = pcall(look_at, key, post)
+    local looked, ready, next_ms, count = pcall(look_at, key, post, settled < life.FULLY)
+    settled = settled + (looked and count or 0)
     results[i] = looked and {ready, next_ms} or {0, -1} -- what is there is no queue: the others are armed all the same
   end
   return results

@@ -18,13 +18,17 @@ local function call(keys, args)
   options.post = args[6]
   local take = options.post and pop.take_in_turn or pop.take
   local messages = {}
+  local settled = 0 -- where more fell due at once, the sweeper goes on: one call is not to hold up everybody
   for _, key in ipairs(keys) do
     if #messages == options.want then
       break
     end
     local q = queue.open(key)
     if q then
-      life.settle(q, life.FULLY)
+      if settled < life.FULLY then
+        life.settle(q, life.FULLY)
+        settled = settled + q.settled
+      end
       local taken = take(q, options.want - #messages, options)
       for i = 1, #taken.ids do
         messages[#messages + 1] = pop.delivery(q, taken, i, options, q.name)

@@ -10,7 +10,7 @@ local MAX_STEP = 1000 -- a client that wants more at once must not hold up the o
 local function call(keys, args)
   local q = queue.need(keys[1])
   if not walk.is_cursor(q, tonumber(args[2])) then
-    return reply.error('ERR', "invalid cursor '" .. args[2] .. "'")
+    return reply.error('ERR', "invalid cursor '" .. args[2] .. "': must be 0, or the cursor of the last reply")
   end
   life.settle(q, life.FULLY)
   life.finish(q)

@@ -139,42 +139,42 @@ local function redrive_one(q, target, id, meta)
 end
 
 -- One step of args (see functions/redrive): moved, token for the next ('' when done), text of a FULL error.
--- token: last id at the first step, how many the limit still allows, how many were passed over or which id is next.
+-- What dies later than the first step began is left: it may be what this moved.
+-- token: when the first step began, how many the limit still allows, which of the ids is next.
 function bulk.redrive(q, target, args, token)
-  local last, left, at = token:match('^(%d+):(%d*):(%d+)$')
-  last = tonumber(last) or q.seq
+  local began, left, at = token:match('^(%d+):(%d*):(%d+)$')
+  began = tonumber(began) or q.now
   left = tonumber(left or args[5]) or queue.FOREVER
   at = tonumber(at) or 0
   local moved = 0
   local ids = {}
-  local more
   if args[3] == 'ID' then
     for i = 6 + at, math.min(#args, 5 + at + REDRIVE_STEP) do
       local id, n = receipt.parse(args[i])
       ids[#ids + 1] = n and '0' or id -- the lease of a receipt is over: it names nothing here
     end
     at = at + #ids
-    more = 6 + at <= #args
   else
-    ids = order.by_time(q, 'dlq', at, math.min(left, REDRIVE_STEP))
-    more = #ids > 0
+    ids = order.by_time(q, 'dlq', 0, math.min(left, REDRIVE_STEP))
   end
   for _, id in ipairs(ids) do
     id = tonumber(id)
-    local meta = left > moved and id <= last and record.load(q, id)
-    if meta and meta.s == 'q' then
+    local meta = left > moved and record.load(q, id)
+    if meta and meta.s == 'q' and meta.D <= began then
       local is_moved, full = redrive_one(q, target, id, meta)
       if full then
         return moved, '', full
       end
       moved = moved + (is_moved and 1 or 0)
-    elseif args[3] ~= 'ID' then
-      at = at + 1
     end
   end
   left = left - moved
+  local more = moved > 0
+  if args[3] == 'ID' then
+    more = 6 + at <= #args
+  end
   if not more or left <= 0 then
     return moved, ''
   end
-  return moved, number.text(last) .. ':' .. number.text(left) .. ':' .. number.text(at)
+  return moved, number.text(began) .. ':' .. number.text(left) .. ':' .. number.text(at)
 end

@@ -3,20 +3,20 @@
 
 local glob = {}
 
--- The pieces between stars, each as a Lua pattern in which every item matches exactly one byte, and how many items it has.
+-- The pieces between stars, each as a Lua pattern in which every item matches exactly one byte, how many items it has, and,
+-- unless it has ? or a set, what it is literally.
 local function pieces(pattern)
   local found = {}
-  local piece, size = {}, 0
-  local function literal(char)
-    piece[#piece + 1] = char == '\0' and '%z' or (char:gsub('%W', '%%%0'))
-    size = size + 1
+  local piece, size, literally = {}, 0, {}
+  local function end_piece()
+    found[#found + 1] = {table.concat(piece), size, #literally == size and table.concat(literally)}
+    piece, size, literally = {}, 0, {}
   end
   local i = 1
   while i <= #pattern do
     local char = pattern:sub(i, i)
     if char == '*' then
-      found[#found + 1] = {table.concat(piece), size}
-      piece, size = {}, 0
+      end_piece()
     elseif char == '?' then
       piece[#piece + 1] = '.'
       size = size + 1
@@ -54,15 +54,18 @@ local function pieces(pattern)
         i = i + 1
         char = pattern:sub(i, i)
       end
-      literal(char)
+      piece[#piece + 1] = char == '\0' and '%z' or (char:gsub('%W', '%%%0'))
+      literally[#literally + 1] = char
+      size = size + 1
     end
     i = i + 1
   end
-  found[#found + 1] = {table.concat(piece), size}
+  end_piece()
   return found
 end
 
--- Whether all of `text` matches.  O(text) for each piece: a star never makes it go back.
+-- Whether all of `text` matches.  A star never makes it go back: O(text) for each piece; times its items, which the daemon
+-- bounds, for one with ? or a set.
 function glob.matches(pattern, text)
   local found = pieces(pattern)
   local first, last = found[1], found[#found]
@@ -74,7 +77,7 @@ function glob.matches(pattern, text)
   end
   local at = first[2] + 1
   for i = 2, #found - 1 do
-    local _, stop = text:find(found[i][1], at)
+    local _, stop = text:find(found[i][3] or found[i][1], at, found[i][3] and true)
     if not stop then
       return false
     end

@@ -320,15 +320,18 @@ local function end_delays(q, ids)
   queue.flush(q)
 end
 
--- Do what is due, about `limit` messages of each kind.  True (also as q.behind) if more may be due.
+-- Do what is due, about `limit` messages of each kind; how many these were, as q.settled.  True (also as q.behind) if more
+-- may be due.
 function life.settle(q, limit)
   q.behind = false
+  q.settled = 0
   if q.now < q.due then
     return false
   end
   local more = false
   local function due(index, until_ms)
     local ids = due_ids(q, index, until_ms, limit)
+    q.settled = q.settled + #ids
     more = more or #ids >= limit
     return ids
   end

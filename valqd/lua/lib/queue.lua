@@ -55,9 +55,11 @@ local prefix_by_key, name_by_key = {}, {}
 local named = 0
 local MAX_NAMED = 1000
 
--- The name in a queue's key.
+local KEY = '^valq:{([^{}]+)}:queue$'
+
+-- The name in a queue's key.  Another key, which who calls the functions themselves may give, would name another's queue.
 function queue.name_of(key)
-  return key:sub(7, -8)
+  return key:match(KEY) or error("ERR this is no queue's key", 0)
 end
 
 -- Open the queue of `key`, as the table `q` if given; nil if there is none.  Its limits are a table or nil.
@@ -266,8 +268,8 @@ function queue.names(pattern, cursor)
   local names = {}
   for _, key in ipairs(step[2]) do
     local readable = server.pcall('HEXISTS', key, 'created_at')
-    local name = queue.name_of(key)
-    if readable == 1 and (not odd or glob.matches(pattern, name)) then
+    local name = key:match(KEY)
+    if name and readable == 1 and (not odd or glob.matches(pattern, name)) then
       names[#names + 1] = name
     end
   end

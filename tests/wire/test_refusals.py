@@ -1,0 +1,144 @@
+"""What Valkey refuses has no effect, and the session must not believe that it had."""
+
+import contextlib
+import socket
+
+import pytest
+
+from tests.servers import Connection, Valkey, Valqd, request
+from tests.wire.expect import exact, refused
+
+#: What each user lacks.
+USERS = {
+    "nomulti": "-multi", "nodiscard": "-discard", "nounsubscribe": "-unsubscribe", "noreply": "-client|reply",
+    "noquit": "-quit",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Two Valkeys alike, one of them behind a valqd."""
+    with Valkey() as plain, Valkey() as behind, Valqd(behind.url) as daemon:
+        for valkey in (plain, behind):
+            with Connection(valkey.port) as admin:
+                for user, rule in USERS.items():
+                    rules = ("on", ">pw", "allkeys", "allchannels", "+@all", rule)
+                    assert admin.call("ACL", "SETUSER", user, *rules) == b"OK"
+        yield plain, behind, daemon
+
+
+def said(line):
+    """Commands, written as ``GET a | PING``."""
+    return b"".join(request(*command.split()) for command in line.split(" | "))
+
+
+def answers(port, user, writes):
+    """What comes back for each write, as far as it comes; at the end, b"" if the connection was closed."""
+    with Connection(port) as connection:
+        if user:
+            assert connection.call("AUTH", user, "pw") == b"OK"
+        found = []
+        connection.socket.settimeout(0.3)
+        for write in writes:
+            connection.send_raw(said(write))
+            got = b""
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                while data := connection.socket.recv(1 << 16):
+                    got += data
+                found.append(b"")
+            found.append(got)
+        return found
+
+
+@pytest.mark.parametrize(
+    ("user", "writes"),
+    [
+        ("nomulti", ["MULTI | SELECT 99 | EXEC | PING"]),
+        ("nomulti", ["MULTI | AUTH default wrong | EXEC | PING"]),
+        ("nomulti", ["GET a", "MULTI | SELECT 3 | EXEC | CLIENT NO-EVICT ON", "DBSIZE"]),
+        ("nounsubscribe", ["UNSUBSCRIBE a b", "PING", "GET a | SELECT 99 | PING"]),
+        ("", ["GET a", "MULTI | UNSUBSCRIBE a b | EXEC | LPUSH none x | HGET none y | SELECT 99 | PING"]),
+        ("", ["MULTI | UNSUBSCRIBE a b | EXEC | PING | SELECT 99", "PING"]),
+        ("noreply", ["CLIENT REPLY SKIP", "GET a", "PING"]),
+        ("noreply", ["GET a | CLIENT REPLY SKIP | GET a | PING", "SELECT 99 | PING"]),
+        ("", ["GET a | CLIENT REPLY SKIP | GET a | PING", "SELECT 99 | PING"]),
+        ("nodiscard", ["MULTI | SET a b | DISCARD", "SET a b", "EXEC", "GET a"]),
+        ("", ["GET a", "MULTI | SET a b | DISCARD | GET a", "DISCARD"]),
+        ("", ["REPLCONF ACK 0", "PING", "REPLCONF GETACK *", "SELECT 99 | PING", "REPLCONF capa eof | PING"]),
+        ("", ["GET a", "QUIT | NOSUCH | SET afterquit 1"]),
+        ("", ["MULTI | QUIT | SET afterquit 1"]),
+        ("noquit", ["GET a", "QUIT | SELECT 99 | PING"]),
+    ],
+)
+def test_the_same_comes_back_as_from_valkey(pair, user, writes):
+    plain, _, daemon = pair
+    assert answers(daemon.port, user, writes) == answers(plain.port, user, writes)
+
+
+def test_what_follows_quit_is_not_run(pair, queue):
+    _, behind, daemon = pair
+    with Connection(daemon.port) as client, Connection(behind.port) as direct:
+        client.call("OBJECT", "ENCODING", "none")  # it has a lane of its own
+        client.send_raw(request("QUIT") + request("VALQ.PUSH") + request("VALQ.PUSH", queue, "x"))
+        assert client.read_until_closed() == b"+OK\r\n"
+        assert not direct.call("EXISTS", f"valq:{{{queue}}}:queue")
+
+
+def test_a_select_behind_a_refused_multi_moves_nobody(pair, queue):
+    _, behind, daemon = pair
+    with Connection(daemon.port) as client, Connection(behind.port) as direct:
+        client.call("AUTH", "nomulti", "pw")
+        client.send_raw(said("MULTI | SELECT 99 | COMMAND COUNT | EXEC"))
+        multi, select, count, execute = (client.read() for _ in range(4))
+        refused(multi, "NOPERM")
+        refused(select, "ERR DB index is out of range")
+        assert count > 200
+        refused(execute, "ERR EXEC without MULTI")
+        assert client.call("VALQ.PUSH", queue, "x") == b"1"
+        assert direct.call("EXISTS", f"valq:{{{queue}}}:queue")
+
+
+def test_a_refused_skip_takes_no_reply_away(pair, queue):
+    _, _, daemon = pair
+    with Connection(daemon.port) as client:
+        client.call("AUTH", "noreply", "pw")
+        client.call("VALQ.PUSH", queue, "one")
+        refused(client.call("CLIENT", "REPLY", "SKIP"), "NOPERM")
+        exact(client, b"$1\r\n2\r\n", "VALQ.PUSH", queue, "two")
+        client.send_raw(request("CLIENT", "REPLY", "SKIP") + request("VALQ.POP", queue) + request("PING"))
+        refused(client.read(), "NOPERM")
+        assert client.read()[3] == b"one"
+        assert client.read() == b"PONG"
+
+
+@pytest.mark.parametrize(
+    "line", ["AUTH noreply pw", "AUTH noreply wrong", "SELECT 1", "GET a | SELECT 1", "HELLO 2 AUTH nomulti pw"]
+)
+def test_a_half_closed_client_is_owed_the_answer_to_who_it_is(pair, line):
+    plain, _, daemon = pair
+    found = []
+    for server in (plain, daemon):
+        with Connection(server.port) as client:
+            client.send_raw(said(line))
+            client.socket.shutdown(socket.SHUT_WR)
+            found.append(client.read_until_closed()[:5])
+    assert found[0]
+    assert found[1] == found[0]
+
+
+def test_monitor_behind_another_commands_error_shows_nothing_of_the_daemons_own(pair, queue):
+    _, behind, daemon = pair
+    with Connection(daemon.port) as client, Connection(daemon.port) as beside, Connection(behind.port) as direct:
+        beside.call("VALQ.CREATE", queue)  # there is something to sweep
+        client.send_raw(said("SUBSCRIBE c | UNSUBSCRIBE c"))
+        assert [client.read()[0] for _ in range(2)] == [b"subscribe", b"unsubscribe"]
+        client.send_raw(said("NOSUCH | MONITOR"))
+        refused(client.read(), "ERR unknown command")
+        assert client.read() == b"OK"
+        for _ in range(30):  # for three ticks of the sweeper
+            direct.call("DEBUG", "SLEEP", "0.01")
+        direct.call("ECHO", "end")
+        shown = []
+        while not shown or b'"end"' not in shown[-1]:
+            shown.append(client.read())
+        assert not [line for line in shown if b"alq" in line]
