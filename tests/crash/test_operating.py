@@ -361,20 +361,48 @@ def test_connections_are_kept_alive_on_both_sides():
         until(lambda: timers(valkey.port, remote=True).count("02") >= 3, what="control's and the lanes' are, too")
 
 
+def answers_at(path) -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.connect(path)
+        client.sendall(b"PING\r\n")
+        return client.recv(10) == b"+PONG\r\n"
+    return False
+
+
 def test_a_unix_socket_that_a_killed_daemon_left_is_taken_over(valkey, tmp_path):
     path = str(tmp_path / "s")
-
-    def answers():
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-            client.connect(path)
-            client.sendall(b"PING\r\n")
-            return client.recv(10) == b"+PONG\r\n"
-        return False
-
     for _ in range(2):
         with Valqd(valkey.url, wait=False, listen=f"unix:{path}") as daemon:
-            until(answers, 10, "it answers")
+            until(lambda: answers_at(path), 10, "it answers")
             daemon.kill()
+
+
+@WORKERS
+def test_a_daemon_that_stops_leaves_its_successors_unix_socket_alone(valkey, tmp_path, workers):
+    path = str(tmp_path / "s")
+    options = {"wait": False, "listen": f"unix:{path}", "workers": workers}
+    with Valqd(valkey.url, **options) as old:
+        until(lambda: answers_at(path), 10, "it answers")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.connect(path)
+            client.sendall(request("BLPOP", "nothing", "0"))  # makes the stop take a second
+            time.sleep(0.2)
+            old.signal(signal.SIGTERM)
+            until(lambda: not answers_at(path), 5, "it listens no more")
+            with Valqd(valkey.url, **options):
+                until(lambda: answers_at(path), 10, "the new one answers")
+                assert old.process.wait(15) == 0
+                assert answers_at(path)
+        assert not os.path.lexists(path)
+
+
+def test_the_log_says_why_there_is_no_backend():
+    with Valkey() as valkey, Valqd(valkey.url) as daemon:
+        valkey.kill()
+        until(lambda: f"backend {valkey.url} cannot be reached: " in daemon.output(), 5, "said")
+        valkey.start()
+        until(lambda: "connected again" in daemon.output(), 5, "connected again")
+        assert daemon.output().count("cannot be reached") == 1
 
 
 def test_a_body_that_the_backend_does_not_take_fails_alone():

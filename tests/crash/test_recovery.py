@@ -501,3 +501,43 @@ def test_what_happened_on_another_node_meanwhile_falls_due():
         failover(at_second, at_first)
         until(lambda: at_first.call("ZCARD", "valq:{q}:inflight") == 0, 6, "the lease is over")
         until(lambda: at_first.call("ZCARD", "valq:{q}:delayed") == 0, 6, "the delay is over")
+
+
+def test_clients_whose_lane_is_lost_when_the_default_user_got_a_password_are_told_so():
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port) as connection,
+        Connection(daemon.port) as waiting,
+    ):
+        connection.call("VALQ.PUSH", "q", "x", "60")
+        waiting.send("VALQ.MPOP", "2", "q", "r", "BLOCK", "0")
+        blocked(connection, "q")
+        direct.call("CONFIG", "SET", "requirepass", "sesame")
+        direct.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        until(lambda: "NOAUTH" in str(connection.call("VALQ.PUSH", "q", "y")), 5, "the lane is refused")
+        connection.send_raw(request("VALQ.PUSH", "q", "y") * 20)  # merged, more than a stranger's request may hold
+        for _ in range(20):
+            refused(connection.read(), "NOAUTH")
+        connection.close()
+        direct.call("CONFIG", "SET", "requirepass", "")
+        with Connection(daemon.port) as again:
+            until(lambda: again.call("VALQ.PUSH", "r", "z") == b"1", 5, "the lane is accepted")
+        assert as_map(waiting.read())[b"body"] == b"z"
+
+
+def test_who_is_blocked_at_a_daemon_that_cannot_ask_looks_for_itself():
+    with Valkey() as valkey, Connection(valkey.port) as direct:
+        direct.call("ACL", "SETUSER", "mute", "on", ">pw", "allkeys", "allchannels", "+@all", "-fcall_ro")
+        with (
+            Valqd(valkey.url.replace("//", "//mute:pw@")) as mute,
+            Valqd(valkey.url) as other,
+            Connection(mute.port, timeout_s=3) as waiting,
+            Connection(other.port) as pushing,
+        ):
+            waiting.send("VALQ.POP", "q", "BLOCK", "0")
+            blocked(pushing, "q")
+            time.sleep(3.5)  # longer than a daemon may be silent
+            pushing.call("VALQ.PUSH", "q", "x")
+            assert as_map(waiting.read())[b"body"] == b"x"

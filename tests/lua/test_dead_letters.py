@@ -328,3 +328,20 @@ def test_redrive_revives_nothing_whose_retention_is_over_meanwhile(q):
     q.steps("redrive", "ALL", "", "")
     bodies, records = (q.link.ok("HLEN", f"valq:{{orders}}:{name}") for name in ("body", "meta"))
     assert bodies == records == sum(q.counts())
+
+
+def test_redrive_leaves_what_dies_after_it_began(q):
+    q.create(attempts=1)
+    q.fill(1500)
+    for _ in range(2):
+        q.nack(*q.ids(750), kind="FATAL")
+    moved, token = q.do("redrive", "e2", "", "ALL", "", "")
+    assert moved == 1000
+    q.settle_clock(1)
+    steps = []
+    while token:
+        q.nack(*q.ids(1), kind="FATAL")
+        moved, token = q.do("redrive", "e2", token, "ALL", "", "")
+        steps.append(moved)
+    assert sum(steps) == 500
+    assert q.counts() == (1500 - len(steps), 0, 0, len(steps))

@@ -245,3 +245,8 @@ def test_what_is_over_and_not_settled_yet_makes_way_before_what_lives(q):
     q.push(*["x"] * 200)
     assert q.counts() == (500, 0, 0, 0)
     assert q.info()["dropped_total"] == 0
+
+
+def test_a_field_that_is_none_is_refused(q):
+    q.create()
+    assert str(q.update(pause_in=1)) == "ERR unknown field 'pause_in'"

@@ -149,6 +149,18 @@ def test_scan_finds_every_message_in_every_state(q, records):
     assert scan(q, match="l?te[r]") == [501 + records]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("*a-b.c*", True), ("*a.b.c*", False), ("*-b?c*", True), (r"*\-b\.*%*", True), ("*.c%*", True),
+        ("*.c%-*", False), ("*[.]c*", True), ("*c%", True),
+    ],
+)  # fmt: skip
+def test_scan_takes_what_lua_patterns_mean_literally(q, pattern, found):
+    q.push("xa-b.c%")
+    assert scan(q, match=pattern) == ([1] if found else [])
+
+
 def test_scan_misses_none_that_stays_while_others_move(q):
     q.create(vt=1000)
     q.fill(600)

@@ -1,8 +1,10 @@
 """Valkey's ACL decides: a user of one queue can do everything there, and nothing elsewhere."""
 
+import struct
+
 import pytest
 
-from tests.lua.conftest import AUTO, Link, Queue
+from tests.lua.conftest import AUTO, Link, Queue, flat
 from valqd.lua import bundle
 
 
@@ -61,6 +63,19 @@ def test_a_user_of_one_queue_does_not_get_the_sweepers_lease(q, worker, key):
     q.settle_clock(10)
     assert "NOPERM" in str(reply := worker.fcall("due", "me", 1000, 10, keys=[key])) or "daemons" in str(reply)
     assert q.do("due", "me", 1000, 10, keys=["valq::daemons"])[1:] == [1, -1, b"secret"]
+
+
+@pytest.mark.parametrize("function", ["arm", "disarm", "create", "push_many"])
+def test_a_key_that_is_no_queues_names_nobody_elses_queue(q, worker, function):
+    q.other("order").create()
+    q.other("order").do("arm", "post/0", 1, struct.pack("<dd", 0, 1))
+    calls = {
+        "arm": ("evil/0", 1, struct.pack("<dd", 1e12, 1e9)), "disarm": ("post/0",), "create": ("n2", ""),
+        "push_many": (AUTO, "x"),
+    }  # fmt: skip
+    reply = worker.fcall(function, *calls[function], keys=["valq:{orders}:abcd"])
+    assert str(reply) == "ERR this is no queue's key"
+    assert flat(q.other("order").do("info", "n2"))["blocked_clients"] == 1
 
 
 def test_list_leaves_out_what_the_user_may_not_read(q, worker):

@@ -427,3 +427,18 @@ def test_function_call_order() -> None:
     assert function_call(ask("VALQ.MPOP 2 a b"), b"n3", b"")[:6] == [
         *(b"FCALL", b"valq1_mpop", b"2", b"valq:{a}:queue", b"valq:{b}:queue", b"n3")
     ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "taken"),
+    [
+        ("*" + "a" * 1000 + "*", True), ("*" + "?" * 32 + "*", True), ("*" + "?" + "a" * 32 + "*", False),
+        ("?" * 100 + "*" + "?" * 100, True), ("*" + "[ab*]" * 33 + "*", False), ("*" + r"\*?" * 17 + "*", False),
+        ("*" + r"\?" * 100 + "*", True),
+    ],
+)  # fmt: skip
+def test_a_pattern_that_would_take_long_is_refused(pattern: str, taken: bool) -> None:
+    if taken:
+        ask(f"VALQ.SCAN q 0 MATCH {pattern}")
+    else:
+        assert "between two *" in refusal(f"VALQ.SCAN q 0 MATCH {pattern}")

@@ -38,7 +38,13 @@ def test_what_is_not_whole_or_not_sane_is_refused(data):
         assert parser.parse(b"+OK\r\n#t\r\n", likely) == [b"OK", True]
 
 
-@pytest.mark.parametrize("data", [b"*2147483647\r\n", b"*1\r\n$1\r\na\r\n*1000000\r\n"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"*2147483647\r\n", b"*1\r\n$1\r\na\r\n*1000000\r\n", b"*1\r\n>2000000000\r\n", b"*1\r\n~4000000000\r\n",
+        b"*2\r\n$3\r\nGET\r\n~99999999\r\n", b"%1000000\r\n", b"|1000000\r\n",
+    ],
+)  # fmt: skip
 def test_no_room_is_made_for_what_is_only_announced(data):
     assert may_be_huge(data)
     assert foreign.count_plain(data, 2) == 0

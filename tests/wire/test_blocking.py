@@ -79,6 +79,14 @@ def test_nothing_comes_in_time(waiting, queue, pair):
         assert 0.149 < time.monotonic() - start < 0.6
 
 
+def test_no_wait_ends_before_its_time(waiting, queue):
+    waiting.call("VALQ.CREATE", queue)
+    for _ in range(50):
+        start = time.monotonic()
+        assert waiting.call("VALQ.POP", queue, "BLOCK", "1") is None
+        assert time.monotonic() - start >= 0.001
+
+
 def test_waiters_are_served_first_come_first_served(pair, pushing, queue):
     waiters = []
     for _ in range(10):
@@ -92,6 +100,24 @@ def test_waiters_are_served_first_come_first_served(pair, pushing, queue):
     assert [as_map(waiter.read())[b"body"] for waiter in waiters] == [letter.encode() for letter in "abcdefghij"]
     for waiter in waiters:
         waiter.close()
+
+
+def test_waiters_of_different_users_are_served_first_come_first_served(pair, pushing, queue):
+    valkey, daemon, _ = pair
+    with contextlib.ExitStack() as stack:
+        admin = stack.enter_context(Connection(valkey.port))
+        waiters = []
+        for user in ("default", "ann", "bob", "ann", "bob", "bob", "ann", "default"):
+            waiter = stack.enter_context(Connection(daemon.port))
+            if user != "default":
+                assert admin.call("ACL", "SETUSER", user, "on", ">pw", "allkeys", "+@all") == b"OK"
+                waiter.call("AUTH", user, "pw")
+            waiter.send("VALQ.POP", queue, "BLOCK", "0")
+            waiters.append(waiter)
+            blocked(pushing, queue, len(waiters))
+        for number, waiter in enumerate(waiters):
+            pushing.call("VALQ.PUSH", queue, str(number))
+            assert as_map(waiter.read())[b"body"] == b"%d" % number
 
 
 @pytest.mark.parametrize("delay", [0.3, 1.3])  # s; of what is more than a second ahead only the sweeper knows

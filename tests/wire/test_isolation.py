@@ -1,10 +1,12 @@
 """No client's bytes are another client's trouble, whatever they are and wherever they are cut."""
 
 import contextlib
+import re
 import signal
 import socket
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -412,6 +414,43 @@ def test_a_client_that_never_reads_takes_only_a_share_of_the_messages(pair, queu
             popped += len(got)
         assert popped >= ready
         other.call("VALQ.DELETE", queue)
+
+
+def rss_kb(pid) -> int:
+    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no /proc that tells a process's memory")
+def test_what_the_daemon_answers_itself_waits_for_a_client_that_does_not_read(pair, queue):
+    count = 30_000
+    with Connection(pair[1].port, timeout_s=30) as deaf, Connection(pair[1].port) as other:
+        deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        before = rss_kb(pair[1].pid)
+        deaf.send_raw(b"VALQ\r\n" * count)
+        for _ in range(500):
+            noticed(other)
+        assert rss_kb(pair[1].pid) - before < 20_000
+        for _ in range(count):
+            assert isinstance(deaf.read(), list)
+
+
+def test_after_a_large_value_simple_commands_do_not_ride_together():
+    with contextlib.ExitStack() as stack:
+        valkey = stack.enter_context(Valkey())
+        daemon = stack.enter_context(Valqd(valkey.url))
+        direct = stack.enter_context(Connection(valkey.port))
+        clients = [stack.enter_context(Connection(daemon.port)) for _ in range(5)]
+        direct.call("SET", "large", b"x" * 100_000)
+
+        def connections():
+            return int(re.search(rb"connected_clients:(\d+)", direct.call("INFO", "clients"))[1])
+
+        for client in clients:
+            assert client.call("GET", "none") is None
+        until(lambda: connections() == 3, what="control's, the shared lane and this one")
+        for number, client in enumerate(clients):
+            assert client.call("GET", "large") == b"x" * 100_000
+            assert connections() == 3 + number  # the first came over the shared lane, the others by their own
 
 
 # ---- limits and waits
