@@ -37,13 +37,15 @@ def _on_all() -> Iterator[str]:
 def _short(command: Command) -> str:
     """Name and positional arguments, as in ``PUSH <queue> <body> [<delay>] [<option> ...]``."""
     parts = [command.name.upper()]
+    optional = command.optional_syntax("<{}>")
     for argument in command.positionals:
         if not isinstance(argument, Positional):
             parts.append(f"<{argument.count}> <{argument.name}> [<{argument.name}> ...]")
         elif argument.type.words:
             parts.append("|".join(argument.type.words))
         elif argument.optional:
-            parts.append(f"[<{argument.name}>]")
+            parts += [optional] if optional else []
+            optional = ""
         else:
             parts.append(f"<{argument.name}>" + (f" [<{argument.name}> ...]" if argument.repeated else ""))
     if any(command.slots()):

@@ -50,13 +50,13 @@ SPEC = Command(
     example=(
         (
             "VALQ.INFO orders",
-            "1# visibility_timeout => (integer) 30\n"
-            "2# max_delivery_attempts => (integer) 5\n"
-            "3# retention_period => (integer) 86400\n"
-            "4# id_sequence => (integer) 3\n"
-            "5# msgs => (integer) 3\n"
-            "6# ready_msgs => (integer) 2\n"
-            "7# inflight_msgs => (integer) 1\n"
+            '1# "visibility_timeout" => (integer) 30\n'
+            '2# "max_delivery_attempts" => (integer) 5\n'
+            '3# "retention_period" => (integer) 86400\n'
+            '4# "id_sequence" => (integer) 3\n'
+            '5# "msgs" => (integer) 3\n'
+            '6# "ready_msgs" => (integer) 2\n'
+            '7# "inflight_msgs" => (integer) 1\n'
             "...",
         ),
     ),

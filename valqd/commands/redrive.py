@@ -49,8 +49,8 @@ SPEC = Command(
         "needs rights on both queues; on a cluster both must be in one hash slot.",
     ),
     example=(
-        ("VALQ.REDRIVE orders LIMIT 100", "(integer) 12"),
         ("VALQ.REDRIVE orders ID 2 7 9 TO retries", "(integer) 2"),
+        ("VALQ.REDRIVE orders LIMIT 100", "(integer) 12"),
     ),
     flags=("write", "noscript"),
     key_flags=("RW", "access", "delete"),

@@ -56,7 +56,10 @@ SPEC = Command(
         "meanwhile may be, and one may be returned twice. A call may return none before the end. A cursor that no SCAN "
         "of this queue can have answered is refused.",
     ),
-    example=(("VALQ.SCAN orders 0 STATE dlq COUNT 100", '1) "0"\n2) 1) 1# "id" => "7"\n      ...'),),
+    example=(
+        ("VALQ.SCAN orders 0 STATE dlq COUNT 100", '1) "1"\n2) (empty array)'),
+        ("VALQ.SCAN orders 1 STATE dlq COUNT 100", '1) "0"\n2) 1) 1# "id" => "7"\n      ...'),
+    ),
     flags=("write", "noscript"),
     key_flags=("RW", "access", "update"),
 )

@@ -240,15 +240,23 @@ class Command:
     def syntax(self) -> str:
         """As in ``VALQ.PUSH queue body [delay] [DELAY seconds | AT unix-ms] ...``."""
         parts = [self.full_name.upper()]
-        optional = [arg.name for arg in self.positionals if isinstance(arg, Positional) and arg.optional]
+        optional = self.optional_syntax()
         for argument in self.arguments:
             if isinstance(argument, Option | OneOf):
                 parts.append(f"[{argument.syntax()}]")
             elif isinstance(argument, Counted) or not argument.optional:
                 parts.append(argument.syntax())
-            elif argument.name == optional[0]:
-                parts.append(f"[{' '.join(optional)}]" if self.optional_together else _nest(optional))
+            elif optional:
+                parts.append(optional)
+                optional = ""
         return " ".join(parts)
+
+    def optional_syntax(self, form: str = "{}") -> str:
+        """Of the optional positionals, if there are some: ``[a [b]]``, or ``[a b]`` if all or none are given."""
+        names = [form.format(arg.name) for arg in self.positionals if isinstance(arg, Positional) and arg.optional]
+        if self.optional_together and names:
+            return f"[{' '.join(names)}]"
+        return _nest(names)
 
 
 @dataclass(frozen=True, slots=True)
