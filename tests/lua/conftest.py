@@ -124,7 +124,7 @@ class Queue:
     def stored(self):
         return sorted(self.link.ok("KEYS", f"valq:{{{self.name}}}:*"))
 
-    def settle_clock(self, ms):
+    def pass_time(self, ms):
         """Move time on by ``ms`` for every function."""
         self.link.offset_ms += ms
         self.link.ok("FCALL", "valq1_test_clock", 0, self.link.offset_ms)

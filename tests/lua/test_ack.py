@@ -23,7 +23,7 @@ def test_receipt_counts_only_while_its_delivery_holds_the_lease(q):
     q.create(vt=1000)
     q.push("x")
     old = q.pop()["receipt"]
-    q.settle_clock(1000)
+    q.pass_time(1000)
     assert q.ack(old) == 0
     new = q.pop()["receipt"]
     assert (old, new) == (b"1-1", b"1-2")
@@ -50,7 +50,7 @@ def test_late_worker_cannot_ack_even_when_more_is_due_than_one_call_settles(q):
     q.create(vt=1000)
     q.fill(1500)
     q.ids(1500)
-    q.settle_clock(1000)
+    q.pass_time(1000)
     assert q.do("ack_many", *[f"{i}-1" for i in range(1500, 1000, -1)]) == [0] * 500
 
 
@@ -58,7 +58,7 @@ def test_a_lease_that_is_over_and_not_settled_yet_holds_for_ids_alone(q):
     q.fill(300)
     for i in range(300):
         q.ids(1, vt=1000 + i)
-    q.settle_clock(2000)
+    q.pass_time(2000)
     assert q.do("ack_many", "299", "298-1", "1-1", "297", "296-1") == [1, 0, 0, 1, 0]
     q.sweep()
     assert q.counts() == (298, 0, 0, 0)

@@ -26,7 +26,7 @@ def test_message_in_flight_is_told_by_extend_and_not_delivered_again(q, end, pla
     if end == "ack":
         assert q.ack(receipt) == 1
     elif end == "lease":
-        q.settle_clock(1000)
+        q.pass_time(1000)
     else:
         assert q.nack(receipt, kind={"nack": "FAIL", "silent": "SILENT", "fatal": "FATAL"}[end]) == 1
     assert q.counts() == (0, 0, 0, 0)
@@ -60,16 +60,16 @@ def test_leases_and_acks_go_on_while_paused(q):
     q.ids(2)
     q.do("pause", "n2", "ALL", "")
     assert q.ack("1-1") == 1
-    q.settle_clock(1000)
+    q.pass_time(1000)
     assert q.counts() == (1, 0, 0, 0)
 
 
 def test_pause_for_ends_by_itself(q):
     q.push("x")
     q.do("pause", "n2", "ALL", 1000)
-    q.settle_clock(900)
+    q.pass_time(900)
     assert q.pop() is None
-    q.settle_clock(100)
+    q.pass_time(100)
     assert q.ids() == [1]
     assert q.push("y") == b"2"
     assert q.info()["paused"] == b"NONE"

@@ -51,7 +51,7 @@ def test_one_daemon_holds_the_sweepers_lease(q):
     assert due(q, "a")[:2] == [1, -1]
     assert due(q, "a")[0] == 0
     assert due(q, "b") is None
-    q.settle_clock(1001)
+    q.pass_time(1001)
     assert due(q, "b")[0] == 1
 
 
@@ -63,7 +63,7 @@ def test_queue_is_named_when_something_of_it_is_due(q):
     fresh, next_ms, *names = due(q)
     assert (fresh, names) == (0, [])
     assert 0 < next_ms <= 1000
-    q.settle_clock(1000)
+    q.pass_time(1000)
     assert due(q)[2:] == [b"orders"]
     assert due(q)[2:] == []
     q.sweep()
@@ -77,7 +77,7 @@ def test_only_what_is_due_is_named_of_many_timers(q):
     assert due(q)[2:] == []
     told = []
     for _ in range(10):
-        q.settle_clock(500)
+        q.pass_time(500)
         told += [sorted(due(q, limit=3)[2:] + due(q, limit=100)[2:])]
     assert told == [sorted(f"q{n}".encode() for n in range(at, at + 5)) for at in range(0, 50, 5)]
 
@@ -85,14 +85,14 @@ def test_only_what_is_due_is_named_of_many_timers(q):
 def test_timers_are_met_after_long_silence_and_when_the_clock_was_set_back(q):
     q.push("x", delay=1000)
     q.other("later").push("x", delay=500_000)
-    q.settle_clock(400_000)
+    q.pass_time(400_000)
     assert due(q)[2:] == [b"orders"]
-    q.settle_clock(-300_000)
+    q.pass_time(-300_000)
     q.other("third").push("x", delay=1000)
     assert due(q)[2:] == []
-    q.settle_clock(1000)
+    q.pass_time(1000)
     assert due(q)[2:] == [b"third"]
-    q.settle_clock(400_000)
+    q.pass_time(400_000)
     assert due(q)[2:] == [b"later"]
 
 
@@ -100,11 +100,11 @@ def test_a_timer_that_is_set_earlier_is_told_once(q):
     q.push("x", delay=90_000)
     q.push("y", delay=5000)
     q.push("z", delay=1500)
-    q.settle_clock(1500)
+    q.pass_time(1500)
     assert due(q)[2:] == [b"orders"]
     assert due(q)[1:] == [-1]
     q.sweep()
-    q.settle_clock(3500)
+    q.pass_time(3500)
     assert due(q)[2:] == [b"orders"]
 
 
@@ -149,8 +149,8 @@ def test_sweep_is_bounded_and_says_when_there_is_more(q):
     for _ in range(5):
         q.fill(100)
         q.ids(100)
-        q.settle_clock(1)
-    q.settle_clock(1000)
+        q.pass_time(1)
+    q.pass_time(1000)
     assert q.do("sweep", "", 200) == 1
     q.sweep()
     assert q.counts() == (0, 0, 0, 500)
@@ -178,7 +178,7 @@ def test_arm_tells_what_is_ready_and_when_to_look_again(q):
         lambda q: q.push("x", delay=50),
         lambda q: q.nack(2),
         lambda q: q.do("redrive", "n2", "", "ALL", "", ""),
-        lambda q: (q.settle_clock(60000), q.do("sweep", "", 100)),
+        lambda q: (q.pass_time(60000), q.do("sweep", "", 100)),
         lambda q: q.do("delete", "n2"),
     ],
     ids=["push", "merged push", "record", "short delay", "nack", "redrive", "lease over", "delete"],
@@ -268,7 +268,7 @@ def test_what_falls_due_goes_to_who_has_waited_longest_whoever_asks_first(q, wok
     for name, waited_ms in (("a", 20), ("b", 10)):
         woken.watch(name)
         arm(q, name, waited_ms)
-    q.settle_clock(1000)
+    q.pass_time(1000)
     assert in_turn(q, "b", 1) == []
     assert woken("a")
     assert not woken("b")
@@ -313,7 +313,7 @@ def test_what_else_a_daemon_is_woken_for_does_not_keep_its_turn(q):
     q.push("x")
     for _ in range(3):
         assert in_turn(q, "b", 1) == []
-        q.settle_clock(40)
+        q.pass_time(40)
         q.push("later", delay=500 - q.link.offset_ms)  # each is the next timer: all are to look when that is
     assert in_turn(q, "b", 1) == [b"x"]
 
@@ -325,7 +325,7 @@ def test_a_daemon_that_does_not_sweep_sees_to_who_was_woken_and_does_not_ask(q):
         arm(q, name, waited_ms)
     q.push("x")
     assert due(q, "b") is None
-    q.settle_clock(100)
+    q.pass_time(100)
     assert due(q, "b", limit=0) is None
     assert due(q, "b") == [0, -1, b"orders"]
     assert due(q, "b") is None
@@ -341,7 +341,7 @@ def test_a_daemon_that_is_woken_and_does_not_ask_loses_its_turn(q, woken):
     assert in_turn(q, "b", 1) == []
     _, next_ms, *names = due(q)
     assert (0 < next_ms <= 100, names) == (True, [])
-    q.settle_clock(100)
+    q.pass_time(100)
     assert due(q)[2:] == [b"orders"]
     q.sweep()
     assert woken("b")
@@ -420,7 +420,7 @@ def test_a_daemon_that_gives_no_sign_of_life_is_forgotten(q, woken):
         woken.watch(name)
         arm(q, name, 1000)
     for _ in range(2):
-        q.settle_clock(2000)
+        q.pass_time(2000)
         due(q, "sweeping")
         due(q, "asking")
     assert q.info()["blocked_clients"] == 2
@@ -431,7 +431,7 @@ def test_a_daemon_that_gives_no_sign_of_life_is_forgotten(q, woken):
 
 def test_a_daemon_learns_that_it_was_forgotten(q):
     def known_since(daemon="me"):
-        q.settle_clock(5)
+        q.pass_time(5)
         return q.do("due", daemon, 1000, 10, keys=["valq::daemons"])[0]
 
     first = known_since()
@@ -439,7 +439,7 @@ def test_a_daemon_learns_that_it_was_forgotten(q):
     q.link.ok("FUNCTION", "LOAD", "REPLACE", whole_source(test_clock=True))
     second = known_since()
     assert second > first
-    q.settle_clock(5000)
+    q.pass_time(5000)
     known_since("other")
     assert known_since() > second  # the other has buried it
 
@@ -480,5 +480,5 @@ def test_what_is_no_queue_does_not_keep_others_from_being_armed(q):
 def test_a_clock_that_is_set_back_gives_the_sweepers_lease_away(q):
     assert due(q, "gone") is not None
     assert due(q, "me") is None
-    q.settle_clock(-3_600_000)
+    q.pass_time(-3_600_000)
     assert due(q, "me")[0] == 1

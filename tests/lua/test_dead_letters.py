@@ -16,15 +16,15 @@ def test_dead_are_kept_for_the_retention_from_when_they_died(q):
     q.push("early")
     q.push("late")
     q.ids(1)
-    q.settle_clock(1000)
+    q.pass_time(1000)
     q.sweep()
-    q.settle_clock(30000)
+    q.pass_time(30000)
     q.ids(1)
-    q.settle_clock(1000)
+    q.pass_time(1000)
     assert q.counts() == (0, 0, 0, 2)
-    q.settle_clock(28900)
+    q.pass_time(28900)
     assert q.counts() == (0, 0, 0, 2)
-    q.settle_clock(200)
+    q.pass_time(200)
     assert q.counts() == (0, 0, 0, 1)
     assert q.show(2)["body"] == b"late"
 
@@ -32,16 +32,16 @@ def test_dead_are_kept_for_the_retention_from_when_they_died(q):
 def test_retention_zero_is_for_ever(q):
     q.create(retention=0)
     kill(q, 1)
-    q.settle_clock(10**12)
+    q.pass_time(10**12)
     assert q.counts() == (0, 0, 0, 1)
-    q.settle_clock(-(10**12))
+    q.pass_time(-(10**12))
 
 
 def test_two_that_die_together_are_both_there(q):
     q.create(vt=1000, attempts=1)
     q.fill(300)
     q.ids(300)
-    q.settle_clock(1000)
+    q.pass_time(1000)
     assert q.counts() == (0, 0, 0, 300)
 
 
@@ -67,7 +67,7 @@ def test_those_that_die_in_one_ms_go_to_the_dead_letter_queue_by_their_ids(q):
     q.create(attempts=1, vt=1000, dead_letter_queue="dead")
     q.fill(1200)
     q.ids(1200)
-    q.settle_clock(1000)
+    q.pass_time(1000)
     q.sweep()
     dead = q.other("dead")
     moved = [message["headers"] for _ in range(2) for message in dead.pop(600)]
@@ -78,7 +78,7 @@ def test_redrive_is_stepped_and_moves_what_was_there(q):
     q.create(attempts=1, vt=1000)
     q.fill(2500)
     q.ids(2500)
-    q.settle_clock(1000)
+    q.pass_time(1000)
     q.sweep()
     total, calls = q.steps("redrive", "ALL", "", "2100")
     assert (total, calls >= 3) == (2100, True)
@@ -89,7 +89,7 @@ def test_redrive_into_a_queue_that_is_full_after_a_step_tells_how_many_were_move
     q.create(vt=1000, attempts=1)
     q.fill(1500)
     q.ids(1500)
-    q.settle_clock(1000)
+    q.pass_time(1000)
     q.sweep()
     other = q.other("other").create(max_length=1000)
     keys = [q.key, other.key]
@@ -107,7 +107,7 @@ def test_redrive_ends_when_a_queue_is_deleted_between_steps(q, deleted):
     q.create(vt=1000, attempts=1)
     q.fill(1500)
     q.ids(1500)
-    q.settle_clock(1000)
+    q.pass_time(1000)
     q.sweep()
     keys = [q.key, q.other("other").create().key]
     moved, token = q.do("redrive", "e2", "", "ALL", "other", "", keys=keys)
@@ -130,7 +130,7 @@ def test_the_dead_go_to_their_dead_letter_queue_though_it_was_deleted_before(q):
     graves.do("delete", "n2")
     q.push("x")
     q.pop()
-    q.settle_clock(1000)
+    q.pass_time(1000)
     q.sweep()
     assert q.counts() == (0, 0, 0, 0)
     assert graves.info()["ready_msgs"] == 1
@@ -210,7 +210,7 @@ def test_a_step_of_the_sweep_moves_a_bounded_number_to_the_dead_letter_queue(q, 
         q.push(*["x" * size] * 100)
     q.push(*["back"] * 3, max_attempts=2)
     q.ids(count + 3)
-    q.settle_clock(1000)
+    q.pass_time(1000)
     moved = 0
     while q.do("sweep", "", 1000):
         now = graves.counts()[0]
@@ -242,7 +242,7 @@ def test_the_sweeper_moves_them_only_where_somebody_with_rights_sent_them(q, fun
     q.push("x")
     user.ok("FCALL", "valq1_pop", 1, q.key, "n2", AUTO, 1, "", "")
     user.close()
-    q.settle_clock(1000)
+    q.pass_time(1000)
     q.sweep()
     moved = set_by == "who may write there"
     assert (len(q.other("graves").pop(5)), q.counts()) == ((1, (0, 0, 0, 0)) if moved else (0, (0, 0, 0, 1)))
@@ -277,7 +277,7 @@ def test_redrive_into_the_dead_letter_queue_loses_nothing_that_dies_meanwhile(q)
     q.update(dead_letter_queue="graves")
     q.push("dying")
     q.pop()
-    q.settle_clock(1000)
+    q.pass_time(1000)
     assert q.do("redrive", "n2", "", "ALL", "graves", "", keys=[q.key, graves.key]) == 1
     graves.push("after")
     assert sorted(m["body"] for m in graves.pop(5)) == [b"after", b"dying", b"kept0"]
@@ -288,7 +288,7 @@ def test_a_refused_update_keeps_what_had_fallen_due(q):
     q.create(vt=1000, attempts=1)
     q.fill(3)
     q.ids(3)
-    q.settle_clock(1000)
+    q.pass_time(1000)
     assert str(q.update(dead_letter_queue="orders")).startswith("ERR ")
     assert q.info()["dead_total"] == 3
     assert q.counts() == (0, 0, 0, 3)
@@ -299,7 +299,7 @@ def test_redrive_in_a_transaction_moves_all_whose_leases_are_over(q):
     for at in range(600):
         q.push("x")
         q.pop(vt=1000 + at)
-    q.settle_clock(5000)
+    q.pass_time(5000)
     assert q.do("redrive", "n2", "", "ALL", "", "") == 600
 
 
@@ -323,8 +323,8 @@ def test_redrive_revives_nothing_whose_retention_is_over_meanwhile(q):
         q.push("dead", priority=9)
         q.nack(q.pop()["receipt"])
         q.push("old", ttl=50_000 + at)
-        q.settle_clock(1)
-    q.settle_clock(70_000)
+        q.pass_time(1)
+    q.pass_time(70_000)
     q.steps("redrive", "ALL", "", "")
     bodies, records = (q.link.ok("HLEN", f"valq:{{orders}}:{name}") for name in ("body", "meta"))
     assert bodies == records == sum(q.counts())
@@ -337,7 +337,7 @@ def test_redrive_leaves_what_dies_after_it_began(q):
         q.nack(*q.ids(750), kind="FATAL")
     moved, token = q.do("redrive", "e2", "", "ALL", "", "")
     assert moved == 1000
-    q.settle_clock(1)
+    q.pass_time(1)
     steps = []
     while token:
         q.nack(*q.ids(1), kind="FATAL")

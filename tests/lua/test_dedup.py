@@ -11,9 +11,9 @@ def test_window_answers_the_first_id_until_it_is_over(q):
     assert q.push("a", dedup="k", dedup_window=1000) == b"1"
     assert q.push("b", dedup="k", dedup_window=9000) == b"1"
     q.ack(q.pop()["receipt"])
-    q.settle_clock(900)
+    q.pass_time(900)
     assert q.push("c", dedup="k", dedup_window=1000) == b"1"
-    q.settle_clock(100)
+    q.pass_time(100)
     assert q.push("d", dedup="k", dedup_window=1000) == b"2"
     assert q.info()["deduplicated_total"] == 2
 
@@ -24,7 +24,7 @@ def test_until_done_is_held_while_it_waits_and_is_worked_on(q):
     assert held(q)
     q.pop()
     assert held(q)
-    q.settle_clock(1000)
+    q.pass_time(1000)
     assert held(q)
     q.nack(q.pop()["receipt"], delay=5000)
     assert held(q)
@@ -45,7 +45,7 @@ def test_until_done_is_free_on_every_way_out(q, way_out):
     elif way_out == "dead":
         q.nack(q.pop()["receipt"])
     elif way_out == "expired":
-        q.settle_clock(500)
+        q.pass_time(500)
     elif way_out == "cancelled":
         q.do("cancel", "n2", 1)
     elif way_out == "deleted":
@@ -59,7 +59,7 @@ def test_until_done_is_free_on_every_way_out(q, way_out):
 
 def test_another_messages_key_is_not_freed(q):
     q.push("a", dedup="k", dedup_window=1000)
-    q.settle_clock(1000)
+    q.pass_time(1000)
     q.push("b", dedup="k", dedup_until_done=1)
     q.ack(1)
     assert q.push("c", dedup="k", dedup_until_done=1) == b"2"
@@ -78,7 +78,7 @@ def test_a_key_is_free_at_once_though_many_messages_are_over_and_not_settled_yet
         q.push("old", dedup=f"k{at}", dedup_until_done=1, **options)
         if over == "dead":
             q.pop(vt=1000 + at)
-    q.settle_clock(5000)
+    q.pass_time(5000)
     assert q.push("fresh", dedup="k299", dedup_until_done=1) == b"301"
     assert q.push("fresh", dedup="k299", dedup_until_done=1) == b"301"
     q.sweep()

@@ -7,9 +7,9 @@ def test_deadline_is_now_plus_the_time_given(q):
     q.pop()
     deadline = q.extend("1-1", 5000)
     assert q.show(1)["deadline"] == deadline
-    q.settle_clock(4000)
+    q.pass_time(4000)
     assert q.counts() == (0, 1, 0, 0)
-    q.settle_clock(1000)
+    q.pass_time(1000)
     assert q.counts() == (1, 0, 0, 0)
 
 
@@ -38,9 +38,9 @@ def test_max_lease_bounds_one_delivery(q):
     q.push("x")
     q.pop()
     first = q.show(1)["deadline"]
-    q.settle_clock(500)
+    q.pass_time(500)
     assert abs(q.extend("1-1", 60000) - (first + 2000)) < 50
-    q.settle_clock(2500)
+    q.pass_time(2500)
     assert q.counts() == (1, 0, 0, 0)
     q.pop()
     assert q.extend("1-2", 2000) > first + 2500
@@ -58,7 +58,7 @@ def test_max_lease_takes_nothing_from_a_longer_lease(q):
     q.push("x")
     q.pop()
     before = q.show(1)["deadline"]
-    q.settle_clock(1200)
+    q.pass_time(1200)
     assert q.extend("1-1", 50000) < before
     assert q.extend("1-1", 90000) < before
     assert q.counts() == (0, 1, 0, 0)

@@ -216,7 +216,7 @@ def test_what_is_over_and_not_settled_yet_does_not_make_a_queue_full(q):
     q.create(max_length=600)
     for at in range(600):
         q.push("old", ttl=100 + at)
-    q.settle_clock(5000)
+    q.pass_time(5000)
     assert len(q.push(*["x"] * 600)) == 600
     assert q.counts() == (600, 0, 0, 0)
 
@@ -228,7 +228,7 @@ def test_a_call_that_finds_the_queue_full_settles_a_bounded_number(q, function):
     q.fill(count)
     for _ in range(count // 1000):
         q.do("pop", "e2", AUTO, "1000", "", "")
-    q.settle_clock(5000)
+    q.pass_time(5000)
     options = [packed([b"1", b"priority", b"1", b"0"])] if function == "push_records" else []
     reply = q.do(function, AUTO, *[*options, b"x"] * 100)
     assert len(reply) == 100
@@ -241,7 +241,7 @@ def test_what_is_over_and_not_settled_yet_makes_way_before_what_lives(q):
     q.push(*["alive"] * 300)
     for at in range(300):
         q.push("old", ttl=100 + at)
-    q.settle_clock(5000)
+    q.pass_time(5000)
     q.push(*["x"] * 200)
     assert q.counts() == (500, 0, 0, 0)
     assert q.info()["dropped_total"] == 0

@@ -88,9 +88,9 @@ def test_peek_tells_those_of_one_time_by_id(q, state):
         q.ids(30, vt=1000)
         q.ids(30, vt=2000)
     if state == "dlq":
-        q.settle_clock(1000)
+        q.pass_time(1000)
         q.sweep()
-        q.settle_clock(1000)
+        q.pass_time(1000)
         q.sweep()
     expected = list(range(1, 61))
     for offset in (0, 5, 29, 30, 31, 55, 60, 100):

@@ -28,7 +28,7 @@ def test_delay_holds_it_back_then_it_takes_its_old_place(q):
     q.nack(q.pop()["receipt"], delay=500)
     assert q.ids(1) == [2]
     q.nack(2)
-    q.settle_clock(500)
+    q.pass_time(500)
     assert q.ids() == [1, 2]
 
 
@@ -53,18 +53,18 @@ def test_backoff_decides_without_a_delay(q, backoff, waits):
     q.push("x")
     for wait in waits:
         q.nack(q.pop()["receipt"])
-        q.settle_clock(wait - 100)
+        q.pass_time(wait - 100)
         assert q.pop() is None
-        q.settle_clock(100)
+        q.pass_time(100)
 
 
 def test_backoff_holds_for_leases_that_end_too(q):
     q.create(vt=1000, backoff="FIXED:5000:5000:0")
     q.push("x")
     q.pop()
-    q.settle_clock(1000)
+    q.pass_time(1000)
     assert q.counts() == (0, 0, 1, 0)
-    q.settle_clock(5000)
+    q.pass_time(5000)
     assert q.counts() == (1, 0, 0, 0)
 
 
@@ -82,9 +82,9 @@ def test_silent_waits_as_a_failure_would_unless_a_delay_is_given(q):
     q.create(attempts=9, backoff="LINEAR:1000:9000:0")
     q.push("x")
     q.nack(q.pop()["receipt"], kind="SILENT")
-    q.settle_clock(900)
+    q.pass_time(900)
     assert q.pop() is None
-    q.settle_clock(100)
+    q.pass_time(100)
     q.nack(q.pop()["receipt"], kind="SILENT", delay=0)
     assert q.pop()["attempts"] == 1
 

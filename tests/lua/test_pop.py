@@ -132,7 +132,7 @@ def test_vt_of_pop_wins_over_messages_and_queues(q):
     q.push("plain")
     q.push("record", vt=60000)
     q.ids(vt=100)
-    q.settle_clock(100)
+    q.pass_time(100)
     assert q.counts() == (2, 0, 0, 0)
 
 
@@ -148,7 +148,7 @@ def test_leases_that_end_together_come_back_in_order(q, count):
     q.create(vt=1000)
     q.fill(count + 5)
     assert q.ids(count) == list(range(1, count + 1))
-    q.settle_clock(1000)
+    q.pass_time(1000)
     assert q.ids(count + 5) == list(range(1, count + 6))
 
 
@@ -156,7 +156,7 @@ def test_delays_that_fall_due_together_keep_their_order(q):
     for _ in range(120):
         q.push("x", delay=500)
     q.push("young")
-    q.settle_clock(500)
+    q.pass_time(500)
     assert q.ids() == list(range(1, 122))
 
 
@@ -164,7 +164,7 @@ def test_attempts_used_up_never_cost_another_message_its_place(q):
     q.create(vt=1000, attempts=1)
     q.fill(2)
     q.ids(1)
-    q.settle_clock(1000)
+    q.pass_time(1000)
     assert q.ids() == [2]
     assert q.counts() == (0, 1, 0, 1)
 
@@ -229,7 +229,7 @@ def test_mpop_settles_no_more_than_one_call_should(q):
     for each in queues:
         each.fill(1500)
         each.ids(1500)
-    q.settle_clock(2000)
+    q.pass_time(2000)
     keys = [each.key for each in queues]
     assert flat(q.do("mpop", "n2", AUTO, "", "", "", keys=keys))["queue"] == b"a"
     inflight = [q.link.ok("ZCARD", f"valq:{{{name}}}:inflight") for name in "abc"]
@@ -241,7 +241,7 @@ def test_arm_settles_no_more_than_one_call_should(q):
     for each in queues:
         each.fill(300)
         each.ids(300)
-    q.settle_clock(2000)
+    q.pass_time(2000)
     place = struct.pack("<dd", 0, 1)
     results = q.do("arm", "post/0", *[1, place] * 10, keys=[each.key for each in queues])
     settled = [q.link.ok("ZCARD", f"valq:{{{name}}}:inflight") == 0 for name in "abcdefghij"]

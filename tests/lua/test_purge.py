@@ -117,6 +117,6 @@ def test_purge_misses_nothing_though_what_it_passed_over_goes(q):
 def test_purge_misses_nothing_though_messages_move_on_meanwhile(q):
     q.create(vt=1000)
     q.push(*["x"] * 5000, priority=1)
-    moves = iter([lambda: q.ids(50), lambda: q.settle_clock(1000)])
+    moves = iter([lambda: q.ids(50), lambda: q.pass_time(1000)])
     assert steps_with(q, "main", lambda: next(moves, lambda: None)()) == 5000
     assert q.counts() == (0, 0, 0, 0)

@@ -46,21 +46,21 @@ def test_plain_and_large_messages_keep_their_order(q):
 def test_delay_fires_at_its_millisecond_and_takes_its_old_place(q):
     q.push("late", delay=1000)
     q.push("young")
-    q.settle_clock(900)
+    q.pass_time(900)
     assert q.counts() == (1, 0, 1, 0)
-    q.settle_clock(100)
+    q.pass_time(100)
     assert q.ids() == [1, 2]
 
 
 @pytest.mark.parametrize("delay", [2**53, 2**63, 18446744073709551615000])
 def test_delay_of_the_whole_range_stays_delayed(q, delay):
     q.push("x", delay=delay)
-    q.settle_clock(10**12)
+    q.pass_time(10**12)
     assert q.pop() is None
     assert q.counts() == (0, 0, 1, 0)
     assert q.show(1)["due"] > 10**15
     assert q.do("show", "e2", "1")
-    q.settle_clock(-(10**12))
+    q.pass_time(-(10**12))
 
 
 def test_at_in_the_past_is_ready_at_once(q):
@@ -73,7 +73,7 @@ def test_ttl_expires_silently_in_every_waiting_state(q):
     q.push("ready", ttl=500)
     q.push("delayed", ttl=500, delay=1000)
     q.push("stays")
-    q.settle_clock(500)
+    q.pass_time(500)
     assert q.counts() == (1, 0, 0, 0)
     assert q.info()["expired_total"] == 2
 
@@ -81,7 +81,7 @@ def test_ttl_expires_silently_in_every_waiting_state(q):
 def test_message_in_flight_outlives_its_ttl_only_until_it_comes_back(q):
     q.push("x", ttl=500)
     receipt = q.pop()["receipt"]
-    q.settle_clock(600)
+    q.pass_time(600)
     assert q.counts() == (0, 1, 0, 0)
     assert q.nack(receipt) == 1
     assert q.counts() == (0, 0, 0, 0)
@@ -91,7 +91,7 @@ def test_message_in_flight_outlives_its_ttl_only_until_it_comes_back(q):
 def test_own_vt_and_attempts_win_over_the_queues(q):
     q.push("x", vt=1000, max_attempts=1)
     q.pop()
-    q.settle_clock(1000)
+    q.pass_time(1000)
     assert q.counts() == (0, 0, 0, 1)
 
 
@@ -126,7 +126,7 @@ def test_pushes_with_options_are_each_by_themselves(q):
     assert q.do("push_many", AUTO, "plain") == 5
     assert q.do("push_records", AUTO, *records((b"last", {"max_attempts": 1}))) == 6
     assert q.ids() == [2, 4, 1, 5, 6]
-    q.settle_clock(1000)
+    q.pass_time(1000)
     message = q.pop()
     assert (message["body"], message["headers"]) == (b"later", [b"field", ALL_BYTES])
 
@@ -169,5 +169,5 @@ def test_a_call_that_fails_halfway_leaves_nothing_to_the_next(q):
     assert "Bad data format" in str(q.fcall("push_records", AUTO, *push, b"\xc1", b"x"))
     assert q.do("push_many", AUTO, "b") == 1
     assert q.do("push_records", AUTO, *push) == 2
-    q.settle_clock(1000)
+    q.pass_time(1000)
     assert [message["body"] for message in q.pop(10)] == [b"b", b"a"]

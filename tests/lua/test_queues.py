@@ -33,10 +33,10 @@ def test_counts_are_exact_and_so_are_totals(q):
     q.push("late", delay=99999)
     q.ids(4)
     q.ack("1-1")
-    q.settle_clock(1000)
+    q.pass_time(1000)
     assert q.counts() == (5, 0, 1, 0)
     q.ids(2)
-    q.settle_clock(1000)
+    q.pass_time(1000)
     info = q.info()
     assert q.counts() == (3, 0, 1, 2)
     assert (info["pushed_total"], info["delivered_total"], info["acked_total"]) == (7, 6, 1)
@@ -45,9 +45,9 @@ def test_counts_are_exact_and_so_are_totals(q):
 
 def test_oldest_ready_age_looks_at_all_priorities(q):
     q.push("old", priority=0, headers={"a": "b"})
-    q.settle_clock(500)
+    q.pass_time(500)
     q.push("urgent", priority=9)
-    q.settle_clock(500)
+    q.pass_time(500)
     q.push("plain")
     assert 1000 <= q.info()["oldest_ready_age_ms"] < 1500
 
@@ -57,8 +57,8 @@ def test_info_settles_in_steps_and_says_so(q):
     for _ in range(30):  # leases that end at different times
         q.fill(100)
         q.ids(100)
-        q.settle_clock(1)
-    q.settle_clock(1000)
+        q.pass_time(1)
+    q.pass_time(1000)
     calls = 0
     while (reply := q.do("info", "e2")) is None:
         calls += 1
@@ -81,7 +81,7 @@ def test_new_visibility_timeout_holds_from_then_on(q):
     q.ids(1)
     q.update(visibility_timeout=60000)
     q.ids(1)
-    q.settle_clock(1000)
+    q.pass_time(1000)
     assert q.counts() == (1, 1, 0, 0)
 
 
@@ -90,9 +90,9 @@ def test_shorter_retention_holds_for_the_dead_that_are_there(q):
     q.push("x")
     q.nack(q.pop()["receipt"])
     q.update(retention_period=60000)
-    q.settle_clock(59900)
+    q.pass_time(59900)
     assert q.counts() == (0, 0, 0, 1)
-    q.settle_clock(100)
+    q.pass_time(100)
     assert q.counts() == (0, 0, 0, 0)
 
 

@@ -60,7 +60,7 @@ def test_other_queues_are_refused(worker, function, args):
 @pytest.mark.parametrize("key", ["valq::daemons", "valq:{orders}:queue"])
 def test_a_user_of_one_queue_does_not_get_the_sweepers_lease(q, worker, key):
     q.other("secret").push("x", delay=1)
-    q.settle_clock(10)
+    q.pass_time(10)
     assert "NOPERM" in str(reply := worker.fcall("due", "me", 1000, 10, keys=[key])) or "daemons" in str(reply)
     assert q.do("due", "me", 1000, 10, keys=["valq::daemons"])[1:] == [1, -1, b"secret"]
 

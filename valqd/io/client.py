@@ -69,7 +69,7 @@ class Client(Outgoing, asyncio.Protocol):
         self.session = Session(self, self._worker.shared, self._worker.next_client_id())
         if len(self._worker.clients) >= self._worker.settings.max_clients:
             transport.write(b"-ERR max number of clients reached\r\n")
-            self.session.gone = self.session.closed = True
+            self.session.end()
             transport.close()
             return
         self._worker.clients.add(self)
@@ -99,7 +99,7 @@ class Client(Outgoing, asyncio.Protocol):
 
         What waits (POP … BLOCK, or BLPOP in Valkey) would take something for nobody: then it is closed at once.
         """
-        self.session.gone = True
+        self.session.left()
         self.flush()
         if self.waiter is not None or self.session.private.may_block or not self._is_owed:
             return False
@@ -133,7 +133,7 @@ class Client(Outgoing, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
-        self.session.gone = self.session.closed = True
+        self.session.end()
         self.session.framer.drop()  # client and session refer to each other: Python may free them much later
         self._worker.clients.discard(self)
         if self._ending is not None:
@@ -229,7 +229,7 @@ class Client(Outgoing, asyncio.Protocol):
 
     def load_library(self, done: Callable[[bytes | None], None]) -> None:
         """Make sure that the backend has the functions."""
-        self._worker.lanes.load_library(done)
+        self._worker.library.load(done)
 
     def clients_paused(self, for_ms: int) -> None:
         """CLIENT PAUSE and UNPAUSE."""
@@ -291,7 +291,7 @@ class Client(Outgoing, asyncio.Protocol):
             # It may still be sending: to close upon bytes that were not read would take from it what it has not read.
             self._closing = True
             self.flush()
-            self.session.gone = self.session.closed = True
+            self.session.end()
             if self.waiter is not None:
                 self.waiter.client_gone()
             with contextlib.suppress(OSError, RuntimeError):

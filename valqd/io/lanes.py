@@ -6,10 +6,10 @@ Bounds: one connection for each identity that clients have, and _MOST_IDLE for i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
-from valqd.errors import BackendDown, CommandError, ControlLost, StartError
 from valqd.io.backend import Backend
+from valqd.io.library import LibraryLoader
 from valqd.io.outbox import Outbox
 from valqd.io.shared_lane import SharedLane
 from valqd.protocol.host import Identity
@@ -27,7 +27,7 @@ class SharedLanes:
         backend: Backend,
         first_identity: Identity,
         outbox: Outbox,
-        load: Callable[[], Awaitable[None]],
+        library: LibraryLoader,
         lane_up: Callable[[SharedLane], None],
         lane_refused: Callable[[SharedLane], None],
         may_busy_wait: bool,
@@ -37,13 +37,11 @@ class SharedLanes:
         self.outbox = outbox
         self.loop = asyncio.get_running_loop()
         self.lane_up = lane_up
-        self._load = load
+        self.library = library
         self._lane_refused = lane_refused
         self.may_busy_wait = may_busy_wait
         self._lanes: dict[Identity, SharedLane] = {}
         self._idle: dict[SharedLane, asyncio.TimerHandle] = {}  # had no users, in the order in which they had none
-        self._loading: asyncio.Task[None] | None = None
-        self._load_waiters: list[Callable[[bytes | None], None]] = []
 
     def get(self, identity: Identity) -> SharedLane:
         """The identity's lane; opened if there is none."""
@@ -102,27 +100,6 @@ class SharedLanes:
             del self._lanes[lane.identity]
         if lane.refused is not None:
             self._lane_refused(lane)
-
-    def load_library(self, done: Callable[[bytes | None], None]) -> None:
-        """Load the functions into the backend; ``done`` gets why that failed, as an error reply, or None.
-
-        Calls that come meanwhile share one load.
-        """
-        self._load_waiters.append(done)
-        if self._loading is None or self._loading.done():
-            self._loading = asyncio.ensure_future(self._load_and_tell())
-
-    async def _load_and_tell(self) -> None:
-        failure: bytes | None = None
-        try:
-            await self._load()
-        except StartError as error:
-            failure = CommandError(f"the queue functions cannot be loaded: {error}").resp()
-        except ControlLost:
-            failure = BackendDown().resp()
-        waiters, self._load_waiters = self._load_waiters, []
-        for done in waiters:
-            self.loop.call_soon(done, failure)  # it may ask for another load
 
     def close(self) -> None:
         """Close all."""

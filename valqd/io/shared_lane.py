@@ -212,7 +212,7 @@ class SharedLane:
         coalescer = self.coalescer
         if coalescer.recovering:
             if coalescer.must_resend:
-                self._lanes.load_library(self._resend)
+                self._lanes.library.load(self._resend)
         elif not (coalescer.idle or self._flush_planned):  # what came while it was recovering
             self._plan_flush()
         self._busy_wait.answered()
@@ -234,7 +234,7 @@ class SharedLane:
         """A relayed command brought a large reply: one client's unread values must not gather here."""
         if self.relays:
             self.relays = False
-            self._lanes.loop.call_later(_NO_RELAY_S, self._relay_again)
+            self.loop.call_later(_NO_RELAY_S, self._relay_again)
 
     def _relay_again(self) -> None:
         self.relays = True

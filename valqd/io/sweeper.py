@@ -24,7 +24,7 @@ from valqd.protocol.coalescer import is_missing_function
 _DAEMONS_KEY = b"valq::daemons"
 _LEADER_TICK_S = 0.1
 _FOLLOWER_TICK_S = 0.25
-#: No queue has anything to come; a new timer is at least this far from hurting anybody.
+#: The pause while no queue has a timer: a new one cannot hurt sooner.
 _IDLE_TICK_S = 0.25
 #: The library is gone and no queue is there.
 _NO_QUEUES_TICK_S = 0.5

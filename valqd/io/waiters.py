@@ -40,8 +40,8 @@ class Waiter:
     """One blocked command: the recipient of its POPs."""
 
     __slots__ = (
-        "_client", "_gone", "_handle", "_nothing", "_waiters", "in_flight", "lane", "last_call", "last_seq", "over",
-        "parked", "queues", "request", "since",
+        "_client", "_gone", "_handle", "_nothing", "_waiters", "in_flight", "lane", "last_call", "last_seq", "parked",
+        "queues", "request", "since", "timed_out",
     )  # fmt: skip
 
     def __init__(self, waiters: Waiters, client: Client, lane: Lane, request: Request) -> None:
@@ -55,7 +55,7 @@ class Waiter:
         self.last_seq = 0
         self.last_call: Call | None = None
         self._gone = False
-        self.over = False  # timed out: answer with what the POP under way brings
+        self.timed_out = False  # timed out: answer with what the POP under way brings
         self.in_flight = False
         self.parked = False
         self.since = time.monotonic()  # exact: the loop's own clock stands still during a turn
@@ -69,11 +69,11 @@ class Waiter:
         return self._gone or self._client.session.gone or self._client.has_hung_up
 
     @property
-    def _takes_for_good(self) -> bool:
+    def _is_noack(self) -> bool:
         return b"N" in self.request.args[2]  # NOACK
 
     @property
-    def takes(self) -> int:
+    def most(self) -> int:
         """How many messages it takes at most."""
         return int(self.request.args[0] or 1)
 
@@ -87,7 +87,7 @@ class Waiter:
         """Ask the backend, once its lane is woken; False if it cannot be asked now."""
         if self.in_flight or not self.lane.up or self._client.has_left():
             return False
-        if self._takes_for_good and self.gone:  # what it took could not be given back
+        if self._is_noack and self.gone:  # what it took could not be given back
             return False
         self.in_flight = True
         request, shared = self.request, self._waiters.shared
@@ -118,13 +118,13 @@ class Waiter:
         if self._gone:
             self._waiters.popped(self, served=False)
         elif data == self._nothing or data.startswith(_PASSING_ERRORS):
-            if self.over:
+            if self.timed_out:
                 self._end(self._nothing)
             else:
                 self._waiters.park(self)
             self._waiters.popped(self, served=False)
         else:
-            if not (self.parked or self.over or data[:1] == b"-"):
+            if not (self.parked or self.timed_out or data[:1] == b"-"):
                 self._waiters.hand_over(self)
             self._end(data)
             self._waiters.popped(self, served=True)
@@ -141,10 +141,10 @@ class Waiter:
                 waiter._handle = None
         self._client, other._client = other._client, self._client
         self.since, other.since = other.since, self.since
-        self.over, other.over = other.over, self.over
+        self.timed_out, other.timed_out = other.timed_out, self.timed_out
         for waiter in (self, other):
             waiter._client.waiter = waiter
-            if waiter.parked and not waiter.over:
+            if waiter.parked and not waiter.timed_out:
                 waiter.start_timer()
 
     def answer_fragments(self, fragments: list[bytes]) -> None:
@@ -162,7 +162,7 @@ class Waiter:
 
     def _time_out(self) -> None:
         if self.in_flight:
-            self.over = True
+            self.timed_out = True
         elif not self._gone:
             self._end(self._nothing)
 
@@ -201,7 +201,7 @@ class Waiters:
 
     def _line(self, queue: QueueId) -> Line:
         line = self._parked[queue]
-        return len(line), [(waiter.since, waiter.takes) for waiter in islice(line, MOST_IN_ORDER)]
+        return len(line), [(waiter.since, waiter.most) for waiter in islice(line, MOST_IN_ORDER)]
 
     def block(self, client: Client, request: Request) -> Waiter:
         """Start a wait; the client's session is held until it ends."""

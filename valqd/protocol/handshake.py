@@ -82,7 +82,7 @@ def _client(session: Session, frame: Frame) -> bool:
 def _quit(session: Session, frame: Frame) -> bool:
     def leave() -> None:
         session.host.write(b"+OK\r\n")
-        session.gone = session.closed = True
+        session.end()
         session.host.close()
 
     session.when_shared_quiet(leave)

@@ -40,9 +40,10 @@ class Identity:
         return requests
 
     def refusal(self, errors: list[bytes | None]) -> bytes | None:
-        """Why the backend refuses this identity; ``errors``: of each request of the greeting its error reply or None.
+        """Why the backend refuses this identity, or None.
 
-        With ``db_first`` one of two SELECTs is enough: the user may not be allowed to, or nobody without a password.
+        ``errors`` holds, for each request of the greeting, its error reply or None.  With ``db_first``, SELECT was sent
+        before and after AUTH, and one success is enough.
         """
         if self.db_first:
             selected, *errors = errors

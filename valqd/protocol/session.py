@@ -71,7 +71,7 @@ class Session:
         self._advancing = False
         self._resume: Callable[[], None] | None = None  # runs first when the lane awaited is quiet
         self._last_queue: bytes | None = None  # pushed to or popped from since the last fence
-        self._likely = 0  # foreign requests in its next chunk, to judge by its last
+        self._likely = 0  # how many foreign requests its next chunk probably holds: as many as the last
         self._needs_private = False
 
     @property
@@ -79,9 +79,13 @@ class Session:
         """Whether it has hung up, as far as can be told: no messages are handed to it any more."""
         return self._gone or self.host.is_closing()
 
-    @gone.setter
-    def gone(self, gone: bool) -> None:
-        self._gone = gone
+    def left(self) -> None:
+        """The client has hung up; it may still read."""
+        self._gone = True
+
+    def end(self) -> None:
+        """Nothing more is for the client."""
+        self._gone = self.closed = True
 
     # ---- bytes in
 
@@ -115,14 +119,10 @@ class Session:
                         return
                 if (request := self.templates.seen_whole(data)) is not None:
                     self._share(request)
-                    if self._has_its_share:
-                        self._wait_for_answers()
                     return
             if private.replies is None:
                 if self._may_relay() and not framer.unauthenticated and (kinds := relay.reply_types(data)):
                     self._relay(data, kinds)
-                    if self._has_its_share:
-                        self._wait_for_answers()
                     return
             elif not (self.pending or private.mute or private.calls.are_due) and (
                 count := foreign.count_plain(data, self._likely)
@@ -165,10 +165,10 @@ class Session:
         if kind is Kind.COMMAND and table.is_ours(frame.argv[0]):
             self._ours(frame.argv)
         elif kind is Kind.OVERSIZED:
-            limit = self.shared.limits.max_body_bytes
-            why = f"is larger than max_body_bytes ({limit}) allows"
             if len(frame.argv) >= MAX_ARGUMENTS:
                 why = f"has more than {MAX_ARGUMENTS} arguments"
+            else:
+                why = f"is larger than max_body_bytes ({self.shared.limits.max_body_bytes}) allows"
             self._answer_here(CommandError(f"the command {why}"))
         elif kind is Kind.COMMAND or (kind is Kind.STREAM and frame.argv):
             self.private.streaming = kind is Kind.STREAM
@@ -348,7 +348,8 @@ class Session:
                 join_merged(coalescer, self, self._route(request, merge), request, self.resp)
             self.pending += 1
             self.lane.wake()
-            if merge is None and (self._needs_private or self.pending >= _MAX_PENDING_LONE):
+            has_many = merge is None and (self._needs_private or self.pending >= _MAX_PENDING_LONE)
+            if has_many or self._has_its_share:
                 self._wait_for_answers()
 
     def _hold_for(self, run: Callable[[Request], None], request: Request) -> None:
@@ -382,6 +383,8 @@ class Session:
         self.pending += 1
         self._taken_bytes += len(request)
         self.lane.wake()
+        if self._has_its_share:
+            self._wait_for_answers()
 
     def _foreign(self, frame: Frame) -> None:
         name = frame.argv[0].upper()

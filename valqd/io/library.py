@@ -1,0 +1,35 @@
+"""Loads the functions when a call finds none: once for all that ask for it meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from valqd.errors import BackendDown, CommandError, ControlLost, StartError
+
+
+class LibraryLoader:
+    """Of one worker; ``load`` does it, and raises StartError or ControlLost."""
+
+    def __init__(self, load: Callable[[], Awaitable[None]]) -> None:
+        self._load = load
+        self._loading: asyncio.Task[None] | None = None
+        self._waiting: list[Callable[[bytes | None], None]] = []
+
+    def load(self, done: Callable[[bytes | None], None]) -> None:
+        """Have the backend load the functions; ``done`` gets why that failed, as an error reply, or None."""
+        self._waiting.append(done)
+        if self._loading is None or self._loading.done():
+            self._loading = asyncio.ensure_future(self._load_and_tell())
+
+    async def _load_and_tell(self) -> None:
+        failure: bytes | None = None
+        try:
+            await self._load()
+        except StartError as error:
+            failure = CommandError(f"the queue functions cannot be loaded: {error}").resp()
+        except ControlLost:
+            failure = BackendDown().resp()
+        waiting, self._waiting = self._waiting, []
+        for done in waiting:
+            asyncio.get_running_loop().call_soon(done, failure)  # it may ask for another load
