@@ -316,7 +316,7 @@ def happen(event, data, lane, client):
     elif event == "flush":
         lane.flush_functions()
     elif event == "leave":
-        client.session.gone = True
+        client.session.left()
     elif event == "send":
         lane.send()
 

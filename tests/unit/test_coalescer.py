@@ -4,7 +4,7 @@ import pytest
 from hiredis import HiredisError
 
 from tests.servers import request
-from valqd.protocol.calls import MAX_CALL_BYTES, MAX_ITEMS, NoDelivery, bulk
+from valqd.protocol.calls import MAX_CALL_BYTES, MAX_ITEMS, MAX_POP_REPLY_BYTES, NoDelivery, bulk
 from valqd.protocol.coalescer import Coalescer, Routes
 
 MISSING = HiredisError("ERR Function not found")
@@ -125,3 +125,33 @@ def test_routes_of_long_arguments_are_not_kept():
 
     assert route(b"timeout") is route(b"timeout")
     assert route(b"x" * 4096) is not route(b"x" * 4096)
+
+
+def test_routes_are_bounded(monkeypatch):
+    monkeypatch.setattr(Routes, "MAX_ROUTES", 10)
+    routes = Routes(b"")
+    first = routes.get("push_many", b"q", True, ())
+    for number in range(9):
+        routes.get("push_many", b"%d" % number, True, ())
+    assert routes.get("push_many", b"q", True, ()) is first
+    routes.get("push_many", b"one more", True, ())
+    assert routes.get("push_many", b"q", True, ()) is not first
+
+
+def test_pops_of_large_bodies_are_merged_less_and_of_small_ones_more_again(coalescer):
+    route = Routes(b"").get("pop_many", b"q", True, ())
+
+    def popped(body_bytes):
+        """As many clients pop as a call takes; how many that is."""
+        for _ in range(MAX_ITEMS):
+            coalescer.join(Client([]), route, b"", 1, 1, b"")
+        coalescer.take()
+        units = [call.units for call in coalescer.sent]
+        while coalescer.sent:
+            coalescer.deliver([b"x" * body_bytes] * coalescer.sent[0].units)
+        return units[0]
+
+    assert popped(100_000) == MAX_ITEMS
+    assert popped(100_000) == MAX_POP_REPLY_BYTES // 100_000
+    popped(10)
+    assert popped(10) == MAX_ITEMS

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.servers import request
 from valqd.commands.grammar import parse
 from valqd.commands.values import Limits
-from valqd.protocol.calls import bulk
+from valqd.protocol.calls import MAX_ITEMS, bulk
 from valqd.protocol.coalescer import Coalescer, Routes
 from valqd.protocol.fastpath import (
     _HEAD,
@@ -237,3 +237,11 @@ def test_all_options_together_are_bounded():
             )
     assert run(templates, request("VALQ.PUSH", "orders0", "a", "DEDUP", "0"))[1] == 0  # all were forgotten
     assert run(templates, request(*argv))[1] == 1
+
+
+def test_a_client_that_pops_much_gets_a_share_at_a_time(templates):
+    coalescer = Coalescer()
+    data = POP * (MAX_ITEMS + 100)
+    taken, _, is_share = templates.run(data, Nobody(), coalescer)
+    assert (taken, is_share) == (MAX_ITEMS * len(POP), True)
+    assert templates.run(POP * 10, Nobody(), coalescer)[2] is False

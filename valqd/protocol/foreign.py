@@ -50,6 +50,13 @@ def count_plain(data: bytes, likely: int) -> int:
         return 0
 
 
+def remember(name: bytes) -> None:
+    """Requests of that name are plain."""
+    if len(_PLAIN_NAMES) >= _MAX_PLAIN_NAMES:
+        _PLAIN_NAMES.clear()
+    _PLAIN_NAMES.add(name)
+
+
 Handler = Callable[["PrivateSide", list[bytes], bytes], None]
 Effect = Callable[["PrivateSide", list[bytes]], None]
 
@@ -84,9 +91,7 @@ def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:
     elif special is None:
         side.may_block |= blocks
         if frame.kind is Kind.COMMAND and name not in _BLOCKING and len(name) < 64:
-            if len(_PLAIN_NAMES) >= _MAX_PLAIN_NAMES:
-                _PLAIN_NAMES.clear()
-            _PLAIN_NAMES.add(frame.argv[0])
+            remember(frame.argv[0])
         side.send_plain(frame.raw, 1)
     elif side.in_multi and name not in _AT_ONCE_IN_MULTI:
         _queue_in_multi(side, name, frame)

@@ -1,0 +1,27 @@
+"""What a worker remembers of its clients is bounded, and nothing of one client lasts in it."""
+
+from tests.servers import request
+from valqd.commands.values import Limits
+from valqd.protocol import foreign, host
+from valqd.protocol.host import Identity, Shared
+
+
+def test_turns_of_fair_pops_are_bounded(monkeypatch):
+    monkeypatch.setattr(host, "_MAX_TURNS", 10)
+    shared = Shared(b"", Limits(), Identity())
+    queues = (b"a", b"b", b"c")
+    assert [shared.rotated(queues)[0] for _ in range(4)] == [b"a", b"b", b"c", b"a"]
+    for number in range(8):
+        shared.rotated((b"%d" % number, b"x"))
+    assert shared.rotated(queues)[0] == b"b"
+    shared.rotated((b"one more", b"x"))
+    assert shared.rotated(queues)[0] == b"a"
+
+
+def test_names_of_commands_are_bounded(monkeypatch):
+    monkeypatch.setattr(foreign, "_MAX_PLAIN_NAMES", 2)
+    monkeypatch.setattr(foreign, "_PLAIN_NAMES", set())
+    for name in (b"ONE", b"TWO", b"THREE"):
+        foreign.remember(name)
+    assert foreign.count_plain(request("THREE"), 1) == 1
+    assert foreign.count_plain(request("ONE"), 1) == 0
