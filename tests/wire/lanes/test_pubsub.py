@@ -1,0 +1,145 @@
+"""Pub/Sub, MONITOR and pushes: where replies do not match requests."""
+
+import re
+import time
+
+import pytest
+
+from tests.servers import Connection, Valkey, Valqd, as_map, request, until
+from tests.wire.expect import blocked, refused
+from tests.wire.lanes.parts import in_two_parts
+
+
+@pytest.mark.parametrize("resp", [2, 3])
+def test_a_transaction_after_pubsub_is_one(pair, resp, queue):
+    with Connection(pair[1].port, resp, timeout_s=5) as client:
+        client.call("SUBSCRIBE", "a")
+        if resp == 2:
+            client.call("UNSUBSCRIBE", "a")
+        assert client.call("MULTI") == b"OK"
+        assert client.call("VALQ.PUSH", queue, "x") == b"QUEUED"
+        assert client.call("SELECT", "1") == b"QUEUED"
+        assert client.call("EXEC") == [b"1", b"OK"]
+        assert client.call("VALQ.PUSH", queue, "x") == b"1"  # in the other database
+
+
+def test_a_subscription_in_a_transaction_counts_from_its_end(client, queue):
+    client.send_raw(request("MULTI") + request("SUBSCRIBE", "a", "b") + request("EXEC"))
+    assert [client.read(), client.read()] == [b"OK", b"QUEUED"]
+    assert client.read() == [[b"subscribe", b"a", 1]]
+    assert client.read() == [b"subscribe", b"b", 2]
+    refused(client.call("VALQ.PUSH", queue, "x"), "ERR", "only")
+    refused(client.call("SELECT", "1"), "ERR", "only")
+
+
+def test_who_was_refused_a_subscription_goes_on_as_before(client, direct, queue):
+    refused(client.call("SUBSCRIBE"), "ERR", "arguments")
+    assert client.call("SELECT", "1") == b"OK"
+    assert client.call("VALQ.PUSH", queue, "x") == b"1"
+    direct.call("SELECT", "1")
+    assert direct.call("EXISTS", f"valq:{{{queue}}}:queue") == 1
+
+
+@pytest.mark.parametrize("resp", [2, 3])
+def test_who_may_not_ping_is_not_kept_waiting_after_pubsub(pair, direct, resp, queue):
+    direct.call("ACL", "SETUSER", "mute", "on", ">pw", "~*", "&*", "+@all", "-ping")
+    with Connection(pair[1].port, timeout_s=5) as client:
+        client.call("HELLO", str(resp), "AUTH", "mute", "pw")
+        client.call("SUBSCRIBE", "a")
+        if resp == 2:
+            client.call("UNSUBSCRIBE", "a")
+        assert client.call("VALQ.PUSH", queue, "x") == b"1"
+        assert client.call("SET", queue, "x") == b"OK"
+
+
+@pytest.mark.parametrize("before", [("SUBSCRIBE", "a"), ("CLIENT", "REPLY", "OFF")], ids=" ".join)
+def test_reset_where_a_password_is_needed_is_answered(before):
+    with Valkey("--requirepass", "pw") as valkey, Valqd(f"valkey://:pw@127.0.0.1:{valkey.port}") as daemon:
+        for server in (valkey, daemon):
+            with Connection(server.port, timeout_s=5) as client:
+                assert client.call("AUTH", "pw") == b"OK"
+                client.send(*before)
+                if before[0] == "SUBSCRIBE":
+                    client.read()
+                assert client.call("RESET") == b"RESET"
+                refused(client.call("PING"), "NOAUTH")
+                assert client.call("AUTH", "pw") == b"OK"
+                assert client.call("PING") == b"PONG"
+
+
+def test_commands_are_told_of_while_subscribed(pair):
+    with Connection(pair[1].port, 3, timeout_s=5) as client:
+        client.call("SUBSCRIBE", "a")
+        assert client.call("COMMAND", "GETKEYS", "VALQ.PUSH", "q", "b") == [b"q"]
+
+
+def test_what_the_daemon_asks_for_itself_is_in_no_monitor(pair, direct):
+    with Connection(pair[1].port, timeout_s=5) as monitor:
+        assert monitor.call("MONITOR") == b"OK"
+        time.sleep(0.2)  # until the daemon asks anew who may do anything
+        with Connection(pair[1].port) as client:
+            assert client.call("LRANGE", "asked", "0", "-1") == []
+        assert b'"LRANGE" "asked"' in monitor.read()
+
+
+@pytest.mark.parametrize("resp", [2, 3])
+@pytest.mark.parametrize("names", [("x" * 40_000,), ("abc",) * 5000], ids=["one", "many"])
+def test_a_large_unsubscribe_that_is_cut_is_answered(pair, beside, resp, names):
+    with Connection(pair[1].port, resp, timeout_s=5) as client:
+        client.call("LRANGE", "none", "0", "-1")
+        in_two_parts(client, beside, b"", ("UNSUBSCRIBE", *names))
+        assert [client.read()[1] for _ in names] == [name.encode() for name in names]
+        assert client.call("SELECT", "1") == b"OK"
+        assert client.call("SUBSCRIBE", "c")[1] == b"c"
+        client.call("UNSUBSCRIBE", "c")
+        assert client.call("WAIT", "0", "1") == 0
+        assert client.call("GET", "none") is None
+        assert client.call("RESET") == b"RESET"
+        assert client.call("PING") == b"PONG"
+
+
+@pytest.mark.parametrize("resp", [2, 3])
+@pytest.mark.parametrize("command", ["SUBSCRIBE", "UNSUBSCRIBE"])
+def test_a_monitor_that_subscribes_goes_on(pair, beside, resp, command):
+    with Connection(pair[1].port, resp, timeout_s=5) as monitor:
+        assert monitor.call("MONITOR") == b"OK"
+        monitor.call(command, "ch")
+        time.sleep(0.3)  # the daemon speaks with Valkey for itself
+        assert beside.call("LRANGE", "watched", "0", "-1") == []
+        beside.call("LRANGE", "the-end", "0", "-1")
+        lines = b""
+        while b"the-end" not in lines:
+            lines += monitor.socket.recv(65536)
+    assert b'"LRANGE" "watched"' in lines
+    assert not re.search(rb"valq1_due|valqd-mark|replication", lines)
+
+
+@pytest.mark.parametrize("resp", [2, 3])
+def test_after_a_refused_monitor_a_pop_waits_as_ever(pair, direct, queue, resp):
+    direct.call("ACL", "SETUSER", "nomon", "reset", "on", ">pw", "~*", "&*", "+@all", "-monitor")
+    with Connection(pair[1].port, resp, timeout_s=5) as client:
+        client.call("AUTH", "nomon", "pw")
+        assert "NOPERM" in str(client.call("MONITOR"))
+        began = time.monotonic()
+        assert client.call("VALQ.POP", queue, "BLOCK", "300") is None
+        assert time.monotonic() - began >= 0.29
+
+
+@pytest.mark.parametrize("wait_ms", ["300", "0"])
+def test_no_answer_gets_into_a_push(pair, direct, beside, queue, wait_ms):
+    """The client waits for a message, and does not read the push that comes meanwhile."""
+    large = b"x" * (16 << 20)
+    with Connection(pair[1].port, 3, timeout_s=10) as client:
+        client.call("SUBSCRIBE", "ch")
+        client.call("VALQ.CREATE", queue)
+        client.send("VALQ.POP", queue, "BLOCK", wait_ms)
+        blocked(beside, queue)
+        direct.call("PUBLISH", "ch", large)
+        if wait_ms == "0":
+            beside.call("VALQ.PUSH", queue, "hello")
+        until(lambda: as_map(beside.call("VALQ.INFO", queue))[b"blocked_clients"] == 0, 5, "answered")
+        got = [client.read(), client.read()]
+        answers = [each for each in got if not isinstance(each, list)]
+        assert [[b"message", b"ch", large]] == [list(each) for each in got if isinstance(each, list)]
+        assert len(answers) == 1
+        assert answers[0] is None if wait_ms == "300" else as_map(answers[0])[b"body"] == b"hello"

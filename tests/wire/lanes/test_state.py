@@ -1,0 +1,138 @@
+"""Between its two lanes no client loses a command, an answer, its place or its state."""
+
+import contextlib
+import signal
+import time
+
+import pytest
+
+from tests.servers import Connection, Valkey, Valqd, request, until
+from tests.wire.expect import blocked, noticed, refused
+from tests.wire.lanes.parts import in_two_parts
+
+
+@pytest.mark.parametrize("command", ["SET", "PUBLISH"])
+def test_nothing_of_the_daemons_own_gets_into_a_silent_large_command(client, beside, direct, command):
+    body = b"x" * 150_000
+    in_two_parts(client, beside, request("CLIENT", "REPLY", "SKIP"), (command, "silent", body))
+    assert client.call("PING") == b"PONG"
+    if command == "SET":
+        assert direct.call("GET", "silent") == body
+    assert client.call("VALQ.PUSH", "silent", "x").isdigit()
+
+
+@pytest.mark.parametrize("silent", [("OFF",), ("SKIP",)], ids=" ".join)
+def test_a_select_that_nothing_tells_of_is_followed(client, direct, queue, silent):
+    client.send_raw(request("SELECT", "2") + request("CLIENT", "REPLY", *silent) + request("SELECT", "1"))
+    assert client.read() == b"OK"
+    if silent == ("OFF",):
+        assert client.call("CLIENT", "REPLY", "ON") == b"OK"
+    assert client.call("VALQ.PUSH", queue, "x") == b"1"
+    assert client.call("SET", queue, "x") == b"OK"
+    direct.call("SELECT", "1")
+    assert direct.call("EXISTS", f"valq:{{{queue}}}:queue", queue) == 2
+
+
+def test_a_select_in_a_transaction_that_nothing_tells_of_is_followed(client, direct, queue):
+    for words in (("CLIENT", "REPLY", "OFF"), ("MULTI",), ("SELECT", "1"), ("EXEC",)):
+        client.send(*words)
+    assert client.call("CLIENT", "REPLY", "ON") == b"OK"
+    assert client.call("VALQ.PUSH", queue, "x") == b"1"
+    direct.call("SELECT", "1")
+    assert direct.call("EXISTS", f"valq:{{{queue}}}:queue") == 1
+
+
+def test_a_hello_that_nothing_tells_of_is_followed(client, queue):
+    client.send_raw(
+        request("CONFIG", "GET", "hz")
+        + request("CLIENT", "REPLY", "SKIP")
+        + request("HELLO", "3")
+        + request("VALQ.PUSH", queue, "m")
+        + request("VALQ.POP", queue)
+    )
+    client.read()
+    assert client.read() == b"1"
+    assert isinstance(client.read(), dict)
+
+
+@pytest.mark.parametrize(
+    "before", ["VALQ.PUSH {q} x", "LRANGE none 0 0 | VALQ.PUSH {q} x", "VALQ.PUSH {q} x | WAIT 0 0"]
+)
+def test_who_has_left_takes_nothing_by_what_it_sent_last(pair, direct, queue, before):
+    for number in range(5):
+        with Connection(pair[1].port) as client:
+            client.call("CLIENT", "ID")
+            lines = [*before.format(q=queue).split(" | "), f"BLPOP {queue}{number} 0"]
+            client.send_raw(b"".join(request(*line.split()) for line in lines))
+        time.sleep(0.1)
+        direct.call("RPUSH", f"{queue}{number}", "job")
+        assert direct.call("LLEN", f"{queue}{number}") == 1
+
+
+@pytest.mark.parametrize(
+    "commands",
+    ["SET a b | WAIT 0 0", "SET a b | TYPE a | WAIT 0 0", "VALQ.PUSH {q} a | WAIT 0 0", "TYPE x | RESET"],
+)
+def test_what_was_sent_before_the_end_takes_effect(pair, direct, queue, commands):
+    first, *others = [request(*command.format(q=queue).split()) for command in commands.split(" | ")]
+    for number in range(10):
+        with Connection(pair[1].port, timeout_s=5) as client:
+            client.send_raw(first)
+            client.read()
+            client.send_raw(b"".join(others) + request("SADD", queue, number))
+    until(lambda: direct.call("SCARD", queue) == 10, 5, "all took effect")
+
+
+def test_help_is_the_same_in_a_transaction(client):
+    client.send("VALQ.HELP", "push")
+    outside = client.socket.recv(65536)
+    client.send_raw(request("MULTI") + request("VALQ.HELP", "push") + request("EXEC"))
+    client.socket.settimeout(2)
+    inside = client.read_raw(len(b"+OK\r\n+QUEUED\r\n*1\r\n") + len(outside))
+    assert inside == b"+OK\r\n+QUEUED\r\n*1\r\n" + outside
+
+
+def test_a_skip_that_was_lost_with_the_backend_silences_nothing():
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port, timeout_s=5) as client:
+        client.call("LRANGE", "none", "0", "-1")
+        client.send("CLIENT", "REPLY", "SKIP")
+        noticed_by = Connection(daemon.port)
+        noticed(noticed_by)
+        valkey.kill()
+        until(lambda: "NOBACKEND" in str(noticed_by.call("VALQ.LIST")), 5, "gone")
+        valkey.start()
+        until(lambda: noticed_by.call("VALQ.LIST") == [], 5, "back")
+        noticed_by.close()
+        assert client.call("GET", "none") is None
+        assert client.call("PING") == b"PONG"
+
+
+def test_a_pipeline_of_hellos_without_a_backend_is_answered():
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port, timeout_s=5) as client:
+        valkey.kill()
+        until(lambda: "NOBACKEND" in str(client.call("VALQ.LIST")), 5, "gone")
+        client.send_raw(request("HELLO", "3") * 1000)
+        for _ in range(1000):
+            refused(client.read(), "NOBACKEND")
+
+
+def test_a_protocol_error_without_a_backend_ends_the_connection():
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port, timeout_s=5) as client:
+        valkey.kill()
+        until(lambda: "NOBACKEND" in str(client.call("VALQ.LIST")), 5, "gone")
+        client.send_raw(b"*1\r\n!bad\r\n")
+        assert client.read_until_closed() == b""
+
+
+def test_a_stop_does_not_wait_for_pops_in_a_row_of_several_clients():
+    with contextlib.ExitStack() as stack:
+        valkey = stack.enter_context(Valkey())
+        daemon = stack.enter_context(Valqd(valkey.url))
+        clients = [stack.enter_context(Connection(daemon.port, timeout_s=5)) for _ in range(3)]
+        for client in clients[:2]:
+            client.send_raw(request("VALQ.POP", "q", "BLOCK", "0") * 2)
+        blocked(clients[2], "q", 2)
+        daemon.signal(signal.SIGTERM)
+        for client in clients[:2]:
+            assert [client.read(), client.read()] == [None, None]
+        assert daemon.process.wait(5) == 0
