@@ -88,7 +88,11 @@ def test_a_large_unsubscribe_that_is_cut_is_answered(pair, beside, resp, names):
     with Connection(pair[1].port, resp, timeout_s=5) as client:
         client.call("LRANGE", "none", "0", "-1")
         in_two_parts(client, beside, b"", ("UNSUBSCRIBE", *names))
-        assert [client.read()[1] for _ in names] == [name.encode() for name in names]
+        first = client.read()
+        if isinstance(first, Exception):  # by Valkey 8.0
+            refused(first, "NOSUB")
+        else:
+            assert [first[1], *(client.read()[1] for _ in names[1:])] == [name.encode() for name in names]
         assert client.call("SELECT", "1") == b"OK"
         assert client.call("SUBSCRIBE", "c")[1] == b"c"
         client.call("UNSUBSCRIBE", "c")
