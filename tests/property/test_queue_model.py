@@ -11,25 +11,22 @@ import os
 import time
 from contextlib import suppress
 
-import hiredis
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from tests.lua.conftest import Link, flat
-from tests.property.model import REDRIVE_STEP, TRIM_STEP, Model, Queue, Refused, Settings
+from tests.property.checks import STATES, Checks
+from tests.property.model import REDRIVE_STEP, TRIM_STEP, Model, Refused, Settings
 from tests.servers import Valkey
 from valqd.commands.grammar import parse
-from valqd.commands.request import Steps, function_call
 from valqd.commands.values import Limits
 from valqd.lua import bundle
 
 SOAK_S = 600
 START_MS = 1_700_000_000_000
-AUTO = b"30000:5:86400000"
 NAMES = ("orders", "mails", "dead")
-STATES = ("ready", "inflight", "delayed", "dlq")
 PURGED = {"MAIN": STATES[:2], "ALL": STATES, **{state.upper(): (state,) for state in STATES}}
 
 names = st.sampled_from(NAMES)
@@ -47,28 +44,7 @@ def seconds(ms):
     return b"%d.%03d" % divmod(ms, 1000)
 
 
-def parsed(data):
-    """The value of encoded bytes; several replies as a list."""
-    reader = hiredis.Reader(notEnoughData=Ellipsis)
-    reader.feed(data)
-    found = []
-    while (reply := reader.gets()) is not Ellipsis:
-        found.append(as_resp2(reply))
-    return found
-
-
-def as_resp2(value):
-    """Maps as flat arrays."""
-    if isinstance(value, dict):
-        value = [item for pair in value.items() for item in pair]
-    return [as_resp2(item) for item in value] if isinstance(value, list) else value
-
-
-def joined(reply):
-    return reply if isinstance(reply, bytes) else b"".join(reply)
-
-
-class QueueMachine(RuleBasedStateMachine):
+class QueueMachine(Checks, RuleBasedStateMachine):
     link: Link  #: set by the test
 
     def __init__(self):
@@ -79,57 +55,6 @@ class QueueMachine(RuleBasedStateMachine):
 
     def set_clock(self):
         self.link.ok("FCALL", "valq1_test_clock", 0, self.model.now, "STILL")
-
-    # How a command is sent
-
-    def send(self, form, *words):
-        """The reply to a command, or its error's code as Refused."""
-        argv = [word if isinstance(word, bytes) else str(word).encode() for word in words]
-        resp = int(form[1])
-        request = parse([b"VALQ", *argv], resp, Limits())
-        if form[0] == "j" and request.merge:
-            reply = self.joined_call(request)
-        elif form[0] == "n":
-            reply = self.link.call(*function_call(request, b"n%d" % resp, AUTO))
-        elif request.steps is Steps.TOKEN:
-            reply, token = 0, b""
-            while not isinstance(reply, Exception):
-                step, token = self.step(request, token)
-                reply = step if isinstance(step, Exception) else reply + step
-                if not token:
-                    break
-        else:
-            while (reply := self.link.call(*function_call(request, b"e%d" % resp, AUTO))) is None:
-                pass
-            if not isinstance(reply, Exception):
-                (reply,) = parsed(joined(reply))
-        if isinstance(reply, Exception):
-            raise Refused(str(reply).split()[0])
-        return reply
-
-    def step(self, request, token=b""):
-        """One step of a command that takes several: what it did (or its error), and the token for the next."""
-        reply = self.link.call(*function_call(request, b"e2", AUTO, token))
-        return (reply, b"") if isinstance(reply, Exception) else reply
-
-    def joined_call(self, request):
-        merge = request.merge
-        head = ["FCALL", "valq1_" + merge.function, 1, b"valq:{%b}:queue" % request.queues[0]]
-        head += [AUTO] if request.takes_auto else []
-        items = (b"1", *merge.items) if merge.function == "pop_many" else merge.items
-        reply = self.link.call(*head, *merge.fixed, *items)
-        if isinstance(reply, Exception):
-            return reply
-        if merge.function in ("push_many", "push_records"):
-            found = reply[0] if isinstance(reply, list) else reply
-            return hiredis.ReplyError(found.decode()) if isinstance(found, bytes) else b"%d" % found
-        if merge.function == "pop_many":
-            if not reply:
-                return [] if merge.items[0].split(b",")[1:2] not in ([], [b""]) else None
-            return parsed(joined(reply[0]))[0]
-        if merge.function == "extend_many":
-            return hiredis.ReplyError(reply[0].decode()) if isinstance(reply[0], bytes) else reply[0]
-        return sum(reply) if isinstance(reply, list) else reply
 
     def same(self, expected, form, *words):
         """Send a command and compare what it answers with what ``expected()`` does to the model."""
@@ -459,97 +384,6 @@ class QueueMachine(RuleBasedStateMachine):
             self.check_info(queue)
             self.check_messages(queue)
             self.check_keys(queue)
-
-    def learn_jitter(self, queue: Queue):
-        """Chance decided how long some wait: within its bounds, the model takes it over."""
-        for message in queue.messages.values():
-            if message.earliest:
-                due = flat(self.send("n2", "SHOW", queue.name, message.id))["due"]
-                assert message.earliest <= due <= message.at
-                message.at, message.earliest = due, 0
-
-    def check_info(self, queue: Queue):
-        info = flat(self.send("n2", "INFO", queue.name))
-        found = {state: info[f"{state}_msgs"] for state in STATES}
-        wanted = {state: len(queue.in_state(state)) for state in STATES}
-        assert found == wanted, queue.name
-        assert {name: info[f"{name}_total"] for name in queue.totals} == queue.totals, queue.name
-        assert info["id_sequence"] == info["pushed_total"] == queue.seq
-        assert info["msgs"] == wanted["ready"] + wanted["inflight"]
-        assert queue.seq == sum(wanted.values()) + queue.gone, "every message is in one state or accounted for"
-        paused = {way for way in ("in", "out") if queue.is_paused(way)}
-        assert info["paused"] == (b"ALL" if len(paused) == 2 else paused.pop().upper().encode() if paused else b"NONE")
-        if not queue.has_older:
-            oldest = min((message.enqueued_at for message in queue.in_state("ready")), default=self.model.now)
-            assert info["oldest_ready_age_ms"] == self.model.now - oldest
-
-    def check_messages(self, queue: Queue):
-        for state in STATES:
-            found = [flat(message) for message in self.send("n2", "PEEK", queue.name, state.upper(), "COUNT", 1000)]
-            wanted = queue.in_state(state)
-            assert [int(message["id"]) for message in found] == [message.id for message in wanted], (queue.name, state)
-            for shown, message in zip(found, wanted, strict=True):
-                expected = {
-                    "id": b"%d" % message.id,
-                    "state": state.encode(),
-                    "body": message.body,
-                    "attempts": message.attempts,
-                    "deliveries": message.deliveries,
-                    "deadline": message.at if state == "inflight" else None,
-                    "priority": message.priority,
-                    "headers": message.headers,
-                    "dedup": message.dedup,
-                    "max_attempts": message.max_attempts,
-                    "expires_at": message.expires_at,
-                    "enqueued_at": message.enqueued_at,
-                    "last_error": message.last_error,
-                    "failed_at": message.failed_at,
-                    "died_at": message.died_at,
-                    "cancelled": message.cancelled,
-                }
-                if message.at < 2**53:
-                    expected["due"] = message.at if state == "delayed" else None
-                assert {name: shown[name] for name in expected} == expected, (queue.name, state)
-        scanned, cursor = [], b"0"
-        while True:
-            cursor, step = self.send("n2", "SCAN", queue.name, cursor, "COUNT", 7)
-            scanned += [int(flat(message)["id"]) for message in step]
-            if cursor == b"0":
-                break
-        assert sorted(scanned) == sorted(queue.messages)
-
-    def check_keys(self, queue: Queue):
-        """Records have a body, fields and one index entry each; the log's buckets count what is of no use in them."""
-        read, prefix = self.link.ok, f"valq:{{{queue.name}}}:"
-        records = set(read("HKEYS", prefix + "meta"))
-        assert records == set(read("HKEYS", prefix + "body"))
-        indexed = {state: read("ZRANGE", prefix + state, 0, -1) for state in STATES}
-        entries = [number for state in STATES for number in indexed[state]]
-        assert len(entries) == len(set(entries))
-        plain_inflight = set(indexed["inflight"]) - records
-        assert set(entries) - plain_inflight == records
-        plain = {int(number) for number in plain_inflight}
-        plain |= {message.id for message in queue.in_state("ready")} - {int(number) for number in records}
-        used: dict[bytes, int] = {}
-        for number in plain:
-            bucket = b"%d" % ((number - 1) // 128)
-            used[bucket] = used.get(bucket, 0) + 1
-        gone = read("HGETALL", prefix + "gone")
-        for bucket, count in zip(gone[::2], gone[1::2], strict=True):
-            slots = min(128, queue.seq - int(bucket) * 128)
-            assert used.pop(bucket, 0) == slots - int(count), (queue.name, bucket)
-        assert not used
-        expiring = {message.id for message in queue.messages.values() if message.expires_at is not None}
-        assert {int(number) for number in read("ZRANGE", prefix + "expiry", 0, -1)} <= expiring
-        held = read("HGETALL", prefix + "dedup")
-        found = dict(zip(held[::2], map(int, held[1::2]), strict=True))
-        assert found == {key: number for key, (number, _) in queue.holders.items()}
-        windows = {key for key, (_, over_at) in queue.holders.items() if over_at is not None}
-        assert set(read("ZRANGE", prefix + "windows", 0, -1)) == windows
-        assert set(read("ZRANGE", prefix + "forward", 0, -1)) == set()
-        bytes_kept = sum(len(message.body) for message in queue.messages.values() if message.state != "dlq")
-        if queue.settings.max_bytes:
-            assert int(read("HGET", prefix + "queue", "bytes") or 0) == bytes_kept
 
     def check_invariants(self, *args, **kwargs):
         super().check_invariants(*args, **kwargs)
