@@ -27,7 +27,7 @@ _INTRO = """\
 - **Queue names** are 1 to 255 bytes without `{`, `}`, white space or control characters (the Unicode ones too).
 - **Ids** are decimals. A **receipt**, `<id>-<n>`, names one delivery and is taken wherever an id is; it is refused once
   that lease is over.
-- **Examples** show what comes back where the messages that they name are there, in RESP3.
+- **Examples** show what valkey-cli shows in RESP3 (`valkey-cli -3`), where what they name is there.
 - **Maps** are maps in RESP3 and flat arrays of fields and values in RESP2.
 - **Errors** begin with a stable code. All commands answer `ERR` for what is wrong with their arguments, `NOBACKEND`
   when the backing Valkey cannot be reached, and whatever Valkey itself refuses (`NOPERM`, `OOM`, `READONLY`, ...) in

@@ -55,7 +55,7 @@ class Waiter:
         self.last_seq = 0
         self.last_call: Call | None = None
         self._gone = False
-        self.timed_out = False  # timed out: answer with what the POP under way brings
+        self.timed_out = False  # what the POP under way brings is the answer
         self.in_flight = False
         self.parked = False
         self.since = time.monotonic()  # exact: the loop's own clock stands still during a turn

@@ -178,7 +178,7 @@ def _exec(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
 
 def _discard(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    if side.silent:
+    if len(argv) == 1 and side.silent:  # nothing will tell
         side.leave_multi()
     if len(argv) != 1 or side.silent:
         side.send_plain(raw, 1)
