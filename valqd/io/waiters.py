@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: How many waiters a wake serves first; four times as many each time that all of them got something.
 _FIRST_BATCH = 4
 _LARGEST_BATCH = 256
-#: The loop's timers can be early by so much.
+#: The loop's timers are met to the ms, and can be early.
 _TIMER_S = 0.001
 #: Errors of a backend that will be well again: who waits goes on waiting.
 _PASSING_ERRORS = (
@@ -80,8 +80,8 @@ class Waiter:
     def start_timer(self) -> None:
         """End the wait when its time is over.  Most need none: their first POP finds something."""
         if self.request.block_ms:
-            left_s = self.since + self.request.block_ms / 1000 - time.monotonic()
-            self._handle = asyncio.get_running_loop().call_later(max(0, left_s) + _TIMER_S, self._time_out)
+            left_s = max(0, self._ends_at - time.monotonic()) + _TIMER_S
+            self._handle = asyncio.get_running_loop().call_later(left_s, self._ring)
 
     def pop(self) -> bool:
         """Ask the backend, once its lane is woken; False if it cannot be asked now."""
@@ -159,6 +159,17 @@ class Waiter:
         """Forget this waiter; messages that are on their way to it go back."""
         self._gone = True
         self._leave()
+
+    @property
+    def _ends_at(self) -> float:
+        assert self.request.block_ms is not None
+        return self.since + self.request.block_ms / 1000
+
+    def _ring(self) -> None:
+        if time.monotonic() < self._ends_at:
+            self.start_timer()
+        else:
+            self._time_out()
 
     def _time_out(self) -> None:
         if self.in_flight:
