@@ -224,26 +224,28 @@ def test_one_pop_goes_through_a_bounded_number_that_is_not_delivered_any_more(q)
     assert q.counts() == (0, 1, 0, 6000)
 
 
-def test_mpop_settles_no_more_than_one_call_should(q):
-    queues = [q.other(name).create(vt=1000) for name in "abc"]
+def all_due(q, names, count):
+    """Keys of queues, in each of which so many leases are over."""
+    queues = [q.other(name).create(vt=1000) for name in names]
     for each in queues:
-        each.fill(1500)
-        each.ids(1500)
+        each.fill(count)
+        each.ids(count)
     q.pass_time(2000)
-    keys = [each.key for each in queues]
+    return [each.key for each in queues]
+
+
+def inflight(q, names):
+    return [q.link.ok("ZCARD", f"valq:{{{name}}}:inflight") for name in names]
+
+
+def test_mpop_settles_no_more_than_one_call_should(q):
+    keys = all_due(q, "abc", 1500)
     assert flat(q.do("mpop", "n2", AUTO, "", "", "", keys=keys))["queue"] == b"a"
-    inflight = [q.link.ok("ZCARD", f"valq:{{{name}}}:inflight") for name in "abc"]
-    assert inflight == [1, 1500, 1500]
+    assert inflight(q, "abc") == [1, 1500, 1500]
 
 
 def test_arm_settles_no_more_than_one_call_should(q):
-    queues = [q.other(name).create(vt=1000) for name in "abcdefghij"]
-    for each in queues:
-        each.fill(300)
-        each.ids(300)
-    q.pass_time(2000)
-    place = struct.pack("<dd", 0, 1)
-    results = q.do("arm", "post/0", *[1, place] * 10, keys=[each.key for each in queues])
-    settled = [q.link.ok("ZCARD", f"valq:{{{name}}}:inflight") == 0 for name in "abcdefghij"]
-    assert settled == [True] * 4 + [False] * 6
+    keys = all_due(q, "abcdefghij", 300)
+    results = q.do("arm", "post/0", *[1, struct.pack("<dd", 0, 1)] * 10, keys=keys)
+    assert inflight(q, "abcdefghij") == [0] * 4 + [300] * 6
     assert [ready or next_ms == 0 for ready, next_ms in results] == [True] * 10

@@ -229,7 +229,7 @@ class Client(Outgoing, asyncio.Protocol):
 
     def load_library(self, done: Callable[[bytes | None], None]) -> None:
         """Make sure that the backend has the functions."""
-        self._worker.library.load(done)
+        self._worker.loader.load(done)
 
     def clients_paused(self, for_ms: int) -> None:
         """CLIENT PAUSE and UNPAUSE."""

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from valqd.io.backend import Backend
-from valqd.io.library import LibraryLoader
+from valqd.io.loader import FunctionLoader
 from valqd.io.outbox import Outbox
 from valqd.io.shared_lane import SharedLane
 from valqd.protocol.host import Identity
@@ -27,7 +27,7 @@ class SharedLanes:
         backend: Backend,
         first_identity: Identity,
         outbox: Outbox,
-        library: LibraryLoader,
+        loader: FunctionLoader,
         lane_up: Callable[[SharedLane], None],
         lane_refused: Callable[[SharedLane], None],
         may_busy_wait: bool,
@@ -37,7 +37,7 @@ class SharedLanes:
         self.outbox = outbox
         self.loop = asyncio.get_running_loop()
         self.lane_up = lane_up
-        self.library = library
+        self.loader = loader
         self._lane_refused = lane_refused
         self.may_busy_wait = may_busy_wait
         self._lanes: dict[Identity, SharedLane] = {}

@@ -212,7 +212,7 @@ class SharedLane:
         coalescer = self.coalescer
         if coalescer.recovering:
             if coalescer.must_resend:
-                self._lanes.library.load(self._resend)
+                self._lanes.loader.load(self._resend)
         elif not (coalescer.idle or self._flush_planned):  # what came while it was recovering
             self._plan_flush()
         self._busy_wait.answered()

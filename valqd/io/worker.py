@@ -22,7 +22,7 @@ from valqd.io.client import Client
 from valqd.io.control import Control
 from valqd.io.default_user import DefaultUser
 from valqd.io.lanes import SharedLanes
-from valqd.io.library import LibraryLoader
+from valqd.io.loader import FunctionLoader
 from valqd.io.outbox import Outbox
 from valqd.io.process import available_cores, keep_freed_memory, raise_file_limit, stop_signals
 from valqd.io.shared_lane import SharedLane
@@ -57,12 +57,12 @@ class Worker:
         daemon = b"%b-%d" % (os.urandom(6).hex().encode(), number)
         self.control = Control(backend, self._invalidated)
         clients_backend = replace(backend, user=None, password=None)  # clients bring their own credentials
-        self.library = LibraryLoader(self.control.load_library)
+        self.loader = FunctionLoader(self.control.load_library)
         self.lanes = SharedLanes(
             clients_backend,
             self.shared.first_identity,
             self.outbox,
-            self.library,
+            self.loader,
             self._lane_up,
             self._lane_refused,
             may_busy_wait=available_cores() > settings.workers,

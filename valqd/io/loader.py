@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from valqd.errors import BackendDown, CommandError, ControlLost, StartError
 
 
-class LibraryLoader:
+class FunctionLoader:
     """Of one worker; ``load`` does it, and raises StartError or ControlLost."""
 
     def __init__(self, load: Callable[[], Awaitable[None]]) -> None:

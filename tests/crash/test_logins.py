@@ -1,0 +1,228 @@
+"""Who clients are, when passwords, users and databases change: each is asked, told and let in as by Valkey."""
+
+import threading
+import time
+
+import pytest
+
+from tests.servers import Connection, Valkey, Valqd, as_map, request, until
+from tests.wire.expect import blocked, refused
+
+
+def test_new_clients_are_asked_for_a_password_that_the_default_user_got():
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port) as before,
+        Connection(daemon.port) as private,
+    ):
+        assert before.call("VALQ.PUSH", "q", "x") == b"1"
+        assert private.call("LRANGE", "none", "0", "-1") == []
+        direct.call("ACL", "SETUSER", "default", "resetpass", ">pw")
+
+        def asked():
+            with Connection(daemon.port) as new:
+                return isinstance(new.call("PING"), Exception)
+
+        until(asked, 2, "a password is needed")
+        for command in (("PING",), ("GET", "k"), ("VALQ.PUSH", "q", "x"), ("LRANGE", "none", "0", "-1")):
+            with Connection(daemon.port) as new:
+                for _ in range(2):
+                    refused(new.call(*command), "NOAUTH")
+                assert new.call("AUTH", "pw") == b"OK"
+                assert not isinstance(new.call(*command), Exception)
+        for connection in (before, private):
+            assert connection.call("PING") == b"PONG"
+            assert connection.call("SET", "k", "1") == b"OK"
+            assert connection.call("GET", "k") == b"1"
+            assert isinstance(connection.call("VALQ.PUSH", "q", "x"), bytes)
+        assert private.call("LRANGE", "none", "0", "-1") == []
+        direct.call("ACL", "SETUSER", "default", "nopass")
+
+        def welcome():
+            with Connection(daemon.port) as new:
+                return new.call("PING") == b"PONG"
+
+        until(welcome, 2, "no password is needed")
+        with Connection(daemon.port) as new:
+            assert new.call("GET", "k") == b"1"
+            assert isinstance(new.call("VALQ.PUSH", "q", "x"), bytes)
+            assert new.call("LRANGE", "none", "0", "-1") == []
+
+
+@pytest.fixture(scope="module")
+def guarded():
+    """A Valkey with a password, and a daemon that knows it."""
+    with Valkey("--requirepass", "pw") as valkey, Valqd(f"valkey://:pw@127.0.0.1:{valkey.port}") as daemon:
+        yield valkey, daemon
+
+
+ELEVEN = request("MSET", *"abcdefghij")
+LARGE = request("SET", "large", b"x" * (1 << 20))
+
+
+@pytest.mark.parametrize("data", [LARGE[:40], ELEVEN[:5], LARGE[:40] + b"x" * 100, ELEVEN], ids=range(4))
+@pytest.mark.parametrize("before", [b"", b"PING\r\n", request("AUTH", "wrong"), request("GET", "k")], ids=range(4))
+def test_who_has_not_authenticated_is_closed_as_by_valkey_for_much(guarded, data, before):
+    replies = []
+    for server in guarded:
+        with Connection(server.port, timeout_s=5) as connection:
+            connection.send_raw(before + data)
+            replies.append(connection.read_until_closed())
+    assert replies[0] == replies[1]
+    assert b"-ERR Protocol error: unauthenticated" in replies[1]
+
+
+@pytest.mark.parametrize("data", [LARGE[:40], ELEVEN[:5]], ids=["bulk", "arguments"])
+@pytest.mark.parametrize("before", [("HELLO 2",), ("HELLO 3",), ("RESET",), ("AUTH pw", "RESET")], ids=" ".join)
+def test_who_has_only_said_hello_or_was_reset_has_not_authenticated(guarded, data, before):
+    for server in guarded:
+        with Connection(server.port, timeout_s=1) as connection:
+            for command in before:
+                connection.call(*command.split())
+            connection.send_raw(data)
+            assert b"-ERR Protocol error: unauthenticated" in connection.read_until_closed()
+
+
+@pytest.mark.parametrize("before", [b"", request("LRANGE", "none", "0", "-1")], ids=["clean", "private lane"])
+def test_who_has_authenticated_may_send_much(guarded, before):
+    with Connection(guarded[1].port) as connection, Connection(guarded[1].port) as unauthenticated:
+        refused(unauthenticated.call("PING"), "NOAUTH")
+        refused(unauthenticated.call("AUTH", "x" * 16_384), "WRONGPASS")
+        assert connection.call("AUTH", "pw") == b"OK"
+        if before:
+            connection.send_raw(before)
+            assert connection.read() == []
+        connection.send_raw(LARGE)
+        assert connection.read() == b"OK"
+        assert connection.call("MSET", *"abcdefghij") == b"OK"
+        assert connection.call("VALQ.PUSH", "much", b"x" * (1 << 20)).isdigit()
+        connection.send_raw(request("VALQ.MPUSH", "much", "12", *"abcdefghijkl"))
+        assert len(connection.read()) == 12
+        assert unauthenticated.call("AUTH", "pw") == b"OK"
+        unauthenticated.send_raw(LARGE)
+        assert unauthenticated.read() == b"OK"
+
+
+def test_no_auth_is_left_unanswered_while_its_user_comes_and_goes():
+    answers, stop = set(), threading.Event()
+
+    def authenticate(port):
+        while not stop.is_set():
+            try:
+                with Connection(port, timeout_s=5) as connection:
+                    for _ in range(3):
+                        reply = connection.call("AUTH", "fleeting", "pw")
+                        answers.add(reply if isinstance(reply, bytes) else str(reply).split()[0])
+            except TimeoutError:
+                answers.add("no answer")
+            except ConnectionError:
+                answers.add("closed")
+
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(valkey.port) as direct:
+        threads = [threading.Thread(target=authenticate, args=(daemon.port,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            direct.call("ACL", "SETUSER", "fleeting", "on", ">pw", "allkeys", "+@all")
+            time.sleep(0.002)
+            direct.call("ACL", "DELUSER", "fleeting")
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert answers <= {b"OK", "WRONGPASS", "NOBACKEND", "closed"}
+        assert {b"OK", "WRONGPASS"} <= answers
+        with Connection(daemon.port) as connection:
+            direct.call("ACL", "SETUSER", "fleeting", "on", ">pw", "allkeys", "+@all")
+            assert connection.call("AUTH", "fleeting", "pw") == b"OK"
+            assert connection.call("VALQ.PUSH", "q", "x") == b"1"
+
+
+@pytest.mark.parametrize("hello", [("AUTH", "pw"), ("HELLO", "3", "AUTH", "default", "pw")], ids=["AUTH", "HELLO"])
+@pytest.mark.parametrize(
+    "first", [None, ("PING",), ("VALQ.PUSH", "q", "x"), ("GET", "k"), ("LRANGE", "none", "0", "-1")]
+)
+def test_clients_log_in_to_the_database_of_the_backend_url(first, hello, guarded):
+    valkey, _ = guarded
+    with (
+        Valqd(f"valkey://:pw@127.0.0.1:{valkey.port}/5") as daemon,
+        Connection(daemon.port, timeout_s=5) as client,
+        Connection(valkey.port) as direct,
+    ):
+        if first:
+            for _ in range(2):
+                refused(client.call(*first), "NOAUTH")
+        assert not isinstance(client.call(*hello), Exception)
+        direct.call("AUTH", "pw")
+        direct.call("FLUSHALL")
+        assert client.call("VALQ.PUSH", "q", "x") == b"1"
+        assert client.call("RPUSH", "list", "x") == 1
+        assert client.call("SET", "k", "x") == b"OK"
+        assert direct.call("DBSIZE") == 0
+        direct.call("SELECT", "5")
+        assert direct.call("EXISTS", "valq:{q}:queue", "list", "k") == 3
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_who_selected_a_database_before_a_password_was_needed_can_still_log_in(private):
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port, timeout_s=5) as client,
+    ):
+        assert client.call("SELECT", "9") == b"OK"
+        direct.call("ACL", "SETUSER", "narrow", "on", ">pw", "~*", "+@all", "-select")
+        direct.call("CONFIG", "SET", "requirepass", "pw")
+        assert client.call("AUTH", "pw") == b"OK"
+        assert client.call("AUTH", "default", "pw") == b"OK"
+        direct.call("CONFIG", "SET", "requirepass", "")
+        with Connection(daemon.port, timeout_s=5) as other:
+            assert other.call("SELECT", "9") == b"OK"
+            assert other.call("AUTH", "narrow", "pw") == b"OK"  # who may not select, but has selected
+            for connection in (client, other):
+                if private:
+                    assert connection.call("RPUSH", "list", "x") > 0
+                assert int(connection.call("VALQ.PUSH", "q", "x")) > 0
+        direct.call("SELECT", "9")
+        assert direct.call("EXISTS", "valq:{q}:queue") == 1
+
+
+def test_a_name_that_was_given_in_hello_needs_no_right_again():
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port, timeout_s=5) as client,
+    ):
+        direct.call("ACL", "SETUSER", "narrow", "on", ">pw", "~*", "+@all", "-client|setname")
+        assert isinstance(client.call("HELLO", "3", "AUTH", "narrow", "pw", "SETNAME", "bob"), dict)
+        assert client.call("MULTI") == b"OK"
+        assert client.call("CLIENT", "GETNAME") == b"QUEUED"
+        assert client.call("EXEC") == [b"bob"]
+
+
+def test_clients_whose_lane_is_lost_when_the_default_user_got_a_password_are_told_so():
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port) as connection,
+        Connection(daemon.port) as waiting,
+    ):
+        connection.call("VALQ.PUSH", "q", "x", "60")
+        waiting.send("VALQ.MPOP", "2", "q", "r", "BLOCK", "0")
+        blocked(connection, "q")
+        direct.call("CONFIG", "SET", "requirepass", "sesame")
+        direct.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        until(lambda: "NOAUTH" in str(connection.call("VALQ.PUSH", "q", "y")), 5, "the lane is refused")
+        connection.send_raw(request("VALQ.PUSH", "q", "y") * 20)  # merged, more than a stranger's request may hold
+        for _ in range(20):
+            refused(connection.read(), "NOAUTH")
+        connection.close()
+        direct.call("CONFIG", "SET", "requirepass", "")
+        with Connection(daemon.port) as again:
+            until(lambda: again.call("VALQ.PUSH", "r", "z") == b"1", 5, "the lane is accepted")
+        assert as_map(waiting.read())[b"body"] == b"z"
