@@ -103,6 +103,19 @@ def test_a_call_inside_a_pipeline_tells_why_there_are_no_functions():
         assert as_map(client.call("VALQ.POP", "q"))[b"body"] == b"x"
 
 
+def test_a_wait_tells_why_there_are_no_functions():
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(valkey.port) as direct:
+        direct.call("ACL", "SETUSER", "default", "-function|load")
+        with Connection(daemon.port) as client:
+            assert client.call("FUNCTION", "FLUSH") == b"OK"
+        with Connection(daemon.port, timeout_s=5) as client:
+            assert client.call("SET", "a", "b") == b"OK"
+            refused(client.call("WAIT", "0", "0"), "ERR the queue functions cannot be loaded")
+            direct.call("ACL", "SETUSER", "default", "+function|load")
+            assert client.call("SET", "a", "c") == b"OK"
+            assert client.call("WAIT", "0", "0") == 0
+
+
 def test_what_comes_while_the_functions_are_loaded_again_waits_for_nobody():
     with (
         Valkey() as valkey,
