@@ -144,6 +144,14 @@ class Valqd(Process):
         if wait:
             self.wait_ready()
 
+    def wait_ready(self, timeout_s=20):
+        def announced():  # a worker of a daemon that was killed may still answer at the same port
+            assert self.process.poll() is None, f"{self} ended: {self.output()}"
+            return f"pid {self.pid}" in self.output()
+
+        until(announced, timeout_s, f"{self} ready")
+        super().wait_ready(timeout_s)
+
     def output(self) -> str:
         return self._errors.read_text(errors="replace")
 
