@@ -23,9 +23,24 @@ ROOT = Path(__file__).parent.parent
 SERVER = os.environ.get("VALKEY_SERVER") or server_binary()
 
 
-#: Below the ports that systems give to outgoing connections; each process of a parallel run has its own.
-_FIRST_PORT = 20_000 + 1_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_ports = itertools.cycle(range(_FIRST_PORT, _FIRST_PORT + 1_000))
+def _own_ports() -> tuple[socket.socket, range]:
+    """Ports that no other test process gives out, and the socket whose port says that they are taken.
+
+    Below those that systems give to outgoing connections.
+    """
+    for first in range(20_000, 32_000, 500):
+        guard = socket.socket()
+        try:
+            guard.bind(("127.0.0.1", first))
+        except OSError:
+            guard.close()
+        else:
+            return guard, range(first + 1, first + 500)
+    raise RuntimeError("no ports left for tests")
+
+
+_guard, _own = _own_ports()
+_ports = itertools.cycle(_own)
 
 
 def free_port() -> int:

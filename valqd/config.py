@@ -138,11 +138,15 @@ SETTINGS: tuple[Setting, ...] = (
         "30",
         _integer(1, 43200, " seconds"),
         "S",
-        "Visibility timeout of such a queue, in seconds.",
+        "Visibility timeout of a queue that PUSH creates, in seconds.",
     ),
-    Setting("max_delivery_attempts", "5", _integer(1, 1000), "N", "Delivery attempts of such a queue."),
+    Setting("max_delivery_attempts", "5", _integer(1, 1000), "N", "Delivery attempts of a queue that PUSH creates."),
     Setting(
-        "retention_period", "86400", _retention, "S", "Retention of such a queue's dead letters, seconds; 0 for ever."
+        "retention_period",
+        "86400",
+        _retention,
+        "S",
+        "Retention of the dead letters of a queue that PUSH creates, seconds; 0 for ever.",
     ),
     Setting("max_clients", "10000", _integer(1, 1_000_000), "N", "Most clients at a time, in each worker."),
     Setting(

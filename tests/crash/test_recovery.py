@@ -2,14 +2,16 @@
 
 import contextlib
 import re
+import shutil
 import signal
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.servers import Connection, Valkey, Valqd, as_map, request, until
-from tests.wire.expect import blocked, refused
+from tests.wire.expect import blocked, info, refused
 
 
 def count(direct, section: str, field: str) -> int:
@@ -315,3 +317,28 @@ def test_who_is_blocked_at_a_daemon_that_cannot_ask_looks_for_itself():
             until(lambda: count(direct, "commandstats", r"cmdstat_client\|tracking:calls=") >= 4, 10, "it looks again")
             pushing.call("VALQ.PUSH", "q", "x")
             assert as_map(waiting.read())[b"body"] == b"x"
+
+
+CLI = shutil.which("valkey-cli") or shutil.which("redis-cli")
+
+
+def test_what_the_embedded_valkey_holds_moves_to_another_valkey(tmp_path):
+    assert CLI is not None, "install redis-tools or valkey-tools: see .ci/run"
+    with Valqd() as daemon, Connection(daemon.port) as client:
+        client.call("VALQ.MPUSH", "q", 300, *range(300))
+        client.call("VALQ.PUSH", "q", "urgent", "PRIORITY", "9")
+        client.call("VALQ.POP", "q", "VT", "1")
+        dump = [CLI, "-p", str(daemon.port), "--rdb", str(tmp_path / "dump.rdb")]
+        subprocess.run(dump, check=True, capture_output=True, timeout=30)
+    with (
+        Valkey("--appendonly", "no", folder=str(tmp_path)) as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(daemon.port) as client,
+    ):
+        assert client.call("CONFIG", "SET", "appendonly", "yes") == b"OK"
+        until(lambda: info(client, "q")["inflight_msgs"] == 0, 5, "its lease is over")
+        popped = [as_map(message) for message in client.call("VALQ.POP", "q", "COUNT", 400)]
+        assert [message[b"body"] for message in popped] == [b"urgent", *(b"%d" % body for body in range(300))]
+        assert [message[b"attempts"] for message in popped] == [2, *[1] * 300]
+        # Until then Valkey does not stop.
+        until(lambda: count(client, "persistence", "aof_rewrite_in_progress:") == 0, 10, "its file is written")

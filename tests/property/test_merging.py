@@ -27,7 +27,7 @@ from valqd.lua.bundle import whole_source
 from valqd.protocol import relay
 from valqd.protocol.calls import NoDelivery, error_line
 from valqd.protocol.coalescer import Coalescer
-from valqd.protocol.host import Identity, Shared
+from valqd.protocol.host import Identity, WorkerState
 from valqd.protocol.requests import parse_popped
 from valqd.protocol.session import Session
 
@@ -42,7 +42,7 @@ class Lane:
     def __init__(self, connection):
         self.coalescer = Coalescer()
         self.up = self.relays = True
-        self.shared = Shared(AUTO, LIMITS, Identity())
+        self.state = WorkerState(AUTO, LIMITS, Identity())
         self.log = []  # of each command as it is answered: its reply, and whether its client had left by then
         self.given_back = []  # queues and receipts
         self.gone_again = 0  # how often the functions are flushed between their loading and the next call
@@ -137,12 +137,12 @@ class Client:
 
     def __init__(self, lane):
         self._lane = lane
-        self._worker = SimpleNamespace(shared=lane.shared, _releaser=None)
+        self._worker = SimpleNamespace(state=lane.state, _releaser=None)
         self._reader = hiredis.Reader(notEnoughData=Ellipsis)
         self._unsent = b""
         self.commands = []
         self.answered = 0
-        self.session = Session(self, lane.shared, 1)
+        self.session = Session(self, lane.state, 1)
 
     def lane(self, identity):
         return self._lane

@@ -300,17 +300,17 @@ def test_mpush_counts_its_bodies() -> None:
 
 def test_plain_pop() -> None:
     assert ask("VALQ.POP q") == Request(
-        "pop", "pop", (b"q",), (b"", b"", b""), takes_auto=True, merge=Merge("pop_many", (), (b"",))
+        "pop", "pop", (b"q",), (b"", b"", b""), takes_auto=True, merge=Merge("pop_many", (), (b"1", b""))
     )
     merge = ask("VALQ.POP q", resp=3).merge
     assert merge is not None
-    assert merge.items == (b"3,,,",)
+    assert merge.items == (b"1", b"3,,,")
 
 
 def test_pop_with_options_merges_by_its_spec() -> None:
     request = ask("VALQ.POP q withmeta vt 60 noack count 10")
     assert request.args == (b"10", b"60000", b"NM")
-    assert request.merge == Merge("pop_many", (), (b"2,10,60000,NM",))
+    assert request.merge == Merge("pop_many", (), (b"1", b"2,10,60000,NM"))
 
 
 def test_block_is_kept_for_the_daemon() -> None:

@@ -3,19 +3,19 @@
 from tests.servers import request
 from valqd.commands.values import Limits
 from valqd.protocol import foreign, host
-from valqd.protocol.host import Identity, Shared
+from valqd.protocol.host import Identity, WorkerState
 
 
 def test_turns_of_fair_pops_are_bounded(monkeypatch):
     monkeypatch.setattr(host, "_MAX_TURNS", 10)
-    shared = Shared(b"", Limits(), Identity())
+    state = WorkerState(b"", Limits(), Identity())
     queues = (b"a", b"b", b"c")
-    assert [shared.rotated(queues)[0] for _ in range(4)] == [b"a", b"b", b"c", b"a"]
+    assert [state.rotated(queues)[0] for _ in range(4)] == [b"a", b"b", b"c", b"a"]
     for number in range(8):
-        shared.rotated((b"%d" % number, b"x"))
-    assert shared.rotated(queues)[0] == b"b"
-    shared.rotated((b"one more", b"x"))
-    assert shared.rotated(queues)[0] == b"a"
+        state.rotated((b"%d" % number, b"x"))
+    assert state.rotated(queues)[0] == b"b"
+    state.rotated((b"one more", b"x"))
+    assert state.rotated(queues)[0] == b"a"
 
 
 def test_names_of_commands_are_bounded(monkeypatch):

@@ -12,7 +12,7 @@ def _build(args: Arguments) -> Request:
     ids = args.many["id"]
     if len(ids) > MOST_IDS:
         return Request.on_ids("ack", args.one["queue"], (), ids)
-    return Request("ack", "ack", (args.one["queue"],), ids, False, None, Merge("ack_many", (), ids))
+    return Request("ack", "ack", (args.one["queue"],), ids, merge=Merge("ack_many", (), ids))
 
 
 SPEC = Command(

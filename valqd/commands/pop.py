@@ -41,12 +41,13 @@ def _build(args: Arguments) -> Request:
     queues = (args.one["queue"],)
     if len(args.one) == 1:
         spec = _PLAIN[args.resp]
-        return Request("pop", "pop", queues, (b"", b"", b""), True, None, Merge("pop_many", (), (spec,)))
-    count, vt, flags = pop_arguments(args)
-    given = count or vt or flags
-    spec = b"%d,%b,%b,%b" % (args.resp, count, vt, flags) if given else _PLAIN[args.resp]
-    merge = Merge("pop_many", (), (spec,))
-    return Request("pop", "pop", queues, (count, vt, flags), True, None, merge, block_ms(args))
+        return Request(
+            "pop", "pop", queues, (b"", b"", b""), takes_auto=True, merge=Merge("pop_many", (), (b"1", spec))
+        )
+    given = pop_arguments(args)
+    spec = b"%d,%b,%b,%b" % (args.resp, *given) if any(given) else _PLAIN[args.resp]
+    merge = Merge("pop_many", (), (b"1", spec))
+    return Request("pop", "pop", queues, given, takes_auto=True, merge=merge, block_ms=block_ms(args))
 
 
 SPEC = Command(

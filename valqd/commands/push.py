@@ -84,7 +84,7 @@ def push_request(command: str, args: Arguments, bodies: tuple[bytes, ...], reply
         merge = Merge("push_many", (), bodies)
     elif not reply_many and sum(map(len, headers)) <= _MAX_MERGED_HEADER_BYTES:
         merge = Merge("push_records", (), (packed(options), *bodies))
-    return Request(command, "push", (queue,), (reply_many, *options, *bodies), True, None, merge)
+    return Request(command, "push", (queue,), (reply_many, *options, *bodies), takes_auto=True, merge=merge)
 
 
 def _pairs(args: Arguments) -> list[bytes]:

@@ -24,7 +24,7 @@ class Merge(NamedTuple):
 
     function: str  #: push_many, push_records, pop_many, ack_many, nack_many or extend_many
     fixed: tuple[bytes, ...]  #: arguments before the items; only requests that agree in them can be joined
-    items: tuple[bytes, ...]  #: this request's own; for pop_many its one spec, without how often it is repeated
+    items: tuple[bytes, ...]  #: this request's own; for pop_many how often, and its spec
 
 
 class Steps(Enum):

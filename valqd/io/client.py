@@ -66,7 +66,7 @@ class Client(Outgoing, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accept, or answer as Valkey does when there are too many clients."""
         transport = self.transport = cast(asyncio.Transport, transport)
-        self.session = Session(self, self._worker.shared, self._worker.next_client_id())
+        self.session = Session(self, self._worker.state, self._worker.next_client_id())
         if len(self._worker.clients) >= self._worker.settings.max_clients:
             transport.write(b"-ERR max number of clients reached\r\n")
             self.session.end()

@@ -22,7 +22,7 @@ from valqd.errors import ControlLost, StartError
 from valqd.io.backend import CONNECT_TIMEOUT_S, Backend, ReplyProtocol
 from valqd.io.complaints import Complaints
 from valqd.lua import bundle
-from valqd.protocol.own import encode_own
+from valqd.protocol.monitor import encode_own
 
 _RETRY_S = 0.1
 _LEAST_VERSION = (7, 2)
@@ -161,7 +161,7 @@ class Control:
             await self._checked([b"HELLO", b"3", *auth, b"SETNAME", b"valqd"])
         info = await self._wait_until_loaded()
         version = re.search(r"^valkey_version:(\d+)\.(\d+)(\S*)", info, re.MULTILINE)
-        other = re.search(r"^(?:redis_version|\w+_version):(\S+)", info, re.MULTILINE)
+        other = re.search(r"^redis_version:(\S+)", info, re.MULTILINE)
         if version is None:
             found = f"Redis {other[1]}" if other else "something else"
             raise StartError(f"backend {backend}: valqd needs Valkey 7.2 or higher, this is {found}")

@@ -12,18 +12,18 @@ import contextlib
 from collections.abc import Callable
 
 from valqd.io.backend import Backend
-from valqd.protocol.host import Shared
+from valqd.protocol.host import WorkerState
 
 _KNOWN_S = 0.1
 _TIMEOUT_S = 1.0
 
 
 class DefaultUser:
-    """Calls ``changed`` when the default user has got a password, or has none any more (``shared.password_needed``)."""
+    """Calls ``changed`` when the default user has got a password, or has none any more (``worker.password_needed``)."""
 
-    def __init__(self, backend: Backend, shared: Shared, changed: Callable[[], None]) -> None:
+    def __init__(self, backend: Backend, worker: WorkerState, changed: Callable[[], None]) -> None:
         self._backend = backend
-        self._shared = shared
+        self._worker = worker
         self._changed = changed
         self._loop = asyncio.get_running_loop()
         self._known_until = 0.0
@@ -43,9 +43,9 @@ class DefaultUser:
         try:
             with contextlib.suppress(OSError):
                 needed = (await self._backend.ping(_TIMEOUT_S)).startswith(b"-NOAUTH")
-                if self._shared.password_needed not in (None, needed):
+                if self._worker.password_needed not in (None, needed):
                     self._changed()
-                self._shared.password_needed = needed
+                self._worker.password_needed = needed
             self._known_until = self._loop.time() + _KNOWN_S
         finally:
             waiting, self._waiting = self._waiting, []

@@ -21,7 +21,7 @@ from valqd.io.outbox import write_pieces
 from valqd.protocol.calls import NoDelivery, bulk, error_line
 from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.host import Identity
-from valqd.protocol.own import encode_own
+from valqd.protocol.monitor import encode_own
 from valqd.protocol.requests import encode_request
 
 if TYPE_CHECKING:
@@ -150,6 +150,8 @@ class SharedLane:
     def _accepted(self) -> None:
         self.up = True
         self._answer_proofs(None)
+        if self.names:
+            self._call(next(reversed(self.names.values())))
         self._plan_flush()
         self._lanes.lane_up(self)
 

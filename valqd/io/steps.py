@@ -70,7 +70,7 @@ async def ask(lane: Lane, argv: list[bytes]) -> Any:
 async def _until_answered(lane: Lane, request: Request, again: Request, session: Session) -> bytes:
     """The answer to ``request``, or to ``again`` as often as there is more to do before there is one."""
     while True:
-        reply = await ask(lane, function_call(request, b"e%d" % session.resp, session.shared.auto_create))
+        reply = await ask(lane, function_call(request, b"e%d" % session.resp, session.worker.auto_create))
         if reply is not None:
             assert isinstance(reply, bytes)
             return reply
@@ -93,7 +93,7 @@ async def _for_all_ids(lane: Lane, request: Request, session: Session) -> int:
     for start in range(0, len(ids), MOST_IDS):
         some = request._replace(args=(*fixed, *ids[start : start + MOST_IDS]))
         try:
-            total += int(await ask(lane, function_call(some, b"n2", session.shared.auto_create)))
+            total += int(await ask(lane, function_call(some, b"n2", session.worker.auto_create)))
         except Failed:
             if not start:
                 raise
@@ -105,7 +105,7 @@ async def _until_done(lane: Lane, request: Request, session: Session) -> int:
     total = 0
     token = b""
     while True:
-        argv = function_call(request, b"e%d" % session.resp, session.shared.auto_create, token)
+        argv = function_call(request, b"e%d" % session.resp, session.worker.auto_create, token)
         count, token = await ask(lane, argv)
         total += int(count)
         if not token:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from valqd.commands.request import Request, function_call
 from valqd.io.control import Control
 from valqd.io.registration import MOST_IN_ORDER, Line, QueueId, Registration
-from valqd.protocol.calls import Call, Route, error_line
-from valqd.protocol.host import Lane, Shared
-from valqd.protocol.requests import encode_request, join_merged, nothing_popped
+from valqd.protocol.calls import Call, Route, error_line, nothing_popped
+from valqd.protocol.host import Lane, WorkerState
+from valqd.protocol.requests import encode_request, join_merged
 
 if TYPE_CHECKING:
     from valqd.io.client import Client
@@ -90,14 +90,14 @@ class Waiter:
         if self._is_noack and self.gone:  # what it took could not be given back
             return False
         self.in_flight = True
-        request, shared = self.request, self._waiters.shared
+        request, worker = self.request, self._waiters.worker
         resp = self._client.session.resp
         post = self._waiters.registration.post(self.lane.identity.db) if self.parked else b""
         if request.merge is not None:
-            route = shared.routes.get(request.merge.function, request.queues[0], True, request.merge.fixed)
+            route = worker.routes.get(request.merge.function, request.queues[0], True, request.merge.fixed)
             join_merged(self.lane.coalescer, self, route, request, resp, post)
         else:
-            call = function_call(request, b"e%d" % resp, shared.auto_create)
+            call = function_call(request, b"e%d" % resp, worker.auto_create)
             if post:
                 call.append(post)
             self.lane.coalescer.lone(self, encode_request(call), self._shape)
@@ -197,9 +197,9 @@ class Waiters:
     """All waiting clients of one worker process."""
 
     def __init__(
-        self, control: Control, shared: Shared, daemon: bytes, release: Callable[[Lane, bytes, bytes], None]
+        self, control: Control, worker: WorkerState, daemon: bytes, release: Callable[[Lane, bytes, bytes], None]
     ) -> None:
-        self.shared = shared
+        self.worker = worker
         self.release = release
         self._parked: dict[QueueId, dict[Waiter, None]] = {}
         self._waking: dict[QueueId, _Wake] = {}

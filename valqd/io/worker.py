@@ -30,7 +30,7 @@ from valqd.io.sweeper import Sweeper
 from valqd.io.waiters import Waiters
 from valqd.protocol.calls import NoDelivery, bulk
 from valqd.protocol.framing import MAX_BULK_BYTES
-from valqd.protocol.host import Identity, Lane, Shared
+from valqd.protocol.host import Identity, Lane, WorkerState
 from valqd.protocol.requests import parse_popped
 
 _TICK_S = 0.02
@@ -48,7 +48,7 @@ class Worker:
         self.loop = asyncio.get_running_loop()
         self.clients: set[Client] = set()
         self.outbox = Outbox(self.loop)
-        self.shared = Shared(
+        self.state = WorkerState(
             settings.auto_create_argument, Limits(max_body_bytes=settings.max_body_bytes), Identity(db=backend.db)
         )
         self._number = number
@@ -60,15 +60,15 @@ class Worker:
         self.loader = FunctionLoader(self.control.load_library)
         self.lanes = SharedLanes(
             clients_backend,
-            self.shared.first_identity,
+            self.state.first_identity,
             self.outbox,
             self.loader,
             self._lane_up,
             self._lane_refused,
             may_busy_wait=available_cores() > settings.workers,
         )
-        self.default_user = DefaultUser(clients_backend, self.shared, self.lanes.renew_first)
-        self.waiters = Waiters(self.control, self.shared, daemon, self.release)
+        self.default_user = DefaultUser(clients_backend, self.state, self.lanes.renew_first)
+        self.waiters = Waiters(self.control, self.state, daemon, self.release)
         self._daemon = daemon
         self._sweeper: Sweeper | None = None
         self._paused: asyncio.TimerHandle | None = None
@@ -99,7 +99,7 @@ class Worker:
         max_clients = raise_file_limit(self.settings.max_clients, warn=self._number == 0)
         self.settings = replace(self.settings, max_clients=max_clients)
         self._sweeper = Sweeper(self.control, self._daemon, self.waiters.registration)
-        self.lanes.get(self.shared.first_identity)
+        self.lanes.get(self.state.first_identity)
         is_exposed = listening.family != socket.AF_UNIX and not ip_address(listening.getsockname()[0]).is_loopback
         self.default_user.known(self._warn_if_open if is_exposed and self._number == 0 else lambda: None)
         server = await self._serve(listening)
@@ -130,9 +130,9 @@ class Worker:
         """A body that the backend does not take would cost a shared lane its connection."""
         with contextlib.suppress(ControlLost):
             most = min(await self.control.largest_bulk() or MAX_BULK_BYTES, self.settings.max_body_bytes)
-            if most != self.shared.limits.max_body_bytes:
+            if most != self.state.limits.max_body_bytes:
                 log.warning("max_body_bytes is %d: the least of the setting and the backend's proto-max-bulk-len", most)
-                self.shared.limits = Limits(max_body_bytes=most)
+                self.state.limits = Limits(max_body_bytes=most)
 
     def _limit_bodies_again(self) -> None:
         """It may be another backend now."""
@@ -140,7 +140,7 @@ class Worker:
 
     def _warn_if_open(self) -> None:
         """Beyond this host, that is: Valkey's protected mode does not see who comes through valqd."""
-        if self.shared.password_needed is False:
+        if self.state.password_needed is False:
             log.warning(
                 "%s: whoever reaches it may do anything: the default user has no password", self.settings.listen
             )
@@ -180,7 +180,7 @@ class Worker:
         if self._paused is not None:
             self._paused.cancel()
             self._paused = None
-        self.shared.relaying = for_ms == 0
+        self.state.relaying = for_ms == 0
         if for_ms:
             self._paused = self.loop.call_later(for_ms / 1000, self.clients_paused, 0)
 
@@ -207,7 +207,7 @@ class Worker:
                 if receipt:
                     receipts.setdefault(fields.get(b"queue", queue), []).append(receipt)
         for name, given_back in receipts.items():
-            route = self.shared.routes.get("nack_many", name, False, (b"RETURN", b"0", b""))
+            route = self.state.routes.get("nack_many", name, False, (b"RETURN", b"0", b""))
             items = b"".join([bulk(receipt) for receipt in given_back])
             lane.coalescer.join(self._releaser, route, items, len(given_back), len(given_back), True)
             lane.wake()

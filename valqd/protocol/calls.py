@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from valqd.commands.request import fcall, queue_key
+from valqd.commands.request import Request, fcall, queue_key
 from valqd.protocol import relay
 from valqd.protocol.relay import ReplyType
 
@@ -21,6 +21,9 @@ MAX_ITEMS = 512
 MAX_CALL_BYTES = 1 << 20
 #: Merged pops aim at replies of at most this many bytes (by the queue's recent body sizes).
 MAX_POP_REPLY_BYTES = 4 << 20
+
+#: A POP's null, by protocol version.
+NULL = {2: b"$-1\r\n", 3: b"_\r\n"}
 
 #: How one command whose reply is an integer array is answered.
 _BITS = (b":0\r\n", b":1\r\n")
@@ -89,6 +92,11 @@ def bulk_pieces(value: bytes) -> list[bytes]:
     return [b"$%d\r\n" % len(value), value, b"\r\n"]
 
 
+def nothing_popped(request: Request, resp: int) -> bytes:
+    """What a POP or MPOP answers when nothing is ready."""
+    return NULL[resp] if request.args[0] == b"" else b"*0\r\n"
+
+
 def error_line(error: Exception) -> bytes:
     """A backend's error reply as it goes to a client: without the position inside the function that raised it."""
     text = str(error).partition(" script: valq")[0]
@@ -107,6 +115,11 @@ class Call(ABC):
         self.units = 0  # what MAX_ITEMS counts
         self.size = 0
         self.deals: list[Deal] = []
+
+    @staticmethod
+    def deal_of(items: int, request: Request, resp: int) -> tuple[int, int, Any]:
+        """Of one command with so many items: what it adds towards MAX_ITEMS, and the count and extra of its deal."""
+        return 1, 1, None
 
     def encode(self) -> list[bytes]:
         """The request as it goes to the backend, in pieces."""
@@ -184,6 +197,10 @@ class PopCall(Call):
 
     __slots__ = ()
 
+    @staticmethod
+    def deal_of(items: int, request: Request, resp: int) -> tuple[int, int, Any]:  # noqa: D102 - see Call
+        return int(request.args[0] or 1), 1, nothing_popped(request, resp)
+
     def arg_count(self) -> int:  # noqa: D102 - see Call
         return 2 * len(self.items)
 
@@ -226,6 +243,10 @@ class CountCall(Call):
     """
 
     __slots__ = ()
+
+    @staticmethod
+    def deal_of(items: int, request: Request, resp: int) -> tuple[int, int, Any]:  # noqa: D102 - see Call
+        return items, items, True
 
     def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
         if type(reply) is int:

@@ -17,9 +17,9 @@ from abc import ABC, abstractmethod
 
 from valqd.commands.request import Request
 from valqd.commands.values import ID_PATTERN
-from valqd.protocol.calls import MAX_ITEMS, Recipient, Route, bulk
+from valqd.protocol.calls import MAX_ITEMS, NULL, Recipient, Route, bulk
 from valqd.protocol.coalescer import Coalescer
-from valqd.protocol.requests import NULL, encode_request
+from valqd.protocol.requests import encode_request
 
 #: Bodies beyond this take the framer's way, which joins cut frames once.
 MAX_BODY_BYTES = 64 * 1024
@@ -201,7 +201,7 @@ class Templates:
         arguments = len(argv) - (2 if argv[0].upper() == b"VALQ" else 1)
         if request.command in ("pop", "mpop"):
             if route is not None and request.merge is not None and arguments == 1:
-                self.learn(PopTemplate(encode_request(argv), route, bulk(request.merge.items[0]), NULL[resp]))
+                self.learn(PopTemplate(encode_request(argv), route, bulk(request.merge.items[-1]), NULL[resp]))
             elif not request.fair:
                 self.learn_whole(encode_request(argv), request)
         elif request.command in ("push", "ack") and route is not None:

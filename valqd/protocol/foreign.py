@@ -17,10 +17,10 @@ from valqd.errors import CommandError
 from valqd.protocol import command_reply, handshake
 from valqd.protocol.encoding import encode
 from valqd.protocol.framing import Frame, Kind
-from valqd.protocol.own import MonitorFilter
+from valqd.protocol.monitor import MonitorFilter
 from valqd.protocol.replies import split_elements
 from valqd.protocol.requests import encode_request
-from valqd.protocol.whole import WholeParser, may_be_huge
+from valqd.protocol.whole import MAX_BYTES, WholeParser, may_be_huge
 
 if TYPE_CHECKING:
     from valqd.protocol.private_side import PrivateSide
@@ -39,7 +39,7 @@ def count_plain(data: bytes, likely: int) -> int:
     hiredis reads some bytes as a request that Valkey refuses as a protocol error; they pass to Valkey all the same,
     which answers and closes.
     """
-    if data[0] != 0x2A or len(data) > 64 * 1024 or may_be_huge(data):
+    if data[0] != 0x2A or len(data) > MAX_BYTES or may_be_huge(data):
         return 0
     requests = _parser.parse(data, likely)
     if requests is None:

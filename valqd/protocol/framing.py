@@ -21,14 +21,12 @@ from typing import NamedTuple
 import hiredis
 
 from valqd.protocol.inline import split_inline
-from valqd.protocol.whole import WholeParser, may_be_huge
+from valqd.protocol.whole import MAX_BYTES, WholeParser, may_be_huge
 
 #: A line (an inline command, or a length) that is longer is an error in Valkey: PROTO_INLINE_MAX_SIZE.
 MAX_LINE_BYTES = 64 * 1024
 #: A frame of a command that need not be whole is passed on in pieces beyond this many bytes.
 STREAM_THRESHOLD_BYTES = 32 * 1024
-#: What is larger is cut one by one.
-_CUT_BYTES = 64 * 1024
 #: Valkey's default ``proto-max-bulk-len``; a longer argument of one of our commands is a protocol error.
 MAX_BULK_BYTES = 512 * 1024 * 1024
 #: Requests of ours with more arguments than this are skipped, as those are that are too large.
@@ -192,7 +190,7 @@ class RequestFramer:
     def _cut_at_once(self) -> bool:
         """Cut what is buffered if it is nothing but small whole requests, written as clients do; hiredis is fast."""
         data = self._buf
-        if len(data) > _CUT_BYTES or data[:1] != b"*" or data[-2:] != b"\r\n" or self._args_left >= 0 or self._pos:
+        if len(data) > MAX_BYTES or data[:1] != b"*" or data[-2:] != b"\r\n" or self._args_left >= 0 or self._pos:
             return False
         if self._broken or self.unauthenticated or may_be_huge(data):
             return False

@@ -51,9 +51,7 @@ def _relay(session: Session, frame: Frame, kind: ReplyType, remember: bytes = b"
             session.client_info[remember] = frame.argv[-1]
         return relay.encode(kind, reply)
 
-    session.lane.coalescer.lone(session, encode_request(frame.argv), shape)
-    session.pending += 1
-    session.lane.wake()
+    session.ask(encode_request(frame.argv), shape)
 
 
 def _ping(session: Session, frame: Frame) -> bool:
@@ -169,10 +167,8 @@ def _hello(session: Session, frame: Frame) -> bool:
         if not session.lane.up:
             session.finish(session.lane.why_down.resp())
             return
-        session.lane.coalescer.lone(session, b"*1\r\n$5\r\nHELLO\r\n", shape)
-        session.pending += 1
+        session.ask(b"*1\r\n$5\r\nHELLO\r\n", shape)
         session.when_shared_quiet(lambda: None)
-        session.lane.wake()
 
     def shape(reply: Any) -> bytes:
         if not isinstance(reply, list):

@@ -131,7 +131,7 @@ class Host(Protocol):
         """The session takes frames again."""
 
 
-class Shared:
+class WorkerState:
     """What all sessions of a worker share."""
 
     def __init__(self, auto_create: bytes, limits: Limits, first_identity: Identity) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from valqd.commands.request import Request, fcall, function_call, queue_key
 from valqd.errors import BackendDown
 from valqd.protocol.calls import NoDelivery
-from valqd.protocol.own import encode_own
+from valqd.protocol.monitor import encode_own
 from valqd.protocol.private_replies import PrivateReplies, Slot
 from valqd.protocol.requests import echo_call, encode_request
 
@@ -82,7 +82,7 @@ class PrivateCalls:
 
     def _rewrite(self, request: Request) -> None:
         session = self._side.session
-        call = encode_request(function_call(request, b"n%d" % session.resp, session.shared.auto_create))
+        call = encode_request(function_call(request, b"n%d" % session.resp, session.worker.auto_create))
         pops = request.command in ("pop", "mpop")
         if self._side.in_multi:
             if pops:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from valqd.errors import BackendDown, CommandError
-from valqd.protocol.own import MonitorFilter, encode_own
+from valqd.protocol.monitor import MonitorFilter, encode_own
 from valqd.protocol.private_calls import PrivateCalls
 from valqd.protocol.private_replies import PrivateReplies, Slot
 from valqd.protocol.replay import replay

@@ -11,8 +11,6 @@ from valqd.errors import CommandError
 from valqd.protocol.calls import Recipient, Route, bulk, bulk_pieces
 from valqd.protocol.coalescer import Coalescer
 
-#: A POP's null, by protocol version.
-NULL = {2: b"$-1\r\n", 3: b"_\r\n"}
 #: Bodies beyond this travel without being copied into a larger piece.
 _LARGE_BODY_BYTES = 16 * 1024
 
@@ -22,31 +20,18 @@ def encode_request(argv: list[bytes]) -> bytes:
     return b"*%d\r\n%b" % (len(argv), b"".join([bulk(arg) for arg in argv]))
 
 
-def nothing_popped(request: Request, resp: int) -> bytes:
-    """What a POP or MPOP answers when nothing is ready."""
-    return NULL[resp] if request.args[0] == b"" else b"*0\r\n"
-
-
 def join_merged(
     coalescer: Coalescer, who: Recipient, route: Route, request: Request, resp: int, post: bytes = b""
 ) -> None:
     """Join one parsed command to its route's open call.  ``post``: of a POP that has waited, where."""
     assert request.merge is not None
     items = request.merge.items
-    function = request.merge.function
-    if request.command == "push" and len(items[-1]) > _LARGE_BODY_BYTES:
-        coalescer.join(who, route, [*map(bulk, items[:-1]), *bulk_pieces(items[-1])], 1, 1, None)
-        return
     if post:
-        items = (b"%b,%b" % (items[0] or b"2,,,", post),)
-    encoded = b"".join([bulk(item) for item in items])
-    if function == "pop_many":
-        count = int(request.args[0] or 1)
-        coalescer.join(who, route, b"$1\r\n1\r\n" + encoded, count, 1, nothing_popped(request, resp))
-    elif function in ("push_many", "push_records", "extend_many"):
-        coalescer.join(who, route, encoded, 1, 1, None)
-    else:
-        coalescer.join(who, route, encoded, len(items), len(items), True)
+        items = (*items[:-1], b"%b,%b" % (items[-1] or b"2,,,", post))
+    *first, last = items
+    is_large = len(last) > _LARGE_BODY_BYTES
+    encoded = [*map(bulk, first), *bulk_pieces(last)] if is_large else b"".join(map(bulk, items))
+    coalescer.join(who, route, encoded, *route.call_type.deal_of(len(items), request, resp))
 
 
 def echo_call(value: Any) -> bytes:

@@ -24,14 +24,14 @@ from valqd.commands.help_text import help_lines
 from valqd.commands.request import Merge, Request, function_call
 from valqd.errors import CommandError
 from valqd.protocol import foreign, handshake, relay
-from valqd.protocol.calls import Call, Route, error_line
+from valqd.protocol.calls import Call, Route, error_line, nothing_popped
 from valqd.protocol.encoding import encode
 from valqd.protocol.fastpath import MAX_BYTES_AT_ONCE
 from valqd.protocol.framing import MAX_ARGUMENTS, Frame, Kind, RequestFramer
-from valqd.protocol.host import Host, Identity, Shared
+from valqd.protocol.host import Host, Identity, WorkerState
 from valqd.protocol.private_side import PrivateSide
 from valqd.protocol.relay import ReplyType
-from valqd.protocol.requests import echo_call, encode_request, join_merged, nothing_popped
+from valqd.protocol.requests import echo_call, encode_request, join_merged
 
 #: Stands for relayed writes when WAIT needs a queue to write to.
 _ANY_QUEUE = b"valqd"
@@ -46,15 +46,15 @@ _MAX_FRAMES = 512
 class Session:
     """One client.  A ``Recipient`` of the coalescer's deals."""
 
-    def __init__(self, host: Host, shared: Shared, client_id: int) -> None:
+    def __init__(self, host: Host, worker: WorkerState, client_id: int) -> None:
         self.host = host
-        self.shared = shared
+        self.worker = worker
         self.client_id = client_id
-        self.framer = RequestFramer(table.is_ours, shared.limits.max_body_bytes)
-        self.framer.unauthenticated = bool(shared.password_needed)
+        self.framer = RequestFramer(table.is_ours, worker.limits.max_body_bytes)
+        self.framer.unauthenticated = bool(worker.password_needed)
         self.resp = 2
-        self.templates = shared.templates[2]
-        self.identity = shared.first_identity
+        self.templates = worker.templates[2]
+        self.identity = worker.first_identity
         self.lane = host.lane(self.identity)
         self.client_info: dict[bytes, bytes] = {}  # CLIENT SETNAME and SETINFO, by their request's name part
         self.private = PrivateSide(self)
@@ -168,7 +168,7 @@ class Session:
             if len(frame.argv) >= MAX_ARGUMENTS:
                 why = f"has more than {MAX_ARGUMENTS} arguments"
             else:
-                why = f"is larger than max_body_bytes ({self.shared.limits.max_body_bytes}) allows"
+                why = f"is larger than max_body_bytes ({self.worker.limits.max_body_bytes}) allows"
             self._answer_here(CommandError(f"the command {why}"))
         elif kind is Kind.COMMAND or (kind is Kind.STREAM and frame.argv):
             self.private.streaming = kind is Kind.STREAM
@@ -302,12 +302,12 @@ class Session:
 
     def _ours(self, argv: list[bytes]) -> None:
         try:
-            request = grammar.parse(argv, self.resp, self.shared.limits)
+            request = grammar.parse(argv, self.resp, self.worker.limits)
         except CommandError as error:
             self._answer_here(error)
             return
         if request.fair:
-            request = request._replace(queues=self.shared.rotated(request.queues))
+            request = request._replace(queues=self.worker.rotated(request.queues))
         private = self.private
         if private.must_ask_if_counted:
             private.ask_if_counted(lambda: self._ours(argv))
@@ -322,7 +322,7 @@ class Session:
         else:
             self._share(request)
             route = self._route(request, request.merge) if request.merge is not None else None
-            self.templates.learn_from(argv, request, route, self.resp, self.shared.limits.max_body_bytes)
+            self.templates.learn_from(argv, request, route, self.resp, self.worker.limits.max_body_bytes)
 
     def _help(self, request: Request) -> None:
         try:
@@ -340,17 +340,22 @@ class Session:
             self.when_shared_quiet(lambda: self._hold_for(self.host.run_steps, request))
         else:
             merge = request.merge
-            coalescer = self.lane.coalescer
             if merge is None:
-                call = function_call(request, b"e%d" % self.resp, self.shared.auto_create)
-                coalescer.lone(self, encode_request(call), lambda reply: self._shape(reply, request))
+                call = function_call(request, b"e%d" % self.resp, self.worker.auto_create)
+                self.ask(encode_request(call), lambda reply: self._shape(reply, request))
             else:
-                join_merged(coalescer, self, self._route(request, merge), request, self.resp)
-            self.pending += 1
-            self.lane.wake()
+                join_merged(self.lane.coalescer, self, self._route(request, merge), request, self.resp)
+                self.pending += 1
+                self.lane.wake()
             has_many = merge is None and (self._needs_private or self.pending >= _MAX_PENDING_LONE)
             if has_many or self._has_its_share:
                 self._wait_for_answers()
+
+    def ask(self, request: bytes, shape: Callable[[Any], bytes]) -> None:
+        """Send a request of its own over the shared lane; ``shape`` turns its reply into the answer's bytes."""
+        self.lane.coalescer.lone(self, request, shape)
+        self.pending += 1
+        self.lane.wake()
 
     def _hold_for(self, run: Callable[[Request], None], request: Request) -> None:
         self.hold()
@@ -367,13 +372,13 @@ class Session:
         return error_line(reply)
 
     def _route(self, request: Request, merge: Merge) -> Route:
-        return self.shared.routes.get(merge.function, request.queues[0], request.takes_auto, merge.fixed)
+        return self.worker.routes.get(merge.function, request.queues[0], request.takes_auto, merge.fixed)
 
     # ---- foreign commands
 
     def _may_relay(self) -> bool:
         """Whether simple commands of this (clean) client may ride on the shared lane."""
-        allowed = self.shared.relaying and not (self._needs_private or self.private.mute)
+        allowed = self.worker.relaying and not (self._needs_private or self.private.mute)
         return allowed and self.resp == 2 and self.lane.up and self.lane.relays
 
     def _relay(self, request: bytes, kinds: list[ReplyType]) -> None:
@@ -425,7 +430,7 @@ class Session:
     def begin(self) -> None:
         """What the backend says to clients that have not authenticated is known (again): take frames."""
         self._set_identity(self.identity)  # its lane may be another now
-        self.framer.unauthenticated = bool(self.shared.password_needed)
+        self.framer.unauthenticated = bool(self.worker.password_needed)
         self.finish(b"")
 
     def _set_identity(self, identity: Identity) -> None:
@@ -435,7 +440,7 @@ class Session:
     def set_resp(self, resp: int) -> None:
         """The backend has accepted HELLO."""
         self.resp = resp
-        self.templates = self.shared.templates[resp]
+        self.templates = self.worker.templates[resp]
 
     def reset(self) -> None:
         """The backend has accepted RESET."""
@@ -443,4 +448,4 @@ class Session:
         self.client_info.clear()
         self.set_resp(2)
         self._set_identity(Identity())
-        self.framer.unauthenticated = bool(self.shared.password_needed)
+        self.framer.unauthenticated = bool(self.worker.password_needed)

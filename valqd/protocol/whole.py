@@ -11,6 +11,9 @@ from typing import Any
 
 import hiredis
 
+#: Larger chunks are left to the framers, which cut them one frame at a time.
+MAX_BYTES = 64 * 1024
+
 _NOT_YET = object()
 _END = b"#t\r\n"
 #: TypeError: a map with keys that Python cannot hash.

@@ -58,9 +58,27 @@ local function open_elsewhere(q)
   return type(written) == 'number' and target
 end
 
+-- The headers of a dead letter in its dead letter queue: valq-queue, valq-id, valq-attempts and valq-reason say where it
+-- comes from and why, in place of what said so where it died before.
+local function letter_headers(q, id, meta)
+  local headers = {'valq-queue', q.name, 'valq-id', number.text(id), 'valq-attempts', number.text(meta.a),
+    'valq-reason', meta.w}
+  local ours = {}
+  for h = 1, #headers, 2 do
+    ours[headers[h]] = true
+  end
+  local theirs = meta.h or {}
+  for h = 1, #theirs, 2 do
+    if not ours[theirs[h]] then
+      headers[#headers + 1] = theirs[h]
+      headers[#headers + 1] = theirs[h + 1]
+    end
+  end
+  return headers
+end
+
 -- Push dead messages ({id, fields} each) to their queue's dead letter queue, whatever limits that has and even when it is
--- paused: the dead are not lost.  Headers valq-queue, valq-id, valq-attempts and valq-reason say where they come from and
--- why.  False if that cannot be, and nothing was changed.
+-- paused: the dead are not lost.  False if that cannot be, and nothing was changed.
 local function push_elsewhere(q, dead)
   local target = open_elsewhere(q)
   if not target then
@@ -77,20 +95,8 @@ local function push_elsewhere(q, dead)
   for i, message in ipairs(dead) do
     local id, meta = message[1], message[2]
     local body = server.call('HGET', q.prefix .. 'body', id)
-    local headers = {'valq-queue', q.name, 'valq-id', number.text(id), 'valq-attempts', number.text(meta.a),
-      'valq-reason', meta.w}
-    local ours = {}
-    for h = 1, #headers, 2 do
-      ours[headers[h]] = true
-    end
-    local theirs = meta.h or {}
-    for h = 1, #theirs, 2 do
-      if not ours[theirs[h]] then -- where it died before
-        headers[#headers + 1] = theirs[h]
-        headers[#headers + 1] = theirs[h + 1]
-      end
-    end
-    local copy = {t = target.now, n = 0, a = 0, p = meta.p, h = headers, e = meta.e, f = meta.f, D = meta.D}
+    local copy = {t = target.now, n = 0, a = 0, p = meta.p, h = letter_headers(q, id, meta), e = meta.e, f = meta.f,
+      D = meta.D}
     record.create(target, first + i, body, copy)
     record.enter(target, first + i, copy, 'r')
     held = held + #body

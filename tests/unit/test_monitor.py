@@ -1,6 +1,6 @@
 """A MONITOR through the daemon shows what clients send, and nothing of what daemons do for themselves."""
 
-from valqd.protocol.own import MonitorFilter, encode_own
+from valqd.protocol.monitor import MonitorFilter, encode_own
 
 SHOWN = [
     b"+OK\r\n",
