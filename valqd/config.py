@@ -252,7 +252,7 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
         if variable.startswith("VALQD_") and variable not in known and not _OF_A_SERVICE.match(variable):
             raise SettingError(variable, "unknown setting in the environment")
     path = environment.get("VALQD_CONFIG") if given["config"] is None else given["config"]
-    file = {} if path is None else _from_file(path)
+    file = _from_file(path) if path else {}
     values: dict[str, Any] = {}
     for setting in SETTINGS:
         where = f"{setting.name} in {path}"

@@ -40,13 +40,16 @@ SPEC = Command(
     complexity="O(N log M) with N the messages moved; in bounded steps, outside MULTI.",
     errors=(
         ("NOQUEUE", "there is no such queue, or no such target"),
-        ("FULL", "a limit of the queue that takes them is reached; those before it were moved"),
+        (
+            "FULL",
+            "a limit of the queue that takes them is reached, and none was moved (else the reply tells how many)",
+        ),
         ("PAUSED", "the other queue (TO) is paused IN"),
     ),
     notes=(
-        "Oldest first, attempts at zero, their history kept; a TTL was over with the first life. The lease "
-        "of a receipt is over: give plain ids. With TO the user "
-        "needs rights on both queues; on a cluster both must be in one hash slot.",
+        "Oldest first (ID: as given), attempts at zero, their history kept; a TTL was over with the first life. The "
+        "lease of a receipt is over: give plain ids. With TO the user needs rights on both queues; on a cluster both "
+        "must be in one hash slot.",
     ),
     example=(
         ("VALQ.REDRIVE orders ID 2 7 9 TO retries", "(integer) 2"),

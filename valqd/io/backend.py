@@ -9,9 +9,9 @@ import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache
 from typing import Any, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import hiredis
 
@@ -25,6 +25,8 @@ _DEFAULT_PORT = 6379
 #: A backend's host that has gone silent is given up after a minute.
 _KEEPALIVE_S = 30
 _UNANSWERED_S = 60
+#: A unix socket whose backlog is full is tried again after so long.
+_BACKLOG_FULL_S = 0.02
 
 _UNIX_URL = re.compile(r"unix:(?://)?(?:([^/@:]*):([^/@]*)@)?(.*?)(?:\?db=([0-9]{1,9}))?", re.DOTALL)
 _ESCAPES = "in a user or password, write @ as %40, : as %3A, / as %2F, # as %23, ? as %3F, % as %25"
@@ -37,8 +39,21 @@ def refuse_files(settings: Settings) -> None:
             raise SettingError(name, "is only of use with valkeys:// in backend")
 
 
+@cache
+def _tls_context(ca_file: str, cert_file: str, key_file: str) -> ssl.SSLContext:
+    """Read once: workers that are started again use what the start has checked."""
+    context = ssl.create_default_context(cafile=ca_file or None)
+    if cert_file:
+        context.load_cert_chain(cert_file, key_file or None, password=_no_passphrase)
+    return context
+
+
+def _no_passphrase() -> str:
+    raise SettingError("backend_key_file", "is encrypted: give a key without a passphrase")
+
+
 def _unquoted(part: str | None) -> bytes | None:
-    return None if part is None else unquote(part).encode()
+    return None if part is None else unquote_to_bytes(os.fsencode(part))
 
 
 @dataclass(frozen=True)
@@ -122,30 +137,35 @@ class Backend:
             why = getattr(error, "reason", None) or error.strerror or error
             raise SettingError("backend", f"the certificates cannot be used: {why}") from None
 
-    @cached_property
+    @property
     def _tls_context(self) -> ssl.SSLContext | None:
-        if not self.tls:
-            return None
-        context = ssl.create_default_context(cafile=self.ca_file or None)
-        if self.cert_file:
-            context.load_cert_chain(self.cert_file, self.key_file or None)
-        return context
+        return _tls_context(self.ca_file, self.cert_file, self.key_file) if self.tls else None
 
     def __str__(self) -> str:
-        return (
-            f"unix://{self.path}" if self.path else f"{'valkeys' if self.tls else 'valkey'}://{self.host}:{self.port}"
-        )
+        if self.path:
+            return f"unix://{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'valkeys' if self.tls else 'valkey'}://{host}:{self.port}"
 
     async def connect(self, factory: Callable[[], asyncio.Protocol], timeout_s: float = CONNECT_TIMEOUT_S) -> None:
         """Open one connection.  Raises OSError (ssl.SSLError and TimeoutError are OSErrors)."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(timeout_s):
             if self.path:
-                await loop.create_unix_connection(factory, self.path)
+                await self._connect_unix(factory)
             else:
                 transport, _ = await loop.create_connection(factory, self.host, self.port, ssl=self._tls_context)
                 if not transport.is_closing():
                     keep_alive(transport.get_extra_info("socket"), _KEEPALIVE_S, _UNANSWERED_S)
+
+    async def _connect_unix(self, factory: Callable[[], asyncio.Protocol]) -> None:
+        """Wait while its backlog is full, as the system does for TCP."""
+        while True:
+            try:
+                await asyncio.get_running_loop().create_unix_connection(factory, self.path)
+                return
+            except BlockingIOError:
+                await asyncio.sleep(_BACKLOG_FULL_S)
 
     async def ping(self, timeout_s: float = CONNECT_TIMEOUT_S) -> bytes:
         """What a new connection is answered to a PING, an error too.  Raises OSError when there is no answer."""

@@ -101,7 +101,8 @@ class Client(Outgoing, asyncio.Protocol):
         """
         self.session.left()
         self.flush()
-        if self.waiter is not None or self.session.private.may_block or not self._is_owed:
+        private = self.session.private
+        if self.waiter is not None or private.may_block or private.streaming or not self.is_owed:
             return False
         self._ending = asyncio.ensure_future(self._close_when_answered())
         return True
@@ -109,13 +110,14 @@ class Client(Outgoing, asyncio.Protocol):
     async def _close_when_answered(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_ENDING_S):
-                while self._is_owed:
+                while self.is_owed:
                     await asyncio.sleep(_ENDING_TICK_S)
         self.close()
 
     @property
-    def _is_owed(self) -> bool:
-        return self.busy or self.awaits_backend or self.session.held
+    def is_owed(self) -> bool:
+        """Whether anything that it sent is still to be answered."""
+        return self.busy or self.session.private.outstanding > 0 or self.session.held
 
     def pause_writing(self) -> None:
         """The client does not read: stop reading from it, and from the backend for it."""
@@ -249,11 +251,6 @@ class Client(Outgoing, asyncio.Protocol):
     def busy(self) -> bool:
         """Whether an answer is still due that does not wait in Valkey."""
         return bool(self.session.pending or self.waiter or (self.task and not self.task.done()))
-
-    @property
-    def awaits_backend(self) -> bool:
-        """Whether an answer is due from its private lane."""
-        return self.session.private.outstanding > 0
 
     @property
     def has_hung_up(self) -> bool:

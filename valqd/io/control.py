@@ -128,7 +128,8 @@ class Control:
                     await self._open()
                     break
                 except (OSError, ControlLost) as error:
-                    self.complaints.say(_UNREACHABLE.format(self._backend), error or "it closed the connection")
+                    why = str(error) or "it closed the connection, or does not answer"
+                    self.complaints.say(_UNREACHABLE.format(self._backend), why)
                 except StartError as error:
                     self.complaints.say(_REFUSED, error)
                     await asyncio.sleep(1)

@@ -76,9 +76,9 @@ class EmbeddedServer:
 
     def _choose_socket_path(self) -> str:
         path = str(self._dir / "valkey.sock")
-        if len(path.encode()) <= _MAX_SOCKET_PATH:
+        if len(os.fsencode(path)) <= _MAX_SOCKET_PATH:
             return path
-        name = hashlib.sha256(path.encode()).hexdigest()[:16]
+        name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
         return str(Path(tempfile.gettempdir()) / f"valqd-{os.getuid()}-{name}.sock")
 
     def __enter__(self) -> EmbeddedServer:
@@ -112,8 +112,8 @@ class EmbeddedServer:
                 if _is_running(holders):
                     raise StartError(f"data_dir {self._dir}: in use by another valqd ({holders})") from None
                 if time.monotonic() > deadline:
-                    why = "was killed, but its Valkey goes on (a script without end?): stop it first"
-                    raise StartError(f"data_dir {self._dir}: the last valqd {why} ({holders})") from None
+                    why = "in use by another valqd, or by the Valkey of one that was killed: stop it first"
+                    raise StartError(f"data_dir {self._dir}: {why} ({holders})") from None
                 time.sleep(0.05)
 
     def _write_users(self) -> None:
@@ -124,7 +124,10 @@ class EmbeddedServer:
         others = [line for line in saved if not line.startswith(f"user {_USER} ".encode())]
         fresh = path.with_suffix(".new")
         fresh.touch(mode=0o600)
-        fresh.write_bytes(b"\n".join([*others, f"user {_USER} on #{digest} ~* &* +@all\n".encode()]))
+        with fresh.open("wb") as file:
+            file.write(b"\n".join([*others, f"user {_USER} on #{digest} ~* &* +@all\n".encode()]))
+            file.flush()
+            os.fsync(file.fileno())  # the saved users must outlive a power cut
         fresh.replace(path)
 
     def _spawn(self) -> None:
@@ -195,26 +198,27 @@ class EmbeddedServer:
         os.close(self._lock)
         self._lock = -1
 
-    def respawn_if_dead(self) -> bool:
-        """Start the server again if it died, without waiting for it; whether it was.  For the main thread only.
+    def respawn_if_dead(self) -> None:
+        """Start the server again if it died, without waiting for it.  For the main thread only.
 
         (The kernel ties a child's parent-death signal to the thread that started it.)  One that dies again and again is
         started less and less often.
         """
         if self._process is None or self._process.poll() is None:
-            return False
+            return
         now = time.monotonic()
         if now < self._respawn_at:
-            return False
+            return
         lasted = now - self._respawn_at > _LONGEST_PAUSE_S
         self._pause_s = _PAUSE_S if lasted else min(_LONGEST_PAUSE_S, 2 * self._pause_s)
         self._respawn_at = now + self._pause_s
+        last_words = _last_line(self._dir / "valkey.log")
         try:
             self._spawn()
         except (OSError, StartError) as error:
             log.error("the embedded Valkey died and cannot be started: %s", getattr(error, "strerror", None) or error)
-            return False
-        return True
+        else:
+            log.error("the embedded Valkey died and was started again; its log ended: %s", last_words)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

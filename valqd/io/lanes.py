@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from valqd.io.backend import Backend
+from valqd.io.complaints import Complaints
 from valqd.io.loader import FunctionLoader
 from valqd.io.outbox import Outbox
 from valqd.io.shared_lane import SharedLane
@@ -40,6 +41,7 @@ class SharedLanes:
         self.loader = loader
         self._lane_refused = lane_refused
         self.may_busy_wait = may_busy_wait
+        self.complaints = Complaints()
         self._lanes: dict[Identity, SharedLane] = {}
         self._idle: dict[SharedLane, asyncio.TimerHandle] = {}  # had no users, in the order in which they had none
 

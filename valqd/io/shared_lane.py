@@ -10,7 +10,6 @@ MAX_BACKLOG_BYTES of requests unanswered, clients that send more are not read fr
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,6 +35,7 @@ _STABLE_S = 0.2
 _NO_RELAY_S = 60.0
 #: What Valkey says to a connection that it closes at once: it is no call's reply.
 _TURNED_AWAY = "ERR max number of clients reached"
+_NO_CONNECTION = "clients' commands cannot reach the backend"
 #: When more clients than that sent something in a turn, the next turn's first command waits for the others.
 _FEW = 2
 
@@ -101,7 +101,7 @@ class SharedLane:
         attempt = 0
         while not self._closed:
             connection = await self._connect()
-            if connection.transport is None:
+            if connection.transport is None or connection.ended.is_set():
                 self._down(BackendDown())
             else:
                 self._greet(connection)
@@ -123,8 +123,12 @@ class SharedLane:
     async def _connect(self) -> _Connection:
         """A connection, whose transport is None if there is none to be had."""
         connection = _Connection(self)
-        with contextlib.suppress(OSError):
+        try:
             await self._lanes.backend.connect(lambda: connection)
+        except OSError as error:
+            self._lanes.complaints.say(_NO_CONNECTION, str(error) or "no answer")
+        else:
+            self._lanes.complaints.over(_NO_CONNECTION)
         return connection
 
     def _greet(self, connection: _Connection) -> None:
@@ -179,12 +183,10 @@ class SharedLane:
             return
         self._connection = None
         self.coalescer.fail_sent(BackendDown(under_way=not connection.is_turned_away).resp())
-        if connection.is_turned_away:
+        if connection.is_turned_away or self._greetings:  # who accepts connections may have no backend behind it
             self._down(BackendDown())
         self._resume_paused()
         self._lanes.outbox.flush()
-        if self._greetings and self.refused is None:
-            self._answer_proofs(BackendDown().resp())
 
     def close(self) -> None:
         """Stop for good."""

@@ -56,8 +56,8 @@ def serve(settings: Settings) -> None:
             backend = server.backend
 
         def tick() -> None:
-            if server is not None and server.respawn_if_dead():
-                log.error("the embedded Valkey died and was started again")
+            if server is not None:
+                server.respawn_if_dead()
 
         def announce() -> None:
             where = "embedded Valkey" if server is not None else f"backend {backend}"
@@ -78,7 +78,9 @@ def _interrupt(number: int, frame: object) -> None:
 
 def _address(listening: socket.socket) -> str:
     name = listening.getsockname()
-    return f"unix:{name}" if isinstance(name, str) else f"{name[0]}:{name[1]}"
+    if isinstance(name, str):
+        return f"unix:{name}"
+    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
 
 
 @contextlib.contextmanager
@@ -121,7 +123,7 @@ def _file(target: str | tuple[str, int]) -> tuple[int, int] | None:
     with contextlib.suppress(OSError):
         if isinstance(target, str):
             found = Path(target).stat()
-            return found.st_ino, found.st_ctime_ns
+            return found.st_ino, found.st_mtime_ns
     return None
 
 
@@ -156,6 +158,7 @@ def _remove_stale_socket(path: str) -> None:
     with contextlib.suppress(OSError):
         if stat.S_ISSOCK(Path(path).stat().st_mode):
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.setblocking(False)  # somebody's whose backlog is full must not hold up the start
                 try:
                     probe.connect(path)
                 except ConnectionRefusedError:
@@ -210,7 +213,11 @@ class _Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         try:
             for number in range(self._settings.workers):
-                if not self._is_ready(number, self._start(number)):
+                try:
+                    reader = self._start(number)
+                except OSError as error:
+                    raise StartError(f"worker {number} cannot be started: {error.strerror}") from None
+                if not self._is_ready(number, reader):
                     return
             announce()
             while True:
@@ -242,10 +249,15 @@ class _Supervisor:
         return True
 
     def _start(self, number: int) -> int:
-        """Fork one worker; a pipe that gets a byte when it is ready."""
+        """Fork one worker; a pipe that gets a byte when it is ready.  Raises OSError."""
         reader, writer = os.pipe()
         parent = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(reader)
+            os.close(writer)
+            raise
         if pid:
             os.close(writer)
             self._numbers[pid] = number
@@ -297,9 +309,11 @@ class _Supervisor:
         for number, when in list(self._restart_at.items()):
             if time.monotonic() >= when:
                 del self._restart_at[number]
-                if number == 0:
-                    self._listening.listen(_BACKLOG)
-                os.close(self._start(number))
+                try:
+                    os.close(self._start(number))
+                except OSError as error:
+                    log.error("worker %d cannot be started: %s", number, error.strerror)
+                    self._restart_at[number] = time.monotonic() + _LONGEST_RESTART_S
 
     def _stop(self) -> None:
         with contextlib.suppress(OSError):  # where systems do not know this

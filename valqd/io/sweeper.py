@@ -252,7 +252,7 @@ class Sweeper:
                 if str(reply).startswith("READONLY"):
                     self._refused(reply)
                     raise _ReadOnly
-                self._refused(f"{key.decode(errors='backslashreplace')}: {reply}", (db, key))
+                self._refused(f"{repr(key)[1:]}: {reply}", (db, key))
             more |= reply == 1
         return more
 

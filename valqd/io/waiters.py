@@ -40,8 +40,8 @@ class Waiter:
     """One blocked command: the recipient of its POPs."""
 
     __slots__ = (
-        "_client", "_gone", "_handle", "_nothing", "_waiters", "in_flight", "lane", "last_call", "last_seq", "parked",
-        "queues", "request", "since", "timed_out",
+        "_client", "_gone", "_handle", "_has_asked", "_nothing", "_waiters", "in_flight", "lane", "last_call",
+        "last_seq", "parked", "queues", "request", "since", "timed_out",
     )  # fmt: skip
 
     def __init__(self, waiters: Waiters, client: Client, lane: Lane, request: Request) -> None:
@@ -57,6 +57,7 @@ class Waiter:
         self._gone = False
         self.timed_out = False  # what the POP under way brings is the answer
         self.in_flight = False
+        self._has_asked = False
         self.parked = False
         self.since = time.monotonic()  # exact: the loop's own clock stands still during a turn
 
@@ -89,7 +90,7 @@ class Waiter:
             return False
         if self._is_noack and self.gone:  # what it took could not be given back
             return False
-        self.in_flight = True
+        self.in_flight = self._has_asked = True
         request, worker = self.request, self._waiters.worker
         resp = self._client.session.resp
         post = self._waiters.registration.post(self.lane.identity.db) if self.parked else b""
@@ -172,10 +173,10 @@ class Waiter:
             self._time_out()
 
     def _time_out(self) -> None:
-        if self.in_flight:
-            self.timed_out = True
-        elif not self._gone:
-            self._end(self._nothing)
+        """Who came behind others, and was not served, asks before it gets nothing: it may be refused."""
+        if not (self._has_asked or self._gone) and self.pop():
+            self.lane.wake()
+        self.stop()
 
     def _leave(self) -> None:
         if self._handle is not None:
@@ -188,9 +189,11 @@ class Waiter:
         self._client.session.finish(data)
 
     def stop(self) -> None:
-        """End the wait as if its time were over."""
-        if not self._gone:
-            self._time_out()
+        """End the wait: with what a POP under way brings, else with nothing."""
+        if self.in_flight:
+            self.timed_out = True
+        elif not self._gone:
+            self._end(self._nothing)
 
 
 class Waiters:

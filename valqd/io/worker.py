@@ -93,7 +93,6 @@ class Worker:
     async def _serve_until(
         self, stop: asyncio.Event, listening: socket.socket, ready: Callable[[], None], tick: Callable[[], None]
     ) -> None:
-        await self._limit_bodies()
         self.control.connected.append(self._limit_bodies_again)
         keep_freed_memory()
         max_clients = raise_file_limit(self.settings.max_clients, warn=self._number == 0)
@@ -116,7 +115,7 @@ class Worker:
 
     async def _start_unless(self, stop: asyncio.Event) -> bool:
         """Connect, however long the backend loads its data; False: told to stop meanwhile.  Raises StartError."""
-        starting = asyncio.ensure_future(self.control.start())
+        starting = asyncio.ensure_future(self._start())
         stopped = asyncio.ensure_future(stop.wait())
         await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
@@ -125,6 +124,10 @@ class Worker:
             return False
         await starting
         return True
+
+    async def _start(self) -> None:
+        await self.control.start()
+        await self._limit_bodies()
 
     async def _limit_bodies(self) -> None:
         """A body that the backend does not take would cost a shared lane its connection."""
@@ -159,7 +162,7 @@ class Worker:
         while any(client.busy for client in self.clients) and loop.time() < deadline:
             await asyncio.sleep(_TICK_S)
         grace_ends = min(loop.time() + _PRIVATE_GRACE_S, deadline)  # what waits in Valkey (BLPOP) may wait for ever
-        while any(client.awaits_backend for client in self.clients) and loop.time() < grace_ends:
+        while any(client.is_owed for client in self.clients) and loop.time() < grace_ends:
             await asyncio.sleep(_TICK_S)
         self.outbox.flush()
         for client in list(self.clients):

@@ -240,13 +240,13 @@ class Templates:
     def learn(self, template: Template) -> None:
         """Remember a template; one too short to be told apart is not worth it."""
         prefix = template.prefix
+        if len(self._by_prefix) >= MAX_TEMPLATES and prefix not in self._by_prefix:
+            self._forget()
         lengths = self._lengths.get(prefix[:_HEAD], ())
         if len(prefix) < _HEAD or prefix in self._by_prefix or b"*" in prefix[1:]:  # two of them could overlap
             return
         if len(lengths) == MAX_LENGTHS and len(prefix) not in lengths:
             return
-        if len(self._by_prefix) >= MAX_TEMPLATES:
-            self._forget()
         self._by_prefix[prefix] = template
         if len(prefix) not in lengths:
             self._lengths[prefix[:_HEAD]] = (*lengths, len(prefix))

@@ -43,6 +43,9 @@ end
 -- One step from `cursor`: next cursor (0: done), ids.
 function walk.step(q, cursor, count)
   local phase, at = cursor % 4, math.floor(cursor / 4)
+  if phase == 1 and server.call('HLEN', q.prefix .. 'meta') > FEW_RECORDS then
+    phase, at = 2, 0 -- they have become many
+  end
   if phase == 1 then
     return few_records(q, at, count)
   elseif phase == 2 then
