@@ -161,6 +161,16 @@ def test_scan_takes_what_lua_patterns_mean_literally(q, pattern, found):
     assert scan(q, match=pattern) == ([1] if found else [])
 
 
+def test_a_scan_stays_bounded_when_few_records_become_many(q):
+    q.push(*["first"] * 100, priority=1)
+    seen = scan(q, count=20, between=lambda: q.push(*["more"] * 300, priority=1) if q.info()["msgs"] < 1500 else None)
+    assert set(range(1, 101)) <= set(seen)
+    for cursor in (1, 4 * 50 + 1):
+        next_cursor, messages = q.do("scan", "n2", cursor, "", "", "", "", 10, "")
+        assert int(next_cursor) % 4 == 2  # as many records are scanned
+        assert len(messages) < 100
+
+
 def test_scan_misses_none_that_stays_while_others_move(q):
     q.create(vt=1000)
     q.fill(600)

@@ -13,6 +13,7 @@ from valqd.io.backend import Backend
         ("redis://h:1/3", Backend("h", 1, db=3)),
         ("valkeys://[::1]:2", Backend("::1", 2, tls=True)),
         ("valkey://:p%40@h", Backend("h", 6379, user=b"", password=b"p@")),
+        ("valkey://u:%FF@h", Backend("h", 6379, user=b"u", password=b"\xff")),
         ("valkey://u:@h", Backend("h", 6379, user=b"u", password=b"")),
         ("unix:s", Backend(path="s")),
         ("unix:///run/v.sock", Backend(path="/run/v.sock")),

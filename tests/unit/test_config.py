@@ -33,6 +33,7 @@ def test_command_line_beats_environment_beats_file_beats_default(tmp_path):
     settings = load(["--shutdown-timeout", "5"], environment)
     assert (settings.max_clients, settings.workers, settings.shutdown_timeout) == (7, 3, 5)
     assert settings.listen == "127.0.0.1:6390"
+    assert load([], {"VALQD_CONFIG": ""}) == load([], {})
 
 
 @pytest.mark.parametrize(

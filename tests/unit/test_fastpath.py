@@ -226,6 +226,16 @@ def test_whole_requests_are_remembered_within_bounds():
     assert templates.seen_whole(b"%d" % (MAX_TEMPLATES - 1)) is parsed
 
 
+def test_the_template_for_which_all_others_are_forgotten_is_known():
+    routes, templates = Routes(b""), Templates()
+    for number in range(MAX_TEMPLATES + 1):
+        argv = [b"VALQ.POP", b"orders%04d" % number]
+        parsed = parse(argv, 2, Limits())
+        templates.learn_from(argv, parsed, routes.get("pop_many", parsed.queues[0], True, ()), 2, MAX_BODY_BYTES)
+    assert run(templates, request("VALQ.POP", "orders0000"))[1] == 0
+    assert run(templates, request(*argv))[1] == 1
+
+
 def test_all_options_together_are_bounded():
     routes, templates = Routes(b""), Templates()
     for number in range(MAX_TEMPLATES + 500):

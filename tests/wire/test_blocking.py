@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.servers import Connection, Valkey, Valqd, as_map, until
-from tests.wire.expect import blocked
+from tests.wire.expect import blocked, refused
 
 
 @pytest.fixture(scope="module")
@@ -380,3 +380,23 @@ def test_clients_that_one_daemon_has_blocked_in_two_databases_are_all_counted(pa
             waiter.send("VALQ.POP", queue, "BLOCK", "0")
         for connection in (pushing, watching):
             blocked(connection, queue, 3)
+
+
+def test_who_came_behind_others_and_is_not_served_is_asked_before_it_gets_nothing(pair, waiting, queue):
+    """It may have no right on the queue, or another of its queues have something."""
+    with Connection(pair[1].port) as other, Connection(pair[0].port) as direct:
+        waiting.send("VALQ.POP", queue, "BLOCK", "0")
+        blocked(other, queue)
+        direct.call("ACL", "SETUSER", "stranger", "on", ">pw", "~none", "+@all")
+        with Connection(pair[1].port) as stranger:
+            assert stranger.call("AUTH", "stranger", "pw") == b"OK"
+            refused(stranger.call("VALQ.POP", queue, "BLOCK", "50"), "NOPERM")
+        blocked(other, queue)
+        other.call("VALQ.PUSH", queue + "2", "ready")
+        with Connection(pair[0].port) as stopping:
+            stopping.send("DEBUG", "SLEEP", "0.2")
+            reply = other.call("VALQ.MPOP", "2", queue, queue + "2", "BLOCK", "20")
+            assert stopping.read() == b"OK"
+        assert as_map(reply)[b"body"] == b"ready"
+        other.call("VALQ.PUSH", queue, "x")
+        assert as_map(waiting.read())[b"body"] == b"x"

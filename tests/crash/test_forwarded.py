@@ -1,0 +1,84 @@
+"""A backend behind a forwarder: what answers at its address need not be Valkey."""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.crash.forwarder import Forwarder
+from tests.servers import Connection, Valkey, Valqd, until
+from tests.wire.expect import info, refused
+
+
+def test_a_backend_whose_address_accepts_and_closes_is_gone():
+    with (
+        Valkey() as valkey,
+        Forwarder(valkey.port) as forwarder,
+        Valqd(forwarder.url) as daemon,
+        Connection(daemon.port, timeout_s=5) as clean,
+        Connection(daemon.port, timeout_s=5) as private,
+    ):
+        assert clean.call("VALQ.PUSH", "q", "before") == b"1"
+        assert private.call("CLIENT", "ID")
+        forwarder.lose_target()
+        until(lambda: "NOBACKEND" in str(clean.call("GET", "x")), 5, "it is seen")
+        for connection in (clean, private):
+            for command in (("VALQ.PUSH", "q", "lost"), ("SET", "k", "lost"), ("SELECT", "1"), ("CLIENT", "ID")):
+                for _ in range(3):
+                    refused(connection.call(*command), "NOBACKEND")
+        forwarder.target_is_gone = False
+        until(lambda: clean.call("VALQ.PUSH", "q", "after") == b"2", 5, "it is back")
+        assert clean.call("GET", "k") is None
+        assert info(clean, "q")["pushed_total"] == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel shares connections out in another way")
+def test_a_worker_that_waits_for_the_backend_takes_no_connections():
+    with Valkey() as valkey, Forwarder(valkey.port) as forwarder, Valqd(forwarder.url, workers=2) as daemon:
+        children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children")
+        for place in (0, -1):
+            workers = sorted(map(int, children.read_text().split()))
+            forwarder.holds, forwarder.held_back = 0, b"PERSISTENCE"
+            os.kill(workers[place], signal.SIGKILL)
+            until(lambda: forwarder.holds, 10, "it is started again")
+            for _ in range(20):
+                with Connection(daemon.port, timeout_s=3) as connection:
+                    assert connection.call("VALQ.HELP", "pop")
+            forwarder.held_back = None
+            until(lambda before=workers: len(set(children.read_text().split())) == 2, 5, "both are there")
+
+
+@pytest.mark.parametrize("word", [b"HELLO", b"PERSISTENCE", b"LIBRARYNAME", b"PROTO-MAX-BULK-LEN"])
+def test_a_signal_while_the_backend_lets_the_start_wait_is_a_stop(word):
+    with Valkey() as valkey, Forwarder(valkey.port) as forwarder:
+        forwarder.held_back = word
+        with Valqd(forwarder.url, wait=False) as daemon:
+            until(lambda: forwarder.holds, 10, "it waits")
+            daemon.signal(signal.SIGTERM)
+            assert daemon.process.wait(5) == 0
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
+
+
+def test_a_login_that_is_under_way_at_a_stop_is_answered():
+    with Valkey() as valkey, Forwarder(valkey.port) as forwarder, Valqd(forwarder.url) as daemon:
+        with Connection(valkey.port) as direct:
+            direct.call("ACL", "SETUSER", "u", "on", ">pw", "~*", "+@all")
+        with Connection(daemon.port, timeout_s=5) as client:
+            assert client.call("PING") == b"PONG"
+            forwarder.held_back = b"AUTH"
+            client.send("AUTH", "u", "pw")
+            until(lambda: forwarder.holds, 5, "it is under way")
+            daemon.signal(signal.SIGTERM)
+            until(lambda: not listens(daemon.port), 5, "it stops")
+            forwarder.held_back = None
+            assert client.read() == b"OK"
+            assert daemon.process.wait(10) == 0
