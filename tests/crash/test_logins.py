@@ -1,12 +1,13 @@
 """Who clients are, when passwords, users and databases change: each is asked, told and let in as by Valkey."""
 
+import contextlib
 import threading
 import time
 
 import pytest
 
 from tests.servers import Connection, Valkey, Valqd, as_map, request, until
-from tests.wire.expect import blocked, refused
+from tests.wire.expect import blocked, noticed, refused
 
 
 def test_new_clients_are_asked_for_a_password_that_the_default_user_got():
@@ -226,3 +227,73 @@ def test_clients_whose_lane_is_lost_when_the_default_user_got_a_password_are_tol
         with Connection(daemon.port) as again:
             until(lambda: again.call("VALQ.PUSH", "r", "z") == b"1", 5, "the lane is accepted")
         assert as_map(waiting.read())[b"body"] == b"z"
+
+
+def test_a_password_that_was_withdrawn_is_refused_on_a_busy_lane_and_no_reply_is_anothers():
+    """Valkey before 9 says nothing to a refused AUTH while it has other replies to send."""
+    with contextlib.ExitStack() as stack:
+        valkey = stack.enter_context(Valkey())
+        daemon = stack.enter_context(Valqd(valkey.url))
+        direct, holding = (stack.enter_context(Connection(valkey.port)) for _ in range(2))
+        direct.call("ACL", "SETUSER", "u", "on", ">old", "~*", "+@all")
+        direct.call("MSET", "ka", "a", "kb", "b")
+        one, other = (stack.enter_context(Connection(daemon.port, timeout_s=5)) for _ in range(2))
+        late, beside = (stack.enter_context(Connection(daemon.port, timeout_s=5)) for _ in range(2))
+        for connection in (one, other):
+            assert connection.call("AUTH", "u", "old") == b"OK"
+            assert connection.call("GET", "ka") == b"a"
+        direct.call("ACL", "SETUSER", "u", "resetpass", ">new")
+        for _ in range(5):
+            holding.send("DEBUG", "SLEEP", "0.1")
+            time.sleep(0.02)
+            one.send("GET", "ka")
+            noticed(beside)
+            late.send("AUTH", "u", "old")
+            noticed(beside)
+            other.send("GET", "kb")
+            assert (one.read(), other.read()) == (b"a", b"b")
+            refused(late.read(), "WRONGPASS")
+            assert holding.read() == b"OK"
+        assert late.call("AUTH", "u", "new") == b"OK"
+        assert late.call("VALQ.PUSH", "q", "x") == b"1"
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize("before", [(), ("SELECT", "3")])
+@pytest.mark.parametrize("login", [("AUTH", "default", "no"), ("HELLO", "3", "AUTH", "default", "no")])
+def test_a_wrong_password_is_refused_in_any_state(private, before, login, guarded):
+    valkey, daemon = guarded
+    with Connection(daemon.port, timeout_s=5) as client, Connection(valkey.port) as direct:
+        direct.call("AUTH", "pw")
+        assert client.call("AUTH", "pw") == b"OK"
+        if before:
+            assert client.call(*before) == b"OK"
+        if private:
+            assert client.call("LRANGE", "none", "0", "-1") == []
+        connections = direct.call("CLIENT", "LIST").count(b"\n")
+        for _ in range(3):
+            client.send_raw(request("PING") + request(*login) + request("ECHO", "x"))
+            assert client.read() == b"PONG"
+            answer = client.read()
+            if answer != b"x":  # which Valkey before 9 gives next: a refused AUTH behind another command
+                refused(answer, "WRONGPASS")
+                assert client.read() == b"x"
+            refused(client.call(*login), "WRONGPASS")
+        assert client.call("VALQ.PUSH", "wrong", "x")
+        assert client.call("VALQ.POP", "wrong") is not None
+        until(lambda: direct.call("CLIENT", "LIST").count(b"\n") <= connections, 5, "no connection is left behind")
+
+
+def test_who_has_selected_a_database_is_told_that_its_user_is_gone():
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port, timeout_s=5) as client,
+    ):
+        direct.call("ACL", "SETUSER", "u", "on", ">old", "~*", "+@all")
+        assert client.call("SELECT", "3") == b"OK"
+        assert client.call("AUTH", "u", "old") == b"OK"
+        direct.call("ACL", "SETUSER", "u", "resetpass", ">new")
+        refused(client.call("LRANGE", "opens a lane", "0", "-1"), "WRONGPASS")
+        assert client.read_until_closed() == b""

@@ -205,6 +205,22 @@ def test_without_a_backend_new_clients_get_an_error_for_anything(resp):
             refused(connection.call(*command), "NOBACKEND")
 
 
+@pytest.mark.parametrize("behind", [(), ("VALQ.PUSH", "q", "x"), ("WAIT", "0", "0"), ("MULTI",)])
+def test_a_subscriber_is_closed_when_the_backend_is_lost(behind):
+    """Its subscriptions are gone: it has to learn of it, also when its replies matched its requests again."""
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port, 3, timeout_s=5) as client:
+        if behind == ("MULTI",):
+            client.send_raw(request("MULTI") + request("SUBSCRIBE", "ch") + request("EXEC") + request("ECHO", "last"))
+            while client.read() != b"last":
+                pass
+        else:
+            client.call("SUBSCRIBE", "ch")
+            if behind:
+                assert not isinstance(client.call(*behind), Exception)
+        valkey.kill()
+        assert client.read_until_closed() == b""
+
+
 def test_clients_that_a_full_lane_has_stopped_are_answered_when_its_connection_is_lost():
     with contextlib.ExitStack() as stack:
         valkey = stack.enter_context(Valkey())

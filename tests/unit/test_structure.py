@@ -69,6 +69,13 @@ def test_files_named_in_the_architecture_exist():
         assert (ROOT / "valqd" / name).exists(), name
 
 
+@pytest.mark.parametrize("package", ["protocol", "io"])
+def test_the_code_map_names_every_module(package):
+    (row,) = re.findall(rf"^\| `valqd/{package}/` \| (.*) \|$", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE)
+    modules = {path.stem for path in (ROOT / "valqd" / package).glob("*.py")} - {"__init__"}
+    assert set(re.findall(r"`(\w+)`", row)) == modules
+
+
 def test_make_targets_named_in_the_readme_exist():
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"`?make (\w+)", (ROOT / "README.md").read_text())) <= targets

@@ -71,6 +71,23 @@ def test_simple_commands_are_taken_in_shares(pair, queue):
         assert [flooding.read() for _ in range(40)] == [len(piece) * count for count in range(1, 41)]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no /proc that tells a process's memory")
+@pytest.mark.parametrize("command", [("WATCH", "a"), ("SELECT", "0")])
+def test_what_waits_behind_a_blocking_command_is_not_remembered_one_by_one(pair, command):
+    _, daemon = pair
+    pipeline = request(*command) * 10_000
+    with Connection(daemon.port, timeout_s=0.5) as client, Connection(daemon.port) as beside:
+        client.send("BLPOP", "never", "2")
+        noticed(beside)
+        before, sent = rss_kb(daemon.pid), 0
+        with contextlib.suppress(TimeoutError):
+            while sent < 8 * MIB:
+                sent += client.socket.send(pipeline)
+        assert rss_kb(daemon.pid) - before < 10 * 1024
+        client.socket.settimeout(5)
+        assert client.read() is None
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems cannot tell while unread bytes wait")
 def test_a_waiting_client_that_left_with_much_unread_is_let_go_when_something_comes(pair, queue):
     """Else it would be asked for again and again, and every message be taken for nobody and given back."""

@@ -197,6 +197,11 @@ class Client(Outgoing, asyncio.Protocol):
         if self._lane is not None:
             self._lane.forget_name(self.session)
 
+    def greet_private(self, greeting: bytes) -> None:
+        """Send more of the private lane's greeting."""
+        if self.private_lane is not None:
+            self.private_lane.greet(greeting)
+
     def private_greeted(self) -> None:
         """What the client sends may follow the greeting."""
         if self.private_lane is not None:

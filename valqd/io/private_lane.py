@@ -66,6 +66,11 @@ class PrivateLane(asyncio.Protocol):
         else:
             self.greeted()
 
+    def greet(self, greeting: bytes) -> None:
+        """Send more of the greeting: its first part is answered."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(greeting)
+
     def greeted(self) -> None:
         """The backend has answered the greeting: send what waited."""
         self._greeted = True

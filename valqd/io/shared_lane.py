@@ -86,6 +86,7 @@ class SharedLane:
         self.loop = lanes.loop
         self.refused: bytes | None = None  #: the backend's error reply to this identity
         self._connection: _Connection | None = None
+        self._greeting: list[bytes] = []  # requests still to be sent
         self._greetings = 0  # replies to AUTH and SELECT still to come
         self._errors: list[bytes | None] = []  # what they were so far
         self._flush_planned = False
@@ -137,9 +138,19 @@ class SharedLane:
         requests = self.identity.greeting() or [[b"PING"]]  # has the default user a password by now?
         self._greetings = len(requests)
         self._errors = []
-        assert connection.transport is not None
         encode = encode_request if self._proofs else encode_own  # a client asks, or only the lane does
-        connection.transport.write(b"".join(map(encode, requests)))
+        self._greeting = list(map(encode, requests))
+        self._send_greeting(connection)
+
+    def _send_greeting(self, connection: _Connection) -> None:
+        """All that is left of it, but nothing together with a first SELECT.
+
+        Valkey before 9 leaves out the error of a refused AUTH while it has other replies to send.
+        """
+        assert connection.transport is not None
+        now = 1 if self.identity.db_first and not self._errors else len(self._greeting)
+        connection.transport.write(b"".join(self._greeting[:now]))
+        del self._greeting[:now]
 
     def _greeted(self) -> None:
         refused = self.identity.refusal(self._errors)
@@ -207,6 +218,8 @@ class SharedLane:
             self._errors.append(error_line(reply) if isinstance(reply, Exception) else None)
             if not self._greetings:
                 self._greeted()
+            elif self._greeting:
+                self._send_greeting(connection)
         elif self.coalescer.sent:
             self.coalescer.deliver(reply)
         # else: an error that the backend sends before it closes the connection
@@ -293,7 +306,7 @@ class SharedLane:
         elif self._connection is None or self._greetings:
             self._proofs.append(done)
         else:
-            self.coalescer.lone(_Proof(done), request, _proof_shape)
+            self.coalescer.prove(_Proof(done), request + _HELLO, _proof_shape)
             self.wake()
 
     # ---- what it is called
@@ -313,7 +326,11 @@ class SharedLane:
 
     def _call(self, name: bytes) -> None:
         if self.up:
-            self.prove(encode_own([b"CLIENT", b"SETNAME", name]), lambda error: None)
+            self.coalescer.lone(_UNHEARD, encode_own([b"CLIENT", b"SETNAME", name]), lambda reply: b"")
+            self.wake()
+
+
+_HELLO = encode_own([b"HELLO"])
 
 
 def _proof_shape(reply: Any) -> bytes:
@@ -329,3 +346,13 @@ class _Proof(NoDelivery):
 
     def answer(self, data: bytes) -> None:
         self._done(data if data[:1] == b"-" else None)
+
+
+class _Unheard(NoDelivery):
+    """The recipient of what need not be known."""
+
+    def answer(self, data: bytes) -> None:
+        pass
+
+
+_UNHEARD = _Unheard()

@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from hiredis import HiredisError
+
 from valqd.commands.request import Request, fcall, queue_key
 from valqd.protocol import relay
 from valqd.protocol.relay import ReplyType
@@ -108,6 +110,9 @@ class Call(ABC):
 
     __slots__ = ("deals", "items", "route", "seq", "size", "units")
 
+    #: Whether its replies are taken by ``add`` before ``deliver`` gets the last.
+    has_several_replies = False
+
     def __init__(self, route: Route, seq: int) -> None:
         self.route = route
         self.seq = seq
@@ -133,6 +138,10 @@ class Call(ABC):
     def arg_count(self) -> int:
         """Arguments in ``items``."""
         return self.units
+
+    def add(self, reply: Any) -> bool:
+        """Take one of several replies; whether it was the last."""
+        return True
 
     @abstractmethod
     def deliver(self, reply: Any) -> None:
@@ -321,10 +330,37 @@ class LoneCall(Call):
                 recipient.answer(data)
 
 
+class ProofCall(LoneCall):
+    """AUTH or SELECT, to see whether the backend accepts it, and HELLO.
+
+    Valkey before 9 leaves out the error of a refused AUTH while it has other replies to send.  HELLO's reply always
+    comes, and is an array.
+    """
+
+    __slots__ = ("_answer",)
+
+    has_several_replies = True
+
+    def __init__(self, seq: int, request: bytes, shape: Callable[[Any], bytes | None]) -> None:
+        super().__init__(LONE_ROUTE, seq, request, shape)
+        self._answer: Any = HiredisError("WRONGPASS invalid username-password pair or user is disabled.")
+
+    def add(self, reply: Any) -> bool:  # noqa: D102 - see Call
+        if type(reply) is list:
+            return True
+        self._answer = reply
+        return False
+
+    def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
+        super().deliver(self._answer)
+
+
 class RelayCall(Call):
     """Simple foreign requests of one client (see relay), with one reply each."""
 
     __slots__ = ("_got", "_kinds", "_large_reply", "request")
+
+    has_several_replies = True
 
     def __init__(self, seq: int, request: bytes, kinds: list[ReplyType], large_reply: Callable[[], None]) -> None:
         super().__init__(LONE_ROUTE, seq)
@@ -346,8 +382,7 @@ class RelayCall(Call):
     def encode(self) -> list[bytes]:  # noqa: D102 - see Call
         return [self.request]
 
-    def add(self, reply: Any) -> bool:
-        """Take the next reply; whether it was the last."""
+    def add(self, reply: Any) -> bool:  # noqa: D102 - see Call
         self._got.append(relay.encode(self._kinds[len(self._got)], reply))
         return len(self._got) == len(self._kinds)
 

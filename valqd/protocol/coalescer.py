@@ -24,7 +24,17 @@ from typing import Any
 
 from hiredis import HiredisError
 
-from valqd.protocol.calls import CALL_TYPES, LONE_ROUTE, MAX_CALL_BYTES, Call, LoneCall, Recipient, RelayCall, Route
+from valqd.protocol.calls import (
+    CALL_TYPES,
+    LONE_ROUTE,
+    MAX_CALL_BYTES,
+    Call,
+    LoneCall,
+    ProofCall,
+    Recipient,
+    RelayCall,
+    Route,
+)
 from valqd.protocol.relay import ReplyType
 
 #: How often a library that is gone again and again is loaded for one call.
@@ -87,6 +97,10 @@ class Coalescer:
         """Add a call that merges with nothing; ``shape`` turns its reply into the answer's bytes."""
         self._add(LoneCall(LONE_ROUTE, self._seq + 1, request, shape), who)
 
+    def prove(self, who: Recipient, request: bytes, shape: Callable[[Any], bytes | None]) -> None:
+        """Add AUTH or SELECT, and HELLO behind it; ``shape`` gets the reply to the first."""
+        self._add(ProofCall(self._seq + 1, request, shape), who)
+
     def relay(self, who: Recipient, request: bytes, kinds: list[ReplyType], large_reply: Callable[[], None]) -> None:
         """Add simple foreign requests, whose replies are of these types; ``large_reply`` is told if they are large."""
         self._add(RelayCall(self._seq + 1, request, kinds, large_reply), who)
@@ -115,7 +129,7 @@ class Coalescer:
     def deliver(self, reply: Any) -> None:
         """Deal out the reply of the oldest sent call, or keep it back while ``recovering``."""
         call = self.sent[0]
-        if type(call) is RelayCall and not call.add(reply):
+        if call.has_several_replies and not call.add(reply):
             return
         self.sent.popleft()
         self.backlog_bytes -= call.size

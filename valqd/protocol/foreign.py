@@ -11,6 +11,8 @@ from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from hiredis import PushNotification
+
 from valqd.commands import table
 from valqd.commands.keys import getkeys, getkeysandflags
 from valqd.errors import CommandError
@@ -42,7 +44,7 @@ def count_plain(data: bytes, likely: int) -> int:
     if data[0] != 0x2A or len(data) > MAX_BYTES or may_be_huge(data):
         return 0
     requests = _parser.parse(data, likely)
-    if requests is None:
+    if requests is None or (b"\n>" in data and PushNotification in map(type, requests)):  # which are no requests
         return 0
     try:
         return len(requests) if _PLAIN_NAMES.issuperset(map(_name, requests)) else 0
@@ -234,7 +236,14 @@ def _hello_effect(side: PrivateSide, argv: list[bytes]) -> None:
         side.session.set_resp(hello.resp)
 
 
+def _client_effect(side: PrivateSide, argv: list[bytes]) -> None:
+    if len(argv) > 1 and argv[1].upper() not in _STATELESS_CLIENT:
+        side.has_state = True
+
+
+#: What they change in the session when they are accepted; CLIENT only inside MULTI, see ``_client`` for the rest.
 _EFFECTS: dict[bytes, Effect] = {
+    b"CLIENT": _client_effect,
     b"SELECT": _select_effect,
     b"AUTH": _auth_effect,
     b"HELLO": _hello_effect,
@@ -245,6 +254,10 @@ _EFFECTS: dict[bytes, Effect] = {
 def _watched_effect(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     """A command that changes who or what the session is, if the backend accepts it."""
     name = argv[0].upper()
+    if name != b"SELECT" and not side.is_quiet:
+        # Valkey before 9 leaves the error of a refused AUTH out while it has other replies to send.
+        side.when_quiet(lambda: _watched_effect(side, argv, raw))
+        return
     effect = _EFFECTS[name]
 
     def watch(reply: bytes) -> bytes:

@@ -100,6 +100,9 @@ class Host(Protocol):
     def open_private(self, greeting: bytes) -> None:
         """Connect a private lane, and send ``greeting``; what else is sent waits for ``private_greeted``."""
 
+    def greet_private(self, greeting: bytes) -> None:
+        """Send more of the greeting."""
+
     def private_greeted(self) -> None:
         """The greeting is accepted."""
 

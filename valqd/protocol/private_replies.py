@@ -7,8 +7,9 @@ completes (``COMMAND`` with the names of our own commands) or must ask for again
     expected:  [3 plain] [watched: SELECT] [12 plain] [swallowed: fence]      oldest first; replies come in this order
 
 A lane whose replies no longer match requests one to one (Pub/Sub, MONITOR) is ``uncounted``: all bytes pass, nothing is
-expected, until a reply comes that is one of the markers.  Bounds: one entry a run of plain requests; a special reply
-is held until it is whole; what follows a repeated call is held until its reply is there.
+expected, until a reply comes that is one of the markers.  Bounds: one entry a run of plain requests or a special reply,
+_MAX_EXPECTED of them (and what one frame adds); a special reply is held until it is whole; what follows a repeated call
+is held until its reply is there.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ class Slot:
 
 #: Takes one whole raw reply; returns what the client gets instead (b"" for nothing), or the slot it will be put into.
 ReplyFilter = Callable[[bytes], "bytes | Slot"]
+
+#: Entries of special replies and of runs of plain ones beyond which the client's next commands wait.
+_MAX_EXPECTED = 1024
 
 #: Chunks up to this size are counted by hiredis, which is fast but builds every value; larger ones by the scanner.
 _SMALL_CHUNK_BYTES = 16 * 1024
@@ -123,6 +127,11 @@ class PrivateReplies:
     def add_refusal(self, end: bytes) -> None:
         """While a marker is awaited: so ends the error that may come in its place, and tells nothing."""
         self._refusal = end
+
+    @property
+    def has_many(self) -> bool:
+        """Whether so many are due that the client has to wait."""
+        return len(self._expected) > _MAX_EXPECTED
 
     @property
     def at_boundary(self) -> bool:

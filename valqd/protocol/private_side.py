@@ -66,6 +66,16 @@ class PrivateSide:
         return self.replies.outstanding if self.replies is not None else 0
 
     @property
+    def has_many_due(self) -> bool:
+        """Whether no more may be sent before all is answered (the rest of a large frame has to)."""
+        return self.replies is not None and self.replies.has_many and not self.streaming
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether neither a reply nor the rest of a push is still to come: what is written now is in its place."""
+        return not (self.outstanding or self.in_push)
+
+    @property
     def monitors(self) -> bool:
         """Whether it is in MONITOR."""
         return self._monitor is not None
@@ -100,8 +110,8 @@ class PrivateSide:
 
     @property
     def will_be_quiet(self) -> bool:
-        """Whether all that keeps a command from the shared lane are replies that are still to come."""
-        return self.outstanding > 0 and not self.alters_replies
+        """Whether all that keeps a command from the shared lane is still to come: replies, or the rest of a push."""
+        return not (self.is_quiet or self.alters_replies)
 
     @property
     def must_ask_if_counted(self) -> bool:
@@ -306,7 +316,7 @@ class PrivateSide:
         if self._after_mark is not None and not replies.awaits_marker:
             then, self._after_mark = self._after_mark, None
             session.go_on(then)
-        elif not replies.outstanding and not session.pending:
+        elif self.is_quiet and not session.pending:
             session.resume_if_quiet()
 
     def lost(self, error: CommandError, sent: bool) -> None:
@@ -325,7 +335,7 @@ class PrivateSide:
         if replies.at_boundary and not self.silent:
             owed = replies.owed if not replies.uncounted else 0 if sent else 1  # SUBSCRIBE itself, or what came by it
             host.write(error.resp() * owed)
-        has_state = sent and (self.in_multi or self.has_state)
+        has_state = sent and (self.in_multi or self.has_state or self.may_be_subscribed)
         if has_state or replies.uncounted or self.silent or self.is_broken or not replies.at_boundary:
             host.close()
             return

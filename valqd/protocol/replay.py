@@ -29,6 +29,9 @@ def replay(session: Session, replies: PrivateReplies) -> None:
         named = [b"SETNAME", client_name] if client_name else []
         requests.append([b"HELLO", b"%d" % session.resp, *named])
     requests += [[*name.split(b" "), value] for name, value in info.items()]
+    encoded = list(map(encode_own, requests))
+    # Valkey before 9 leaves out the error of a refused AUTH while it has other replies to send: of a SELECT before it.
+    at_once = 1 if identity.db_first else len(requests)
     errors: list[bytes | None] = []
 
     def swallow(raw: bytes) -> bytes:
@@ -36,11 +39,13 @@ def replay(session: Session, replies: PrivateReplies) -> None:
         if len(errors) == len(requests):
             of_hello = errors[len(greeting)] if has_hello else None  # what CLIENT SETINFO answers changes nothing
             _greeted(session, identity.refusal(errors[: len(greeting)]) or of_hello)
+        elif len(errors) == at_once:
+            session.host.greet_private(b"".join(encoded[at_once:]))
         return b""
 
     for _ in requests:
         replies.expect_own(swallow)
-    session.host.open_private(b"".join(map(encode_own, requests)))
+    session.host.open_private(b"".join(encoded[:at_once]))
 
 
 def _greeted(session: Session, error: bytes | None) -> None:

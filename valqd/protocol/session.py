@@ -150,6 +150,9 @@ class Session:
             if self._has_its_share:
                 self._wait_for_answers()
                 break
+            if self.private.has_many_due:
+                self.when_private_quiet(lambda: None)
+                break
             if taken == _MAX_FRAMES:
                 self.held = True
                 self.host.call_soon(lambda: self.go_on(lambda: None))
@@ -220,7 +223,7 @@ class Session:
 
     def when_private_quiet(self, then: Callable[[], None]) -> None:
         """Run ``then`` as soon as no answer is due from the private lane."""
-        self._when(not self.private.outstanding, then)
+        self._when(self.private.is_quiet, then)
 
     def resume_if_quiet(self) -> None:
         """The lane that was awaited is quiet: go on, unless the client does not read."""
@@ -233,7 +236,7 @@ class Session:
         self._unread = unread
         if unread:
             return
-        if not (self.pending or self.private.outstanding):
+        if not self.pending and self.private.is_quiet:
             self.resume_if_quiet()
         if not (self.held or self.framer.empty):
             self._advance()
@@ -290,7 +293,7 @@ class Session:
             private.send_watched(b"*1\r\n$5\r\nFCALL\r\n", lambda raw: data if raw[:1] == b"-" else raw)
         elif private.alters_replies or private.in_push:
             private.calls.with_library(lambda: private.send_watched(echo_call(value), lambda raw: raw))
-        elif private.outstanding:
+        elif not private.is_quiet:
             self.when_private_quiet(lambda: self.host.write(data))
         elif self.pending and self.last_call is not None:
             self.last_call.deals.append((self, 0, data))

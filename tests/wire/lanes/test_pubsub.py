@@ -1,12 +1,13 @@
 """Pub/Sub, MONITOR and pushes: where replies do not match requests."""
 
 import re
+import signal
 import time
 
 import pytest
 
 from tests.servers import Connection, Valkey, Valqd, as_map, request, until
-from tests.wire.expect import blocked, refused
+from tests.wire.expect import blocked, noticed, refused
 from tests.wire.lanes.parts import in_two_parts
 
 
@@ -147,3 +148,38 @@ def test_no_answer_gets_into_a_push(pair, direct, beside, queue, wait_ms):
         assert [[b"message", b"ch", large]] == [list(each) for each in got if isinstance(each, list)]
         assert len(answers) == 1
         assert answers[0] is None if wait_ms == "300" else as_map(answers[0])[b"body"] == b"hello"
+
+
+@pytest.mark.parametrize("own", [("VALQ.PUSH", "q"), ("VALQ.HELP", "pop")], ids=["an error", "help"])
+def test_what_the_daemon_answers_itself_waits_for_the_rest_of_a_push_and_what_came_before(pair, direct, beside, own):
+    large = b"x" * 500_000  # more than is read at once
+    with Connection(pair[1].port, 3, timeout_s=10) as client:
+        client.call("SUBSCRIBE", "ch")
+        for _ in range(10):
+            pair[0].signal(signal.SIGSTOP)
+            client.send("ECHO", "first")
+            noticed(beside)
+            direct.send("PUBLISH", "ch", large)
+            client.send(*own)
+            noticed(beside)
+            pair[0].signal(signal.SIGCONT)
+            replies = [reply for reply in (client.read() for _ in range(3)) if reply != [b"message", b"ch", large]]
+            assert replies[0] == b"first"
+            assert len(replies) == 2
+            assert direct.read() == 1
+
+
+def test_a_blocking_pop_waits_though_a_push_is_half_there(pair, direct, beside, queue):
+    large = b"x" * (16 << 20)
+    with Connection(pair[1].port, 3, timeout_s=10) as client:
+        client.call("SUBSCRIBE", "ch")
+        beside.call("VALQ.CREATE", queue)
+        for number in range(5):
+            direct.send("PUBLISH", "ch", large)
+            client.socket.recv(1)
+            client.send("VALQ.POP", queue, "BLOCK", "0")
+            assert direct.read() == 1
+            client.read_raw(len(b"3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$16777216\r\n") + len(large) + 2)
+            blocked(beside, queue)
+            beside.call("VALQ.PUSH", queue, number)
+            assert client.read()[b"body"] == b"%d" % number
