@@ -206,12 +206,13 @@ class PrivateReplies:
                 raw = self._take_held(data[start : end.offset])
                 start = end.offset
                 ends = self._markers.get(raw)
-                if ends is None and self._markers and raw[:8] == b"-NOPERM " and raw.endswith(self._refusal):
+                if ends is None and self._refusal and raw[:8] == b"-NOPERM " and raw.endswith(self._refusal):
                     ends = False
                 if ends is None:
                     emit(raw)
                 else:
                     self._markers.clear()
+                    self._refusal = b""
                     self.uncounted = not ends
                 continue
             if end.is_push or not self._expected:  # or an error that the backend sends before it closes

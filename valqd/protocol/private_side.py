@@ -213,10 +213,14 @@ class PrivateSide:
         is the client's: CLIENT REPLY SKIP was refused.
         """
         if not self.alters_replies and self.replies is not None:
-            self._marks += 1
-            mark = b"valqd-mark-%d-%d" % (self.session.client_id, self._marks)
+            mark = self._new_mark()
             self.replies.expect_until(b"-ERR unknown command '%b'" % mark)
             self.send_own(encode_request([mark]))
+
+    def _new_mark(self) -> bytes:
+        """What no client sends and no key or channel is called."""
+        self._marks += 1
+        return b"valqd-mark-%d-%d" % (self.session.client_id, self._marks)
 
     def queue_in_multi(self, effect: Callable[[bytes], bytes]) -> None:
         """What the next command will change in this session, by its part of EXEC's reply."""
@@ -269,20 +273,24 @@ class PrivateSide:
         self.ask_if_counted(lambda: None)
 
     def ask_if_counted(self, then: Callable[[], None]) -> None:
-        """Does an uncounted connection answer one to one again?  Its own reply to a PING tells; then run ``then``."""
+        """Does an uncounted connection answer one to one again?  The reply to a mark tells; then run ``then``."""
         replies = self.open()
-        self._marks += 1
-        mark = b"valqd-mark-%d-%d" % (self.session.client_id, self._marks)
-        replies.add_marker(b"$%d\r\n%b\r\n" % (len(mark), mark), ends=True)
-        # Or, in RESP2, still subscribed:
-        replies.add_marker(b"*2\r\n$4\r\npong\r\n$%d\r\n%b\r\n" % (len(mark), mark), ends=False)
-        # Or refused: PING needs a right, and after RESET maybe a password.
-        replies.add_marker(b"-NOAUTH Authentication required.\r\n", ends=True)
-        replies.add_refusal(b"'ping' command\r\n")
+        mark = self._new_mark()
+        if self.session.resp == 3:  # it does when the mark's own reply comes, which needs no right
+            replies.add_marker(b"-ERR unknown command '%b', with args beginning with: \r\n" % mark, ends=True)
+            request = encode_request([mark])
+        else:
+            replies.add_marker(b"$%d\r\n%b\r\n" % (len(mark), mark), ends=True)
+            # Or still subscribed:
+            replies.add_marker(b"*2\r\n$4\r\npong\r\n$%d\r\n%b\r\n" % (len(mark), mark), ends=False)
+            # Or refused: PING needs a right, and after RESET maybe a password.
+            replies.add_marker(b"-NOAUTH Authentication required.\r\n", ends=True)
+            replies.add_refusal(b"'ping' command\r\n")
+            request = encode_own([b"PING", mark])
         self.may_count_again = False
         self._after_mark = then
         self.session.hold()
-        self.send(encode_own([b"PING", mark]))
+        self.send(request)
 
     # ---- from the backend
 

@@ -53,6 +53,18 @@ def test_who_may_not_ping_is_not_kept_waiting_after_pubsub(pair, direct, resp, q
         assert client.call("SET", queue, "x") == b"OK"
 
 
+def test_a_resp3_subscriber_who_may_not_ping_blocks_and_gets_its_own_refusals(pair, direct, beside, queue):
+    direct.call("ACL", "SETUSER", "mute", "on", ">pw", "~*", "&*", "+@all", "-ping")
+    with Connection(pair[1].port, timeout_s=5) as client:
+        client.call("HELLO", "3", "AUTH", "mute", "pw")
+        client.call("SUBSCRIBE", "a")
+        client.send_raw(request("PING") + request("VALQ.POP", queue, "BLOCK", "0"))
+        refused(client.read(), "NOPERM", "'ping'")
+        blocked(beside, queue)
+        beside.call("VALQ.PUSH", queue, "x")
+        assert client.read()[b"body"] == b"x"
+
+
 @pytest.mark.parametrize("before", [("SUBSCRIBE", "a"), ("CLIENT", "REPLY", "OFF")], ids=" ".join)
 def test_reset_where_a_password_is_needed_is_answered(before):
     with Valkey("--requirepass", "pw") as valkey, Valqd(f"valkey://:pw@127.0.0.1:{valkey.port}") as daemon:
