@@ -52,6 +52,12 @@ def free_port() -> int:
     raise AssertionError("unreachable")
 
 
+def listening_sockets(port: int) -> int:
+    """How many sockets listen on the port (Linux)."""
+    sockets = Path("/proc/net/tcp").read_text().splitlines()
+    return sum(f":{port:04X} 00000000:0000 0A" in line for line in sockets)
+
+
 def until(condition, timeout_s=5.0, what="condition"):
     """Poll ``condition`` until it is true; its value."""
     deadline = time.monotonic() + timeout_s

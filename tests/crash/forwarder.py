@@ -7,7 +7,11 @@ import time
 
 
 class Forwarder:
-    """Forwards connections; ``target_is_gone`` closes them and each new one, ``held_back`` stops what holds a word."""
+    """Forwards connections.
+
+    ``target_is_gone`` closes them and each new one.  What holds the word ``held_back``, in upper case, is held back on
+    its way to the target.  With ``cuts`` large answers stop in their middle.
+    """
 
     def __init__(self, target_port: int):
         self._target_port = target_port
@@ -17,7 +21,8 @@ class Forwarder:
         self.url = f"valkey://127.0.0.1:{self.port}"
         self.target_is_gone = False
         self.held_back: bytes | None = None
-        self.holds = 0  # connections that are held back
+        self.holds = 0  # how often something was held back or cut
+        self.cuts = False
         threading.Thread(target=self._accept, daemon=True).start()
 
     def lose_target(self):
@@ -45,6 +50,12 @@ class Forwarder:
                     self.holds += 1
                     while self.held_back is not None:
                         time.sleep(0.01)
+                elif not may_hold_back and self.cuts and len(data) > 30_000:
+                    sink.sendall(data[:20_000])
+                    data = data[20_000:]
+                    self.holds += 1
+                    while self.cuts:
+                        time.sleep(0.01)
                 sink.sendall(data)
         for end in (source, sink):
             with contextlib.suppress(OSError):
@@ -54,6 +65,6 @@ class Forwarder:
         return self
 
     def __exit__(self, *exc):
-        self.held_back = None
+        self.held_back, self.cuts = None, False
         self._listening.close()
         self.lose_target()

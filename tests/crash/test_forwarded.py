@@ -5,13 +5,14 @@ import os
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.crash.forwarder import Forwarder
-from tests.servers import Connection, Valkey, Valqd, until
-from tests.wire.expect import info, refused
+from tests.servers import Connection, Valkey, Valqd, listening_sockets, until
+from tests.wire.expect import info, noticed, refused
 
 
 def test_a_backend_whose_address_accepts_and_closes_is_gone():
@@ -40,16 +41,15 @@ def test_a_backend_whose_address_accepts_and_closes_is_gone():
 def test_a_worker_that_waits_for_the_backend_takes_no_connections():
     with Valkey() as valkey, Forwarder(valkey.port) as forwarder, Valqd(forwarder.url, workers=2) as daemon:
         children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children")
-        for place in (0, -1):
-            workers = sorted(map(int, children.read_text().split()))
+        for _ in range(2):  # the older of the two: first one, then the other
             forwarder.holds, forwarder.held_back = 0, b"PERSISTENCE"
-            os.kill(workers[place], signal.SIGKILL)
+            os.kill(min(map(int, children.read_text().split())), signal.SIGKILL)
             until(lambda: forwarder.holds, 10, "it is started again")
             for _ in range(20):
                 with Connection(daemon.port, timeout_s=3) as connection:
                     assert connection.call("VALQ.HELP", "pop")
             forwarder.held_back = None
-            until(lambda before=workers: len(set(children.read_text().split())) == 2, 5, "both are there")
+            until(lambda: listening_sockets(daemon.port) == 2, 5, "both take connections")
 
 
 @pytest.mark.parametrize("word", [b"HELLO", b"PERSISTENCE", b"LIBRARYNAME", b"PROTO-MAX-BULK-LEN"])
@@ -82,3 +82,32 @@ def test_a_login_that_is_under_way_at_a_stop_is_answered():
             forwarder.held_back = None
             assert client.read() == b"OK"
             assert daemon.process.wait(10) == 0
+
+
+@pytest.mark.parametrize("command", [("VALQ.POP", "q"), ("VALQ.NOPE",), ("VALQ.HELP", "pop")])
+def test_no_answer_overtakes_another_while_a_push_is_half_there(command):
+    with (
+        Valkey() as valkey,
+        Forwarder(valkey.port) as forwarder,
+        Valqd(forwarder.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port, 3, timeout_s=5) as client,
+        Connection(daemon.port) as beside,
+    ):
+        client.call("SUBSCRIBE", "ch")
+        assert client.call("VALQ.PUSH", "q", "first") == b"1"
+        forwarder.held_back, forwarder.cuts = b"PUSH_MANY", True
+        client.send("VALQ.PUSH", "q", "second")
+        until(lambda: forwarder.holds == 1, 5, "it is under way")
+        assert direct.call("PUBLISH", "ch", "x" * 60_000) == 1
+        until(lambda: forwarder.holds == 2, 5, "half a push has come")
+        time.sleep(0.05)
+        client.send(*command)
+        noticed(beside)
+        forwarder.cuts = False
+        assert client.read() == [b"message", b"ch", b"x" * 60_000]
+        time.sleep(0.1)
+        forwarder.held_back = None
+        assert client.read() == b"2"
+        answer = client.read()
+        assert command != ("VALQ.POP", "q") or answer[b"body"] == b"first"

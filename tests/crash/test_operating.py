@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import ROOT, Connection, Valkey, Valqd, as_map, free_port, request, until
+from tests.servers import ROOT, Connection, Valkey, Valqd, as_map, free_port, listening_sockets, request, until
 from tests.wire.expect import blocked, message, refused
 
 
@@ -437,12 +437,8 @@ def test_while_a_worker_is_to_be_started_again_the_others_take_all_connections()
     ):
         children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children")
 
-        def both_listen():
-            sockets = Path("/proc/net/tcp").read_text().splitlines()
-            return sum(f":{daemon.port:04X} 00000000:0000 0A" in line for line in sockets) == 2
-
         for oldest in (True, True, False, True, False):  # each time it is started again later
-            until(both_listen, 15, "both listen")
+            until(lambda: listening_sockets(daemon.port) == 2, 15, "both listen")
             killed = sorted(map(int, children.read_text().split()))[0 if oldest else -1]
             os.kill(killed, signal.SIGKILL)
             until(lambda pid=killed: f"(pid {pid}) was ended" in daemon.output(), 5, "it is seen")

@@ -382,6 +382,26 @@ def test_clients_that_one_daemon_has_blocked_in_two_databases_are_all_counted(pa
             blocked(connection, queue, 3)
 
 
+def test_who_asks_as_its_time_ends_is_not_served_before_who_came_first(pair, waiting, queue):
+    with (
+        Connection(pair[1].port) as second,
+        Connection(pair[1].port) as pushing,
+        Connection(pair[0].port) as holding,
+    ):
+        for _ in range(5):
+            waiting.send("VALQ.POP", queue, "BLOCK", "0")
+            blocked(pushing, queue)
+            second.send("VALQ.MPOP", "2", queue, queue + "2", "BLOCK", "100")
+            blocked(pushing, queue, 2)
+            holding.send("DEBUG", "SLEEP", "0.3")
+            time.sleep(0.05)
+            pushing.send("VALQ.PUSH", queue, "m")
+            assert as_map(waiting.read())[b"body"] == b"m"
+            assert second.read() is None
+            assert holding.read() == b"OK"
+            assert isinstance(pushing.read(), bytes)
+
+
 def test_who_came_behind_others_and_is_not_served_is_asked_before_it_gets_nothing(pair, waiting, queue):
     """It may have no right on the queue, or another of its queues have something."""
     with Connection(pair[1].port) as other, Connection(pair[0].port) as direct:

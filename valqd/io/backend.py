@@ -131,11 +131,14 @@ class Backend:
         for setting, path in (("ca", self.ca_file), ("cert", self.cert_file), ("key", self.key_file)):
             if path and not os.access(path, os.R_OK):
                 raise SettingError(f"backend_{setting}_file", f"cannot read {path!r}")
+        if self.key_file and not self.cert_file:
+            raise SettingError("backend_key_file", "is only of use with backend_cert_file")
         try:
             _ = self._tls_context
         except OSError as error:  # ssl.SSLError is one
+            files = ", ".join(filter(None, (self.ca_file, self.cert_file, self.key_file)))
             why = getattr(error, "reason", None) or error.strerror or error
-            raise SettingError("backend", f"the certificates cannot be used: {why}") from None
+            raise SettingError("backend", f"the certificates cannot be used ({files}): {why}") from None
 
     @property
     def _tls_context(self) -> ssl.SSLContext | None:

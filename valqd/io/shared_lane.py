@@ -156,10 +156,15 @@ class SharedLane:
         refused = self.identity.refusal(self._errors)
         if refused is not None and not self.identity.greeting() and not refused.startswith(b"-NOAUTH"):
             refused = None  # a user who may not PING
-        self.refused = refused
-        if self.refused is None:
+        if refused is None:
             self._accepted()
-        elif self._connection is not None and self._connection.transport is not None:
+            return
+        if refused.startswith(b"-BUSY "):  # Valkey before 9 lets nobody SELECT while a script is over its time
+            self._answer_proofs(refused)
+            self._down(BackendDown())
+        else:
+            self.refused = refused
+        if self._connection is not None and self._connection.transport is not None:
             self._connection.transport.close()
 
     def _accepted(self) -> None:

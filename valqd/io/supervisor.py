@@ -312,7 +312,8 @@ class _Supervisor:
                 try:
                     os.close(self._start(number))
                 except OSError as error:
-                    log.error("worker %d cannot be started: %s", number, error.strerror)
+                    why = error.strerror
+                    log.error("worker %d cannot be started, in %g s again: %s", number, _LONGEST_RESTART_S, why)
                     self._restart_at[number] = time.monotonic() + _LONGEST_RESTART_S
 
     def _stop(self) -> None:

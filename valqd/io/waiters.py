@@ -40,7 +40,7 @@ class Waiter:
     """One blocked command: the recipient of its POPs."""
 
     __slots__ = (
-        "_client", "_gone", "_handle", "_has_asked", "_nothing", "_waiters", "in_flight", "lane", "last_call",
+        "_client", "_gone", "_handle", "_nothing", "_waiters", "in_flight", "is_answered", "lane", "last_call",
         "last_seq", "parked", "queues", "request", "since", "timed_out",
     )  # fmt: skip
 
@@ -57,7 +57,7 @@ class Waiter:
         self._gone = False
         self.timed_out = False  # what the POP under way brings is the answer
         self.in_flight = False
-        self._has_asked = False
+        self.is_answered = False  # it, or who stood before it and is like it, has asked
         self.parked = False
         self.since = time.monotonic()  # exact: the loop's own clock stands still during a turn
 
@@ -90,7 +90,7 @@ class Waiter:
             return False
         if self._is_noack and self.gone:  # what it took could not be given back
             return False
-        self.in_flight = self._has_asked = True
+        self.in_flight = self.is_answered = True
         request, worker = self.request, self._waiters.worker
         resp = self._client.session.resp
         post = self._waiters.registration.post(self.lane.identity.db) if self.parked else b""
@@ -173,9 +173,12 @@ class Waiter:
             self._time_out()
 
     def _time_out(self) -> None:
-        """Who came behind others, and was not served, asks before it gets nothing: it may be refused."""
-        if not (self._has_asked or self._gone) and self.pop():
-            self.lane.wake()
+        """Who came behind others that are not like it asks before it gets nothing: it may be refused."""
+        if not (self.is_answered or self._gone):
+            for queue in self.queues:
+                self._waiters.wake(queue)  # who came before it is asked before it
+            if self.pop():
+                self.lane.wake()
         self.stop()
 
     def _leave(self) -> None:
@@ -220,10 +223,11 @@ class Waiters:
     def block(self, client: Client, request: Request) -> Waiter:
         """Start a wait; the client's session is held until it ends."""
         waiter = Waiter(self, client, client.session.lane, request)
-        others_came_first = any(queue in self._parked for queue in waiter.queues)
-        if not others_came_first and waiter.pop():
+        first = next((next(iter(self._parked[queue])) for queue in waiter.queues if queue in self._parked), None)
+        if first is None and waiter.pop():
             waiter.lane.wake()
         else:
+            waiter.is_answered = first is not None and first.lane is waiter.lane and first.queues == waiter.queues
             self.park(waiter)
         return waiter
 

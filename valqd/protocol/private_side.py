@@ -72,8 +72,11 @@ class PrivateSide:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether neither a reply nor the rest of a push is still to come: what is written now is in its place."""
-        return not (self.outstanding or self.in_push)
+        """Whether neither a reply nor the rest of a push is still to come: what is written now is in its place.
+
+        Among replies that do not match requests nothing is written.
+        """
+        return not (self.outstanding or (self.in_push and not self.uncounted))
 
     @property
     def monitors(self) -> bool:
@@ -323,6 +326,7 @@ class PrivateSide:
             session.host.write_first(out)
         if self._after_mark is not None and not replies.awaits_marker:
             then, self._after_mark = self._after_mark, None
+            self.may_be_subscribed &= replies.uncounted or session.resp == 3  # which has no mark that would tell
             session.go_on(then)
         elif self.is_quiet and not session.pending:
             session.resume_if_quiet()

@@ -292,7 +292,10 @@ class Session:
             # As with any command that cannot be queued, EXEC must refuse: a call that Valkey refuses, with our words.
             private.send_watched(b"*1\r\n$5\r\nFCALL\r\n", lambda raw: data if raw[:1] == b"-" else raw)
         elif private.alters_replies or private.in_push:
-            private.calls.with_library(lambda: private.send_watched(echo_call(value), lambda raw: raw))
+            echo = echo_call(value)
+            self.when_shared_quiet(
+                lambda: private.calls.with_library(lambda: private.send_watched(echo, lambda raw: raw))
+            )
         elif not private.is_quiet:
             self.when_private_quiet(lambda: self.host.write(data))
         elif self.pending and self.last_call is not None:
@@ -319,7 +322,7 @@ class Session:
         elif (request.block_ms is not None or request.steps is not None) and private.will_be_quiet:
             self.when_private_quiet(lambda: self._ours(argv))
         elif private.must_be_used:
-            private.calls.rewrite(request)
+            self.when_shared_quiet(lambda: private.calls.rewrite(request))
         elif not self.lane.up:
             self._answer_here(self.lane.why_down)
         else:
