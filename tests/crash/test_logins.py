@@ -295,3 +295,39 @@ def test_who_has_selected_a_database_is_told_that_its_user_is_gone():
         direct.call("ACL", "SETUSER", "u", "resetpass", ">new")
         refused(client.call("LRANGE", "opens a lane", "0", "-1"), "WRONGPASS")
         assert client.read_until_closed() == b""
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        [("CLIENT", "REPLY", "SKIP"), ("GET", "k"), ("AUTH", "pw"), ("GET", "k")],
+        [
+            ("AUTH", "pw"),
+            ("LRANGE", "l", "0", "-1"),
+            ("RESET",),
+            ("CLIENT", "REPLY", "SKIP"),
+            ("GET", "k"),
+            ("AUTH", "pw"),
+        ],
+        [("HELLO", "3"), ("HELLO",), ("HELLO", "2", "SETNAME", "x"), ("AUTH", "pw")],
+    ],
+    ids=["skip", "skip after reset", "hello"],
+)
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_who_has_not_authenticated_is_answered_as_by_valkey(guarded, commands, pipelined):
+    found = []
+    for server in guarded:
+        with Connection(server.port) as client:
+            got = b""
+            client.socket.settimeout(0.5)
+            for sent in (
+                [b"".join(request(*command) for command in commands)]
+                if pipelined
+                else [request(*command) for command in commands]
+            ):
+                client.send_raw(sent)
+                with contextlib.suppress(TimeoutError):
+                    while data := client.socket.recv(65536):
+                        got += data
+            found.append(got)
+    assert found[0] == found[1]

@@ -291,6 +291,18 @@ def test_users_and_passwords_that_were_saved_outlive_the_embedded_valkey(tmp_pat
         check(daemon.port)
 
 
+def test_the_embedded_valkey_starts_again_though_its_default_user_may_do_nothing(tmp_path):
+    with Valqd(data_dir=tmp_path) as daemon, Connection(daemon.port) as admin:
+        admin.call("ACL", "SETUSER", "admin", "on", ">pw", "~*", "+@all")
+        admin.call("ACL", "SETUSER", "default", "-@all")
+        assert admin.call("AUTH", "admin", "pw") == b"OK"
+        assert admin.call("ACL", "SAVE") == b"OK"
+    with Valqd(data_dir=tmp_path) as daemon, Connection(daemon.port) as admin:
+        refused(admin.call("GET", "k"), "NOPERM")
+        assert admin.call("AUTH", "admin", "pw") == b"OK"
+        assert admin.call("VALQ.PUSH", "q", "x") == b"1"
+
+
 def errors(direct, code: str) -> int:
     """How often Valkey has answered an error of this code."""
     found = re.search(rf"errorstat_{code}:count=(\d+)", direct.call("INFO", "errorstats").decode())

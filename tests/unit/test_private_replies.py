@@ -113,10 +113,10 @@ def test_a_repeated_call_gets_its_old_place_in_the_output():
 def test_counting_starts_again_after_the_marker(step):
     private = PrivateReplies()
     private.stop_counting()
-    private.add_marker(b"$4\r\nmark\r\n", ends=True)
-    stream = b">3\r\n+subscribe\r\n+c\r\n:1\r\n$4\r\nmarx\r\n$4\r\nmark\r\n"
+    private.await_marker(ends=b"-ERR mark", goes_on=b"-ERR not yet")
+    stream = b">3\r\n+subscribe\r\n+c\r\n:1\r\n-ERR marx\r\n-ERR mark it\r\n"
     out = b"".join(private.feed(stream[at : at + step]) for at in range(0, len(stream), step))
-    assert out == stream.removesuffix(b"$4\r\nmark\r\n")
+    assert out == stream.removesuffix(b"-ERR mark it\r\n")
     assert not private.uncounted
     private.expect(1)
     assert private.feed(b"+OK\r\n") == b"+OK\r\n"

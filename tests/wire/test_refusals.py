@@ -62,6 +62,8 @@ def answers(port, user, writes):
         ("noreply", ["CLIENT REPLY SKIP", "GET a", "PING"]),
         ("noreply", ["GET a | CLIENT REPLY SKIP | GET a | PING", "SELECT 99 | PING"]),
         ("", ["GET a | CLIENT REPLY SKIP | GET a | PING", "SELECT 99 | PING"]),
+        ("", ["MULTI | WATCH k | SELECT 1 | EXEC | PING", "SELECT 99 | PING"]),
+        ("", ["MULTI | MULTI | SELECT 99 | SELECT 1 | EXEC | PING", "EXEC"]),
         ("nodiscard", ["MULTI | SET a b | DISCARD", "SET a b", "EXEC", "GET a"]),
         ("", ["GET a", "MULTI | SET a b | DISCARD | GET a", "DISCARD"]),
         ("", ["REPLCONF ACK 0", "PING", "REPLCONF GETACK *", "SELECT 99 | PING", "REPLCONF capa eof | PING"]),
@@ -142,3 +144,35 @@ def test_monitor_behind_another_commands_error_shows_nothing_of_the_daemons_own(
         while not shown or b'"end"' not in shown[-1]:
             shown.append(client.read())
         assert not [line for line in shown if b"alq" in line]
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_an_error_of_a_function_does_not_name_the_place(pair, queue, private):
+    _, behind, daemon = pair
+    with Connection(daemon.port) as client, Connection(behind.port) as direct:
+        client.call("VALQ.CREATE", queue)
+        direct.call("HSET", f"valq:{{{queue}}}:queue", "limits", "no table")
+        if private:
+            client.send_raw(request("LRANGE", "none", "0", "-1") + request("VALQ.POP", queue))
+            assert client.read() == []
+            error = str(client.read())
+        else:
+            error = str(client.call("VALQ.POP", queue))
+        assert error.startswith("ERR ")
+        assert "script" not in error
+
+
+def test_line_ends_are_checked_as_by_valkey(pair):
+    """By Valkey 9.1 more strictly than before."""
+    plain, _, daemon = pair
+    whole = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\nvalue\r\n"
+    ends = [at for at in range(len(whole)) if whole[at : at + 2] == b"\r\n"]
+    for at in ends:
+        for instead in (b"x\n", b"\rx", b"xx"):
+            found = []
+            for server in (plain, daemon):
+                with Connection(server.port, timeout_s=0.3) as client:
+                    client.send_raw(whole[:at] + instead + whole[at + 2 :])
+                    client.socket.shutdown(socket.SHUT_WR)
+                    found.append(client.read_until_closed())
+            assert found[0] == found[1], whole[:at] + instead + whole[at + 2 :]

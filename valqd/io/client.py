@@ -117,7 +117,8 @@ class Client(Outgoing, asyncio.Protocol):
     @property
     def is_owed(self) -> bool:
         """Whether anything that it sent is still to be answered."""
-        return self.busy or self.session.private.outstanding > 0 or self.session.held
+        private = self.session.private
+        return self.busy or self.session.held or private.outstanding > 0 or private.is_broken
 
     def pause_writing(self) -> None:
         """The client does not read: stop reading from it, and from the backend for it."""

@@ -34,7 +34,7 @@ _STABLE_S = 0.2
 #: After a large value, simple commands take lanes of their own for so long.
 _NO_RELAY_S = 60.0
 #: What Valkey says to a connection that it closes at once: it is no call's reply.
-_TURNED_AWAY = "ERR max number of clients reached"
+_TURNED_AWAY = "ERR max number of clients "
 _NO_CONNECTION = "clients' commands cannot reach the backend"
 #: When more clients than that sent something in a turn, the next turn's first command waits for the others.
 _FEW = 2
@@ -216,7 +216,7 @@ class SharedLane:
 
     def reply_received(self, connection: _Connection, reply: Any) -> None:
         """One reply of the backend, in order."""
-        if isinstance(reply, Exception) and str(reply) == _TURNED_AWAY:
+        if isinstance(reply, Exception) and str(reply).startswith(_TURNED_AWAY):
             connection.is_turned_away = True
         elif self._greetings:
             self._greetings -= 1
@@ -278,8 +278,10 @@ class SharedLane:
         self._flush_planned = False
         coalescer = self.coalescer
         connection = self._connection
-        if connection is None or connection.transport is None or self._greetings or coalescer.recovering:
-            return  # sent when the connection is ready
+        if connection is None or connection.transport is None or self._greetings or self.refused is not None:
+            return  # sent when a connection is ready
+        if coalescer.recovering:
+            return  # sent when that is over
         if not coalescer.idle:
             was_idle = not coalescer.sent
             write_pieces(connection.transport, coalescer.take())

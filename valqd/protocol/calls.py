@@ -6,6 +6,7 @@ joined and sent is the coalescer's.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -26,6 +27,9 @@ MAX_POP_REPLY_BYTES = 4 << 20
 
 #: A POP's null, by protocol version.
 NULL = {2: b"$-1\r\n", 3: b"_\r\n"}
+
+#: What Valkey adds to a function's error; before 9.1 it names the function.
+_PLACE = re.compile(rb" script: (?:valq1_\w+, )?on @user_function:\d+\.(?=(?:\r\n)?\Z)")
 
 #: How one command whose reply is an integer array is answered.
 _BITS = (b":0\r\n", b":1\r\n")
@@ -101,8 +105,13 @@ def nothing_popped(request: Request, resp: int) -> bytes:
 
 def error_line(error: Exception) -> bytes:
     """A backend's error reply as it goes to a client: without the position inside the function that raised it."""
-    text = str(error).partition(" script: valq")[0]
-    return b"-%b\r\n" % text.encode("utf-8", "surrogateescape").replace(b"\r", b" ").replace(b"\n", b" ")
+    text = str(error).encode("utf-8", "surrogateescape").replace(b"\r", b" ").replace(b"\n", b" ")
+    return b"-%b\r\n" % without_place(text)
+
+
+def without_place(error: bytes) -> bytes:
+    """An error reply (to its end, or its line break) without the position inside the function that raised it."""
+    return _PLACE.sub(b"", error)
 
 
 class Call(ABC):

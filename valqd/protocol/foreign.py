@@ -95,6 +95,9 @@ def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:
         if frame.kind is Kind.COMMAND and name not in _BLOCKING and len(name) < 64:
             remember(frame.argv[0])
         side.send_plain(frame.raw, 1)
+    elif side.in_multi and name in (b"MULTI", b"WATCH"):  # refused, never queued: EXEC's reply has no place for them
+        side.send_plain(frame.raw, 1)
+        side.multi_began += 1
     elif side.in_multi and name not in _AT_ONCE_IN_MULTI:
         _queue_in_multi(side, name, frame)
     else:
@@ -136,7 +139,7 @@ def _ok(raw: bytes) -> bool:
 @_unless_subscribed
 def _multi(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     """What follows is taken to be inside; a refusal (the user may not) tells that all of it was run at once."""
-    if len(argv) != 1 or side.in_multi:
+    if len(argv) != 1:
         side.send_plain(raw, 1)
         return
     effects = side.queued_in_multi

@@ -6,8 +6,8 @@ deliver in one piece.  Frames of all other commands that grow large are passed o
 a 512 MB SET never lies in the daemon's memory.
 
 Rules followed (Valkey's ``networking.c``): a request that starts with ``*`` is a multibulk, anything else is an
-inline command up to LF; lengths are plain decimals without sign or leading zeros; CRLF follows a bulk.  At the first
-violation the stream is ``BROKEN``: the bytes from there on are for Valkey itself to answer and to close.
+inline command up to LF; lengths are plain decimals without sign or leading zeros; CRLF follows them and bulks.  At the
+first violation the stream is ``BROKEN``: the bytes from there on are for Valkey itself to answer and to close.
 """
 
 from __future__ import annotations
@@ -228,6 +228,9 @@ class RequestFramer:
         if end < 0 or end + 1 >= len(self._buf):
             self._broken = end < 0 and len(self._buf) - self._pos > MAX_LINE_BYTES
             return None
+        if self._buf[end + 1] != 0x0A:  # Valkey 9.1 refuses it, earlier ones do not look
+            self._broken = True
+            return None
         digits = self._buf[self._pos + 1 : end]
         value = _SMALL.get(digits)
         if value is None and (
@@ -295,7 +298,7 @@ class RequestFramer:
                 self._need = end + 2
                 self._drop_parsed()
                 return None
-            if buf[end : end + 2] != b"\r\n":  # Valkey 9 refuses it, earlier ones do not look
+            if buf[end : end + 2] != b"\r\n":  # Valkey 9.1 refuses it, earlier ones do not look
                 self._broken = True
                 return None
             self._argv.append(buf[self._pos : end])

@@ -149,7 +149,7 @@ class Hello(NamedTuple):
 
 def _hello(session: Session, frame: Frame) -> bool:
     hello = Hello.of(frame.argv)
-    if not hello.is_plain:
+    if not hello.is_plain or (hello.password is None and session.framer.unauthenticated):  # Valkey words that refusal
         return False
     resp = session.resp if hello.resp is None else hello.resp
     identity = session.identity

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from valqd.commands.request import Request, fcall, function_call, queue_key
 from valqd.errors import BackendDown
-from valqd.protocol.calls import NoDelivery
+from valqd.protocol.calls import NoDelivery, without_place
 from valqd.protocol.monitor import encode_own
 from valqd.protocol.private_replies import PrivateReplies, Slot
 from valqd.protocol.requests import echo_call, encode_request
@@ -24,13 +24,6 @@ if TYPE_CHECKING:
 #: its next commands wait.
 _MAX_REPEATABLE_BYTES = 256 * 1024
 _MISSING_FUNCTION = b"-ERR Function not found\r\n"
-
-
-def _without_place(reply: bytes) -> bytes:
-    """A reply; an error without the position inside the function that raised it."""
-    if reply[:1] != b"-":
-        return reply
-    return reply.partition(b" script: valq")[0].rstrip(b"\r\n") + b"\r\n"
 
 
 class _Probe(NoDelivery):
@@ -87,12 +80,12 @@ class PrivateCalls:
         if self._side.in_multi:
             if pops:
                 self._side.queue_in_multi(lambda raw: self._given_back(request, raw))
-            self._side.send_watched(call, _without_place)
+            self._side.send_watched(call, without_place)
             return
 
         def answered(raw: bytes) -> bytes:
             self._repeatable_bytes -= len(call)
-            return self._given_back(request, raw) if pops and raw[:1] != b"-" else _without_place(raw)
+            return self._given_back(request, raw) if pops and raw[:1] != b"-" else without_place(raw)
 
         def answered_again(raw: bytes) -> bytes:
             self._side.pops_due -= pops

@@ -53,9 +53,8 @@ class PrivateReplies:
         self.uncounted = False
         self.raw = False  #: a replication stream: not even replies can be told apart
         self._has_streamed = False
-        #: while uncounted: replies that the client does not get, and whether they end the uncounted mode
+        #: how replies begin of which the next is not the client's, and whether they end the uncounted mode
         self._markers: dict[bytes, bool] = {}
-        self._refusal = b""  # how an error ends that comes in place of a marker
         self._scanner = ReplyScanner()
         self._parser = WholeParser()
         self._held = bytearray()  # the start of a special reply, or of what may be a marker
@@ -120,13 +119,9 @@ class PrivateReplies:
         self.outstanding = 0
         self._expected.clear()
 
-    def add_marker(self, reply: bytes, *, ends: bool) -> None:
-        """While uncounted: a reply equal to ``reply`` is kept from the client, and may end the uncounted mode."""
-        self._markers[reply] = ends
-
-    def add_refusal(self, end: bytes) -> None:
-        """While a marker is awaited: so ends the error that may come in its place, and tells nothing."""
-        self._refusal = end
+    def await_marker(self, *, ends: bytes, goes_on: bytes) -> None:
+        """While uncounted: the next reply that begins in either way is not the client's; one ends this mode."""
+        self._markers = {ends: True, goes_on: False}
 
     @property
     def has_many(self) -> bool:
@@ -205,14 +200,11 @@ class PrivateReplies:
             if self.uncounted:
                 raw = self._take_held(data[start : end.offset])
                 start = end.offset
-                ends = self._markers.get(raw)
-                if ends is None and self._refusal and raw[:8] == b"-NOPERM " and raw.endswith(self._refusal):
-                    ends = False
+                ends = next((ends for start, ends in self._markers.items() if raw.startswith(start)), None)
                 if ends is None:
                     emit(raw)
                 else:
                     self._markers.clear()
-                    self._refusal = b""
                     self.uncounted = not ends
                 continue
             if end.is_push or not self._expected:  # or an error that the backend sends before it closes
@@ -255,4 +247,4 @@ class PrivateReplies:
 
     def _may_be_marker(self, rest: bytes) -> bool:
         start = bytes(self._held) + rest
-        return (bool(self._markers) and start[:1] == b"-") or any(marker.startswith(start) for marker in self._markers)
+        return any(marker.startswith(start[: len(marker)]) for marker in self._markers)

@@ -20,7 +20,6 @@ from valqd.protocol.monitor import MonitorFilter, encode_own
 from valqd.protocol.private_calls import PrivateCalls
 from valqd.protocol.private_replies import PrivateReplies, Slot
 from valqd.protocol.replay import replay
-from valqd.protocol.requests import encode_request
 
 if TYPE_CHECKING:
     from valqd.protocol.session import Session
@@ -210,20 +209,24 @@ class PrivateSide:
         return counted
 
     def _fence_skip(self) -> None:
-        """A silent command is under way: a reply of our own asking tells when it is done.
+        """A silent command is under way: the reply to a mark tells when it is done.
 
-        A command of no such name has a reply that is not to be mistaken, and that needs no right.  What comes before it
-        is the client's: CLIENT REPLY SKIP was refused.
+        What comes before it is the client's: CLIENT REPLY SKIP was refused.
         """
         if not self.alters_replies and self.replies is not None:
-            mark = self._new_mark()
-            self.replies.expect_until(b"-ERR unknown command '%b'" % mark)
-            self.send_own(encode_request([mark]))
+            request, answer = self._new_mark()
+            self.replies.expect_until(answer)
+            self.send_own(request)
 
-    def _new_mark(self) -> bytes:
-        """What no client sends and no key or channel is called."""
+    def _new_mark(self) -> tuple[bytes, bytes]:
+        """A request and how its reply begins, which is not to be mistaken.
+
+        A wrong HELLO changes nothing, and is answered alike to anybody at any time (no right, no password, BUSY,
+        LOADING, MASTERDOWN), but where a connection only takes Pub/Sub.
+        """
         self._marks += 1
-        return b"valqd-mark-%d-%d" % (self.session.client_id, self._marks)
+        mark = b"valqd-mark-%d-%d" % (self.session.client_id, self._marks)
+        return encode_own([b"HELLO", b"2", mark]), b"-ERR Syntax error in HELLO option '%b'" % mark
 
     def queue_in_multi(self, effect: Callable[[bytes], bytes]) -> None:
         """What the next command will change in this session, by its part of EXEC's reply."""
@@ -278,18 +281,8 @@ class PrivateSide:
     def ask_if_counted(self, then: Callable[[], None]) -> None:
         """Does an uncounted connection answer one to one again?  The reply to a mark tells; then run ``then``."""
         replies = self.open()
-        mark = self._new_mark()
-        if self.session.resp == 3:  # it does when the mark's own reply comes, which needs no right
-            replies.add_marker(b"-ERR unknown command '%b', with args beginning with: \r\n" % mark, ends=True)
-            request = encode_request([mark])
-        else:
-            replies.add_marker(b"$%d\r\n%b\r\n" % (len(mark), mark), ends=True)
-            # Or still subscribed:
-            replies.add_marker(b"*2\r\n$4\r\npong\r\n$%d\r\n%b\r\n" % (len(mark), mark), ends=False)
-            # Or refused: PING needs a right, and after RESET maybe a password.
-            replies.add_marker(b"-NOAUTH Authentication required.\r\n", ends=True)
-            replies.add_refusal(b"'ping' command\r\n")
-            request = encode_own([b"PING", mark])
+        request, answer = self._new_mark()
+        replies.await_marker(ends=answer, goes_on=b"-ERR Can't execute 'hello': only ")
         self.may_count_again = False
         self._after_mark = then
         self.session.hold()

@@ -195,3 +195,23 @@ def test_a_blocking_pop_waits_though_a_push_is_half_there(pair, direct, beside, 
             blocked(beside, queue)
             beside.call("VALQ.PUSH", queue, number)
             assert client.read()[b"body"] == b"%d" % number
+
+
+@pytest.mark.parametrize(("resp", "after"), [(2, ("UNSUBSCRIBE", "ch")), (2, ("PING",)), (3, ("PING",))])
+def test_who_has_used_pubsub_goes_on_after_valkey_was_busy(pair, direct, beside, resp, after, queue):
+    with Connection(pair[1].port, resp, timeout_s=5) as client, Connection(pair[0].port) as running:
+        client.call("SUBSCRIBE", "ch")
+        client.call(*after)
+        direct.call("CONFIG", "SET", "lua-time-limit", "50")
+        try:
+            running.send("EVAL", "while true do end", "0")
+            until(lambda: "BUSY" in str(direct.call("GET", "k")), 5, "it is busy")
+            client.call("VALQ.PUSH", queue, "x")
+        finally:
+            direct.call("SCRIPT", "KILL")
+            direct.call("CONFIG", "SET", "lua-time-limit", "5000")
+        running.read()
+        client.call("UNSUBSCRIBE", "ch")
+        assert isinstance(client.call("VALQ.PUSH", queue, "y"), bytes)
+        assert client.call("SELECT", "0") == b"OK"
+        assert as_map(client.call("VALQ.POP", queue))[b"body"] in (b"x", b"y")
