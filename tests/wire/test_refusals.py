@@ -153,7 +153,7 @@ def test_an_error_of_a_function_does_not_name_the_place(pair, queue, private):
         client.call("VALQ.CREATE", queue)
         direct.call("HSET", f"valq:{{{queue}}}:queue", "limits", "no table")
         if private:
-            client.send_raw(request("LRANGE", "none", "0", "-1") + request("VALQ.POP", queue))
+            client.send_raw(request("LRANGE", queue, "0", "-1") + request("VALQ.POP", queue))
             assert client.read() == []
             error = str(client.read())
         else:
