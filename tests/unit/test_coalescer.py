@@ -4,7 +4,15 @@ import pytest
 from hiredis import HiredisError
 
 from tests.servers import request
-from valqd.protocol.calls import MAX_CALL_BYTES, MAX_ITEMS, MAX_POP_REPLY_BYTES, NoDelivery, bulk
+from valqd.protocol.calls import (
+    MAX_CALL_BYTES,
+    MAX_ITEMS,
+    MAX_POP_REPLY_BYTES,
+    NoDelivery,
+    bulk,
+    error_line,
+    without_place,
+)
 from valqd.protocol.coalescer import Coalescer, Routes
 
 MISSING = HiredisError("ERR Function not found")
@@ -155,3 +163,13 @@ def test_pops_of_large_bodies_are_merged_less_and_of_small_ones_more_again(coale
     assert popped(100_000) == MAX_POP_REPLY_BYTES // 100_000
     popped(10)
     assert popped(10) == MAX_ITEMS
+
+
+@pytest.mark.parametrize("place", ["script: on @user_function:12.", "script: valq1_pop, on @user_function:12."])
+def test_only_an_error_loses_the_place_in_a_function(place):
+    assert error_line(HiredisError(f"ERR bad {place}")) == b"-ERR bad\r\n"
+    assert (
+        error_line(HiredisError(f"ERR bad {place} said a client")) == b"-ERR bad %b said a client\r\n" % place.encode()
+    )
+    body = bulk(b"bad " + place.encode())
+    assert without_place(body) == body

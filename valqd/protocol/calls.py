@@ -29,7 +29,7 @@ MAX_POP_REPLY_BYTES = 4 << 20
 NULL = {2: b"$-1\r\n", 3: b"_\r\n"}
 
 #: What Valkey adds to a function's error; before 9.1 it names the function.
-_PLACE = re.compile(rb" script: (?:valq1_\w+, )?on @user_function:\d+\.(?=(?:\r\n)?\Z)")
+_PLACE = re.compile(rb" script: (?:valq1_\w+, )?on @user_function:\d+\.\r\n\Z")
 
 #: How one command whose reply is an integer array is answered.
 _BITS = (b":0\r\n", b":1\r\n")
@@ -106,12 +106,12 @@ def nothing_popped(request: Request, resp: int) -> bytes:
 def error_line(error: Exception) -> bytes:
     """A backend's error reply as it goes to a client: without the position inside the function that raised it."""
     text = str(error).encode("utf-8", "surrogateescape").replace(b"\r", b" ").replace(b"\n", b" ")
-    return b"-%b\r\n" % without_place(text)
+    return without_place(b"-%b\r\n" % text)
 
 
-def without_place(error: bytes) -> bytes:
-    """An error reply (to its end, or its line break) without the position inside the function that raised it."""
-    return _PLACE.sub(b"", error)
+def without_place(reply: bytes) -> bytes:
+    """A reply; an error without the position inside the function that raised it."""
+    return _PLACE.sub(b"\r\n", reply) if reply[:1] == b"-" else reply
 
 
 class Call(ABC):
