@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.servers import Connection, Valkey, Valqd, as_map, until
-from tests.wire.expect import blocked, refused
+from tests.wire.expect import blocked, noticed, refused
 
 
 @pytest.fixture(scope="module")
@@ -267,9 +267,10 @@ def test_a_wake_that_comes_while_all_who_wait_are_asked_for_another_queue_is_not
 @pytest.mark.parametrize("gap_s", [0, 0.0003, 0.001])
 def test_who_asked_first_is_served_first_though_the_message_came_in_between(pair, pushing, queue, gap_s):
     _, first, _ = pair
-    with Connection(first.port) as one, Connection(first.port) as two:
+    with Connection(first.port) as one, Connection(first.port) as two, Connection(first.port) as beside:
         pushing.call("VALQ.CREATE", queue)
         for _ in range(20):
+            noticed(beside)  # the daemon has nothing to read from either: it will read in the order in which they send
             one.send("VALQ.POP", queue, "BLOCK", 5000, "NOACK")
             time.sleep(gap_s)
             pushing.send("VALQ.PUSH", queue, "first")

@@ -170,8 +170,6 @@ class SharedLane:
     def _accepted(self) -> None:
         self.up = True
         self._answer_proofs(None)
-        if self.names:
-            self._call(next(reversed(self.names.values())))
         self._plan_flush()
         self._lanes.lane_up(self)
 

@@ -53,19 +53,6 @@ def test_a_name_goes_along_to_another_database(pair, direct):
     until(lambda: named() == [], 5, "gone")
 
 
-def test_a_lane_that_connects_again_has_its_clients_name(pair, direct):
-    def named():
-        return [line for line in direct.call("CLIENT", "LIST").splitlines() if b" name=joe " in line]
-
-    with Connection(pair[1].port) as client:
-        assert client.call("CLIENT", "SETNAME", "joe") == b"OK"
-        (lane,) = until(named, 5, "named")
-        lane_id = re.search(rb"id=(\d+)", lane)[1]
-        assert direct.call("CLIENT", "KILL", "ID", lane_id) == 1
-        (again,) = until(lambda: b"id=%b " % lane_id not in b"".join(named()) and named(), 5, "named again")
-        assert again != lane
-
-
 def test_no_lane_keeps_the_name_of_who_left_before_it_was_answered(pair, direct, beside):
     valkey, daemon = pair
     for _ in range(5):
