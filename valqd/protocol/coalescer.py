@@ -98,7 +98,7 @@ class Coalescer:
         self._add(LoneCall(LONE_ROUTE, self._seq + 1, request, shape), who)
 
     def prove(self, who: Recipient, request: bytes, shape: Callable[[Any], bytes | None]) -> None:
-        """Add ``request``: AUTH or SELECT, and HELLO behind it (see ProofCall); ``shape`` gets the reply to the first."""
+        """Add AUTH or SELECT with a HELLO behind it (see ProofCall); ``shape`` gets the reply to the first."""
         self._add(ProofCall(self._seq + 1, request, shape), who)
 
     def relay(self, who: Recipient, request: bytes, kinds: list[ReplyType], large_reply: Callable[[], None]) -> None:
