@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from valqd.commands.spec import Command, Counted, OneOf, Option, Positional
+from valqd.commands.spec import Command
 from valqd.commands.table import COMMANDS
 
 PATH = Path("docs/commands.md")
@@ -57,11 +57,7 @@ def _overview() -> Iterator[str]:
     yield "|---|---|"
     for command in COMMANDS:
         title = command.full_name.upper()
-        yield f"| [{title}](#{_anchor(title)}) | {command.summary} |"
-
-
-def _anchor(title: str) -> str:
-    return title.lower().replace(".", "")
+        yield f"| [{title}](#{title.lower().replace('.', '')}) | {command.summary} |"
 
 
 def _section(command: Command) -> Iterator[str]:
@@ -95,21 +91,10 @@ def _section(command: Command) -> Iterator[str]:
 
 
 def _arguments(command: Command) -> Iterator[str]:
-    for argument in command.arguments:
-        if isinstance(argument, Positional):
-            yield _row(argument.syntax(), argument.doc, argument.type.range)
-        elif isinstance(argument, Counted):
-            values = f"{argument.count}: 1 to {argument.most}; each {argument.name}: {argument.type.range}"
-            yield _row(argument.syntax(), argument.doc, values)
-        else:
-            yield from _option_rows(argument)
-
-
-def _option_rows(argument: Option | OneOf) -> Iterator[str]:
-    for option in argument.options if isinstance(argument, OneOf) else (argument,):
-        yield _row(option.syntax(), option.doc, option.ranges())
-        for nested in option.nested:
-            yield from _option_rows(nested)
+    for argument in command.positionals:
+        yield _row(argument.syntax(), argument.doc, argument.ranges())
+    for slot in command.slots():
+        yield _row(slot.option.syntax(), slot.option.doc, slot.option.ranges())
 
 
 def _row(syntax: str, doc: str, values: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -17,9 +16,6 @@ from typing import Any, NoReturn
 
 from valqd import __version__
 from valqd.errors import SettingError
-
-#: What Kubernetes puts into the environment of every pod beside a service that is named valqd.
-_OF_A_SERVICE = re.compile(r"VALQD_(SERVICE_(HOST|PORT)|PORT)(_|\Z)")
 
 
 def _yes_no(value: str) -> bool:
@@ -46,12 +42,7 @@ def _integer(least: int, most: int, unit: str = "") -> Callable[[str], int]:
 
 
 def _retention(value: str) -> int:
-    if value == "0":
-        return 0
-    try:
-        return _integer(60, 31536000)(value)
-    except ValueError:
-        raise ValueError("must be a whole number from 60 to 31536000 seconds, or 0 for ever") from None
+    return 0 if value == "0" else _integer(60, 31536000, " seconds, or 0 for ever")(value)
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
@@ -64,21 +55,15 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 
 def _listen(value: str) -> str:
+    host, _, port = value.rpartition(":")
     if value.startswith("unix:"):
-        if len(value) > 5:
-            return value
+        fits = len(value) > 5
     else:
-        host, colon, port = value.rpartition(":")
-        if (
-            colon
-            and host
-            and (host[0] == "[") == (host[-1] == "]")
-            and port.isascii()
-            and port.isdigit()
-            and int(port) <= 65535
-        ):
-            return value
-    raise ValueError("must be HOST:PORT, with a port up to 65535, or unix:PATH")
+        fits = bool(host) and (host[0] == "[") == (host[-1] == "]") and port.isascii() and port.isdigit()
+        fits = fits and int(port) <= 65535
+    if not fits:
+        raise ValueError("must be HOST:PORT, with a port up to 65535, or unix:PATH")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +88,20 @@ class Setting:
 
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("listen", "127.0.0.1:6390", _listen, "HOST:PORT|unix:PATH", "Where clients connect."),
+    Setting(
+        "listen",
+        "127.0.0.1:6390",
+        _listen,
+        "HOST:PORT|unix:PATH",
+        "Where clients connect: host:port, [IPv6]:port or unix:path.",
+    ),
     Setting(
         "backend",
         "",
         str,
         "URL",
-        "The Valkey that keeps the queues: valkey://[user:password@]host:port[/db], valkeys:// for TLS, "
-        "unix://[user:password@]/path[?db=n]. "
+        "The Valkey that keeps the queues: valkey://[[user]:password@]host[:port][/db], valkeys:// for TLS, "
+        "unix://[[user]:password@]/path[?db=n]; special characters as %xx; db: where clients begin. "
         "Empty: a Valkey server of valqd's own, in data_dir.",
     ),
     Setting("backend_ca_file", "", str, "FILE", "CA certificates for valkeys://; empty: the system's."),
@@ -163,7 +154,13 @@ SETTINGS: tuple[Setting, ...] = (
         "S",
         "How long a stop waits for what is under way, seconds.",
     ),
-    Setting("log_level", "info", _one_of("debug", "info", "warning", "error"), "LEVEL", "What is logged on stderr."),
+    Setting(
+        "log_level",
+        "info",
+        _one_of("debug", "info", "warning", "error"),
+        "LEVEL",
+        "What is logged on stderr: debug, info, warning or error.",
+    ),
 )
 
 
@@ -241,6 +238,12 @@ def _from_file(path: str) -> dict[str, str]:
     return values
 
 
+def _is_of_a_service(variable: str, environment: Mapping[str, str]) -> bool:
+    """Whether Kubernetes put it there: it tells every pod of each service, some of which may be named valqd-...."""
+    services = [name.removesuffix("_SERVICE_HOST") for name in environment if name.endswith("_SERVICE_HOST")]
+    return any(variable.startswith((f"{service}_SERVICE_", f"{service}_PORT")) for service in services)
+
+
 def load(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
     """The settings in force for a command line and an environment.
 
@@ -249,7 +252,7 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
     given = vars(_command_line().parse_args(arguments))
     known = {setting.variable for setting in SETTINGS} | {"VALQD_CONFIG"}
     for variable in environment:
-        if variable.startswith("VALQD_") and variable not in known and not _OF_A_SERVICE.match(variable):
+        if variable.startswith("VALQD_") and variable not in known and not _is_of_a_service(variable, environment):
             raise SettingError(variable, "unknown setting in the environment")
     path = environment.get("VALQD_CONFIG") if given["config"] is None else given["config"]
     file = _from_file(path) if path else {}

@@ -35,7 +35,8 @@ class CommandError(Exception):
 
     def resp(self) -> bytes:
         """The reply.  A line break in the text would end it early, so it becomes a space."""
-        return f"-{self.code} {self.text}".replace("\r", " ").replace("\n", " ").encode() + b"\r\n"
+        line = f"-{self}".replace("\r", " ").replace("\n", " ")
+        return line.encode("utf-8", "surrogateescape") + b"\r\n"  # it may repeat an error of the backend
 
 
 class BackendDown(CommandError):

@@ -37,6 +37,24 @@ def test_a_backend_whose_address_accepts_and_closes_is_gone():
         assert info(clean, "q")["pushed_total"] == 2
 
 
+@pytest.mark.parametrize("command", ["ACK", "NACK", "DEL"])
+def test_a_command_in_steps_that_loses_the_backend_may_have_been_applied(command):
+    with (
+        Valkey() as valkey,
+        Forwarder(valkey.port) as forwarder,
+        Valqd(forwarder.url) as daemon,
+        Connection(daemon.port, timeout_s=5) as client,
+    ):
+        ids = client.call("VALQ.MPUSH", "q", "1500", *["x"] * 1500)
+        client.call("VALQ.POP", "q", "COUNT", "1500")
+        forwarder.held_back = ids[-1]  # the second step
+        client.send(f"VALQ.{command}", "q", *ids)
+        until(lambda: forwarder.holds, 5, "it is under way")
+        forwarder.lose_target()
+        forwarder.held_back = None
+        refused(client.read(), "NOBACKEND", "may have been applied")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel shares connections out in another way")
 def test_a_worker_that_waits_for_the_backend_takes_no_connections():
     with Valkey() as valkey, Forwarder(valkey.port) as forwarder, Valqd(forwarder.url, workers=2) as daemon:

@@ -76,13 +76,16 @@ def test_a_start_that_cannot_work_is_refused_in_one_line(arguments, said):
 
 def test_an_unknown_setting_is_refused_and_what_kubernetes_sets_is_not(valkey):
     assert "VALQD_NO_SUCH: unknown setting" in start_refused(VALQD_NO_SUCH="1")
-    of_a_service = {
+    assert "VALQD_PORT: unknown setting" in start_refused(VALQD_PORT="7000")  # there is no service of that name
+    of_services = {
+        "VALQD_VALKEY_SERVICE_HOST": "10.0.0.2",
+        "VALQD_VALKEY_PORT": "tcp://10.0.0.2:6379",
         "VALQD_SERVICE_HOST": "10.0.0.1",
         "VALQD_SERVICE_PORT_RESP": "6390",
         "VALQD_PORT": "tcp://10.0.0.1:6390",
         "VALQD_PORT_6390_TCP_ADDR": "10.0.0.1",
     }
-    with Valqd(valkey.url, environment=of_a_service) as daemon, Connection(daemon.port) as connection:
+    with Valqd(valkey.url, environment=of_services) as daemon, Connection(daemon.port) as connection:
         assert connection.call("PING") == b"PONG"
 
 

@@ -358,3 +358,13 @@ def test_what_the_embedded_valkey_holds_moves_to_another_valkey(tmp_path):
         assert [message[b"attempts"] for message in popped] == [2, *[1] * 300]
         # Until then Valkey does not stop.
         until(lambda: count(client, "persistence", "aof_rewrite_in_progress:") == 0, 10, "its file is written")
+
+
+def test_a_replica_whose_address_is_no_text_stops_no_sweep():
+    with Valkey() as valkey, Connection(valkey.port) as replica, Connection(valkey.port) as direct:
+        replica.call("REPLCONF", "ip-address", b"\xe4")
+        replica.send("PSYNC", "?", "-1")
+        until(lambda: b"ip=\xe4" in direct.call("INFO", "replication"), 5, "it is shown")
+        with Valqd(valkey.url) as daemon, Connection(daemon.port) as connection:
+            connection.call("VALQ.PUSH", "q", "x", "DELAY", "0.1")
+            until(lambda: direct.call("ZCARD", "valq:{q}:ready") == 1, 3, "it is ready by itself")

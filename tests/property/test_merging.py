@@ -124,7 +124,7 @@ class Noted(NoDelivery):
 
 
 @coroutine
-def ask(lane, argv):
+def ask(lane, argv, begun=False):
     """What a command in steps awaits: whoever runs it sends the call, and goes on with the reply."""
     reply = yield argv
     if isinstance(reply, Exception):
@@ -137,7 +137,7 @@ class Client:
 
     def __init__(self, lane):
         self._lane = lane
-        self._worker = SimpleNamespace(state=lane.state, _releaser=None)
+        self._worker = SimpleNamespace(state=lane.state)
         self._reader = hiredis.Reader(notEnoughData=Ellipsis)
         self._unsent = b""
         self.commands = []

@@ -41,6 +41,10 @@ def test_line_break_cannot_end_an_error_early() -> None:
     assert CommandError("a\r\n+OK\r\nb").resp() == b"-ERR a  +OK  b\r\n"
 
 
+def test_an_error_that_repeats_the_backends_has_its_bytes():
+    assert CommandError(b"user '\xff'".decode(errors="surrogateescape")).resp() == b"-ERR user '\xff'\r\n"
+
+
 def test_line_break_in_a_simple_string_is_refused() -> None:
     with pytest.raises(ValueError, match="line break"):
         encode(Status("a\r\nb"), 2)

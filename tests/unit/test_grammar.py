@@ -6,7 +6,7 @@ import pytest
 
 from valqd.commands.grammar import parse
 from valqd.commands.request import Merge, Request, Steps, function_call, packed, queue_key
-from valqd.commands.table import is_ours, lookup
+from valqd.commands.table import is_ours
 from valqd.commands.values import Limits
 from valqd.errors import CommandError
 
@@ -54,7 +54,6 @@ def test_is_ours(name: bytes) -> None:
 @pytest.mark.parametrize("name", [b"", b"VAL", b"VALQX", b"VALQ|PUSH", b"GET", b"xVALQ.PUSH"])
 def test_is_not_ours(name: bytes) -> None:
     assert not is_ours(name)
-    assert lookup([name]) == (None, 0)
 
 
 # Queue names and ids

@@ -312,4 +312,4 @@ def test_any_arguments_give_a_request_or_a_command_error(name: bytes, args: list
 @given(ARGUMENTS)
 def test_any_argv_gives_a_request_or_a_command_error(argv: list[bytes]) -> None:
     with contextlib.suppress(CommandError):
-        parse(argv, 2, LIMITS)
+        parse([b"VALQ", *argv], 2, LIMITS)

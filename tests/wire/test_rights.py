@@ -71,7 +71,7 @@ def test_a_missing_queue_of_ones_own_is_created_by_pushing(connection):
     assert connection.call("VALQ.PUSH", "orders", "x") == b"1"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/commands.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/commands.md", "docs/operating.md"])
 def test_the_documented_rule_for_a_user_is_enough_and_no_more(admin, page):
     (rule,) = documented_rules(page, "worker")
     admin.call("ACL", "SETUSER", "documented", "reset", *rule)
@@ -103,6 +103,11 @@ def test_the_documented_rule_for_a_user_is_enough_and_no_more(admin, page):
     assert admin.call("ACL", "DRYRUN", "documented", "FCALL", "valq1_pop", "1", "valq:{orders}:queue") == b"OK"
     assert b"no permissions" in admin.call("ACL", "DRYRUN", "documented", "FLUSHALL")
     admin.call("ACL", "DELUSER", "documented")
+
+
+def test_the_shortest_documented_rule_is_what_the_functions_call():
+    (rule,) = documented_rules("docs/operating.md", "worker")
+    assert rule[3:] == ["+fcall", *(f"+{command.lower()}" for command in CALLED_COMMANDS)]
 
 
 def test_the_documented_rule_for_the_daemon_is_enough(guarded, admin):

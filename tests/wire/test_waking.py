@@ -39,7 +39,7 @@ async def test_who_waits_is_registered_again_now_and_then(valkey, valqd, queue, 
     waits = (0, queue.encode())
     woken = asyncio.Event()
     registered = registration.Registration(
-        control, b"d", lambda: {waits}, lambda _: (1, [(time.monotonic(), 1)]), lambda _: woken.set()
+        control, b"d", {waits}, lambda _: (1, [(time.monotonic(), 1)]), lambda _: woken.set()
     )
     try:
         async with asyncio.timeout(3):

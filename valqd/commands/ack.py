@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from valqd.commands.queue_options import QUEUE_ARGUMENT
-from valqd.commands.request import MOST_IDS, Merge, Request
+from valqd.commands.request import Request
 from valqd.commands.spec import Arguments, Command, Positional
 from valqd.commands.values import ID
 
 
 def _build(args: Arguments) -> Request:
-    ids = args.many["id"]
-    if len(ids) > MOST_IDS:
-        return Request.on_ids("ack", args.one["queue"], (), ids)
-    return Request("ack", "ack", (args.one["queue"],), ids, merge=Merge("ack_many", (), ids))
+    return Request.on_ids("ack", args.get("queue"), (), args.every("id"), "ack_many")
 
 
 SPEC = Command(

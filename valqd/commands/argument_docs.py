@@ -33,7 +33,7 @@ def argument_docs(command: Command) -> list[Value]:
             docs.append({"name": argument.count, "type": "integer", "display_text": argument.count})
             docs.append(_leaf(argument, multiple=True))
         else:
-            docs.append(_option_or_choice(argument, command, optional=True))
+            docs.append(_option_or_choice(argument, command))
     if optional:
         docs.append(_optional_positionals(optional, command.optional_together))
     return docs
@@ -73,11 +73,11 @@ def _optional_positionals(arguments: Sequence[Positional], together: bool) -> Do
     return {**_flagged({"name": f"{first.name}-block", "type": "block"}, optional=True), "arguments": inner}
 
 
-def _option_or_choice(argument: Option | OneOf, command: Command, optional: bool) -> Doc:
+def _option_or_choice(argument: Option | OneOf, command: Command) -> Doc:
     if isinstance(argument, Option):
-        return _option(argument, command, optional)
+        return _option(argument, command, optional=True)
     inner: list[Value] = [_option(option, command, optional=False) for option in argument.options]
-    return {**_flagged({"name": argument.name, "type": "oneof"}, optional), "arguments": inner}
+    return {**_flagged({"name": argument.name, "type": "oneof"}, optional=True), "arguments": inner}
 
 
 def _option(option: Option, command: Command, optional: bool) -> Doc:
@@ -92,7 +92,7 @@ def _option(option: Option, command: Command, optional: bool) -> Doc:
     else:
         doc["token"] = option.token
         inner = [*_groups(option)]
-    inner += [_option_or_choice(nested, command, optional=True) for nested in option.nested]
+    inner += [_option_or_choice(nested, command) for nested in option.nested]
     return {**_flagged(doc, optional), "arguments": inner}
 
 

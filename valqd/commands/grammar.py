@@ -6,7 +6,6 @@ by an error that names it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from valqd.commands.request import Request
@@ -24,7 +23,6 @@ class _Rule(NamedTuple):
     option: Option
     choice: str  #: name of the choice it belongs to, or empty
     excludes: frozenset[str]
-    parent: Option | None
     labels: tuple[str, ...]
     types: tuple[Parse, ...]
     number: Parse | None
@@ -45,11 +43,7 @@ class _Parser:
         counted = next((arg for arg in command.positionals if isinstance(arg, Counted)), None)
         self._counted = (counted, integer(1, counted.most).parse) if counted else None
         self._rules = self._compile(command)
-        self._nested = tuple(
-            (rule.option.name, rule.option.token, rule.parent.name, rule.parent.token)
-            for rule in self._rules.values()
-            if rule.parent
-        )
+        self._nested = tuple((slot.option, slot.parent) for slot in command.slots() if slot.parent)
 
     @staticmethod
     def _compile(command: Command) -> dict[bytes, _Rule]:
@@ -65,7 +59,6 @@ class _Parser:
                 option,
                 slot.choice.name if slot.choice else "",
                 slot.excludes | pairs.get(option.name, set()),
-                slot.parent,
                 tuple(option.token if single else f"{option.token} {value.name}" for value in option.values),
                 tuple(value.type.parse for value in option.values),
                 integer(1, option.most).parse if option.most else None,
@@ -145,7 +138,7 @@ class _Parser:
                 raise CommandError(f"unknown option '{shown(argv[pos])}' for '{self._command.full_name}' command")
             option = rule.option
             earlier = seen.get(option.name)
-            if earlier is not None and earlier == option.token:
+            if earlier == option.token:
                 raise CommandError(f"{option.token} is given twice")
             if earlier is None and rule.excludes:
                 earlier = next((seen[name] for name in seen if name in rule.excludes), None)
@@ -155,9 +148,9 @@ class _Parser:
             if rule.choice:
                 args.one[rule.choice] = token
             pos = self._values(rule, argv, pos + 1, args, limits)
-        for name, word, parent, parent_word in self._nested:
-            if name in seen and parent not in seen:
-                raise CommandError(f"{word} needs {parent_word}")
+        for option, parent in self._nested:
+            if option.name in seen and parent.name not in seen:
+                raise CommandError(f"{option.token} needs {parent.token}")
 
     @staticmethod
     def _values(rule: _Rule, argv: list[bytes], pos: int, args: Arguments, limits: Limits) -> int:
@@ -169,9 +162,7 @@ class _Parser:
             args.one[option.name] = b""
             return pos + 1
         groups = 1
-        if rule.number:
-            if pos == len(argv):
-                raise CommandError(f"{option.token} lacks its values: {option.syntax()}")
+        if rule.number and pos < len(argv):
             groups = int(rule.number(argv[pos], f"{option.token} n", limits))
             pos += 1
         raws = argv[pos : pos + groups * size]
@@ -185,18 +176,14 @@ class _Parser:
         return pos + len(raws)
 
 
-_PARSERS: dict[str, Callable[[list[bytes], int, int, Limits], Request]] = {
-    command.name: _Parser(command) for command in COMMANDS
-}
+_PARSERS = {command.name: _Parser(command) for command in COMMANDS}
 
 
 def parse(argv: list[bytes], resp: int, limits: Limits) -> Request:
-    """The request that ``argv`` (a VALQ command in either spelling) asks for.
+    """The request that ``argv`` (which ``is_ours``) asks for.
 
-    ``resp`` is the client's protocol version, 2 or 3.  Raises ``CommandError`` if it is not a command of ours or does
+    ``resp`` is the client's protocol version, 2 or 3.  Raises ``CommandError`` if there is no such command, or it does
     not fit its SPEC.
     """
     command, pos = lookup(argv)
-    if command is None:
-        raise CommandError(f"unknown command '{shown(argv[0]) if argv else ''}'")
     return _PARSERS[command.name](argv, pos, resp, limits)

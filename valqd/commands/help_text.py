@@ -14,7 +14,7 @@ _WIDTH = 80
 _INDENT = "    "
 
 
-def help_lines(word: bytes | None) -> list[Status]:
+def help_lines(word: bytes | None = None) -> list[Status]:
     """The lines on all commands, or on the one named ``word``.  Raises ``CommandError`` if there is none."""
     return _lines(named(word).name if word else "")
 
@@ -59,7 +59,7 @@ def _on_one(command: Command) -> Iterator[str]:
     for argument in command.positionals:
         name = argument.name if isinstance(argument, Positional) else argument.count
         yield f"<{name}>"
-        yield from _indented(f"{argument.doc}: {argument.type.range}." if argument.doc else f"{argument.type.range}.")
+        yield from _indented(f"{': '.join(filter(None, [argument.doc, argument.ranges()]))}.")
     for slot in command.slots():
         yield _option_syntax(slot.option)
         ranges = slot.option.ranges()

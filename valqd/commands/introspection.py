@@ -45,10 +45,6 @@ def _info(command: Command, name: bytes, name_items: int) -> Row:
     ]
 
 
-def _container_info(subcommands: list[Row]) -> Row:
-    return [CONTAINER, -1, Set(), 0, 0, 0, Set([Status("@slow")]), Set(), Set(), list(subcommands)]
-
-
 def _docs(command: Command) -> dict[str, Value]:
     docs: dict[str, Value] = {
         "summary": command.summary,
@@ -63,9 +59,9 @@ def _docs(command: Command) -> dict[str, Value]:
 
 
 _SUBCOMMANDS = [_info(command, b"valq|" + command.name.encode(), 2) for command in COMMANDS]
-_ENTRIES = [
+_ENTRIES: list[Row] = [
     *(_info(command, command.full_name.encode(), 1) for command in COMMANDS),
-    _container_info(_SUBCOMMANDS),
+    [CONTAINER, -1, Set(), 0, 0, 0, Set([Status("@slow")]), Set(), Set(), list(_SUBCOMMANDS)],
 ]
 _SUBCOMMAND_DOCS: list[tuple[bytes, dict[str, Value]]] = [
     (b"valq|" + command.name.encode(), _docs(command)) for command in COMMANDS
@@ -85,11 +81,7 @@ _DOCS: list[tuple[bytes, dict[str, Value]]] = [
 ]
 
 
-_INFO_BY_NAME = {
-    **{command.full_name.encode(): row for command, row in zip(COMMANDS, _ENTRIES, strict=False)},
-    **{b"valq|" + command.name.encode(): row for command, row in zip(COMMANDS, _SUBCOMMANDS, strict=True)},
-    CONTAINER: _ENTRIES[-1],
-}
+_INFO_BY_NAME = {row[0]: row for row in [*_ENTRIES, *_SUBCOMMANDS]}
 _DOCS_BY_NAME = dict([*_DOCS, *_SUBCOMMAND_DOCS])
 
 

@@ -23,7 +23,8 @@ class KeySpec(NamedTuple):
 
     flags: tuple[str, ...]
     word: str
-    counted: bool  #: a number comes first, and that many keys
+    counted: bool = False  #: a number comes first, and that many keys
+    removable: bool = False  #: NONE in its place is no key
 
 
 def key_specs(command: Command) -> list[KeySpec]:
@@ -33,7 +34,9 @@ def key_specs(command: Command) -> list[KeySpec]:
         for positional in command.positionals
         if positional.type is QUEUE
     ]
-    return fixed + [KeySpec(_OPTION_KEY_FLAGS, option.token, False) for option in queue_options(command)]
+    return fixed + [
+        KeySpec(_OPTION_KEY_FLAGS, option.token, removable=option.removable) for option in queue_options(command)
+    ]
 
 
 def queue_options(command: Command) -> list[Option]:
@@ -92,9 +95,7 @@ def _keys(argv: list[bytes]) -> list[tuple[bytes, tuple[str, ...]]]:
     try:
         command, start = lookup(argv)
     except CommandError:
-        command = None
-    if command is None:
-        raise CommandError("Invalid command specified")
+        raise CommandError("Invalid command specified") from None
     specs = key_specs(command)
     if not specs:
         raise CommandError("The command has no key arguments")
@@ -112,12 +113,8 @@ def _keys(argv: list[bytes]) -> list[tuple[bytes, tuple[str, ...]]]:
         elif spec.word:
             first = start + command.fewest - command.needs_more
             place = next((i for i in range(first, len(argv) - 1) if argv[i].upper() == spec.word.encode()), None)
-            if place is not None and not (argv[place + 1].upper() == b"NONE" and _is_removable(command, spec.word)):
+            if place is not None and not (spec.removable and argv[place + 1].upper() == b"NONE"):
                 found.append((argv[place + 1], spec.flags))
         else:
             found.append((argv[start], spec.flags))
     return found
-
-
-def _is_removable(command: Command, word: str) -> bool:
-    return any(option.token == word and option.removable for option in queue_options(command))

@@ -26,7 +26,7 @@ SPEC = Command(
     name="mpop",
     summary="Takes the next message from the first of several queues that has one.",
     arguments=(
-        Counted("queue", QUEUE, "numkeys", MAX_QUEUES, "the queues; numkeys says how many"),
+        Counted("queue", QUEUE, "numkeys", MAX_QUEUES, "how many queues, and their names"),
         *OPTIONS,
         OneOf(
             "order",
@@ -41,7 +41,8 @@ SPEC = Command(
     complexity="O(Q) with Q the queues, and as POP for each message.",
     errors=ERRORS,
     notes=(
-        "FAIR: each daemon's (and each of its workers') own calls on the same queues begin with the next one in turn.",
+        "FAIR: a call begins with the queue after the one with which the last call on these queues began; each worker "
+        "process counts for itself.",
         "The user needs rights on all the queues. On a cluster all must be in one hash slot.",
     ),
     example=(

@@ -20,7 +20,7 @@ SPEC = Command(
     summary="Adds several messages to a queue, all or none.",
     arguments=(
         QUEUE_ARGUMENT,
-        Counted("body", BODY, "count", MAX_BODIES, "the messages; count says how many"),
+        Counted("body", BODY, "count", MAX_BODIES, "how many messages, and their bodies"),
         *OPTIONS,
     ),
     build=_build,
@@ -28,7 +28,7 @@ SPEC = Command(
     complexity="O(N) with N the bodies, O(N log M) with options.",
     errors=ERRORS,
     notes=(
-        "The options hold for each of the messages.",
+        "The options hold for each of the messages. With DEDUP only the first body is added; all get its id.",
         "The whole command, with its options and the protocol's own bytes, may hold 64 KiB more than max_body_bytes: "
         "that bounds all bodies together.",
     ),

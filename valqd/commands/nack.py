@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from valqd.commands.queue_options import QUEUE_ARGUMENT
-from valqd.commands.request import Merge, Request
+from valqd.commands.request import Request
 from valqd.commands.spec import Arguments, Command, OneOf, Option, OptionValue, Positional
 from valqd.commands.values import DELAY, ID, text
 
@@ -11,10 +11,8 @@ MAX_REASON_BYTES = 64 * 1024
 
 
 def _build(args: Arguments) -> Request:
-    ids = args.every("id")
     fixed = (args.get("kind", b"FAIL"), args.get("delay"), args.get("reason"))
-    request = Request.on_ids("nack", args.get("queue"), fixed, ids)
-    return request if request.steps else request._replace(merge=Merge("nack_many", fixed, ids))
+    return Request.on_ids("nack", args.get("queue"), fixed, args.every("id"), "nack_many")
 
 
 SPEC = Command(

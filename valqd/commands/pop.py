@@ -21,8 +21,6 @@ OPTIONS: tuple[Option | OneOf, ...] = (
 
 ERRORS = (("NOQUEUE", "there is no such queue, and auto_create is off"),)
 
-_PLAIN = {2: b"", 3: b"3,,,"}
-
 
 def pop_arguments(args: Arguments) -> tuple[bytes, bytes, bytes]:
     """COUNT, VT in ms and flags as the pop functions take them, each empty if not given."""
@@ -38,16 +36,10 @@ def block_ms(args: Arguments) -> int | None:
 
 
 def _build(args: Arguments) -> Request:
-    queues = (args.one["queue"],)
-    if len(args.one) == 1:
-        spec = _PLAIN[args.resp]
-        return Request(
-            "pop", "pop", queues, (b"", b"", b""), takes_auto=True, merge=Merge("pop_many", (), (b"1", spec))
-        )
     given = pop_arguments(args)
-    spec = b"%d,%b,%b,%b" % (args.resp, *given) if any(given) else _PLAIN[args.resp]
+    spec = b"%d,%b,%b,%b" % (args.resp, *given) if args.resp == 3 or any(given) else b""  # the plainest is shortest
     merge = Merge("pop_many", (), (b"1", spec))
-    return Request("pop", "pop", queues, given, takes_auto=True, merge=merge, block_ms=block_ms(args))
+    return Request("pop", "pop", (args.get("queue"),), given, takes_auto=True, merge=merge, block_ms=block_ms(args))
 
 
 SPEC = Command(

@@ -70,9 +70,7 @@ _DEFAULT_VALUES = {"delay": b"0", "priority": b"0"}
 def push_request(command: str, args: Arguments, bodies: tuple[bytes, ...], reply_many: bytes) -> Request:
     """The request of PUSH and MPUSH.  Raises ``CommandError`` for a header field given twice."""
     queue = args.one["queue"]
-    pairs: list[bytes] = []
-    if len(args.one) > 2 or args.many:
-        pairs = _pairs(args)
+    pairs = _pairs(args)
     headers = args.every("headers")
     fields = headers[::2]
     if len(set(fields)) < len(fields):

@@ -86,10 +86,9 @@ BY_NAME: tuple[Option | OneOf, ...] = (
     Option(
         "OVERFLOW",
         (OptionValue("policy", words("REFUSE", "DROPHEAD")),),
-        "at a limit: refuse the push with FULL (the default, also NONE), or let the oldest ready messages make way, as "
-        "many as must (what is in flight or delayed never does: then it is FULL all the same). After UPDATE has set a "
-        "limit below what the queue holds, the next push drops 2,000 of them, or as much as it brings if that is more, "
-        "and the rest makes way within seconds",
+        "at a limit: refuse the push with FULL (the default, also NONE), or delete the oldest ready messages, as many "
+        "as must be (never what is in flight or delayed: if that alone fills the queue, it is FULL). After UPDATE has "
+        "lowered a limit, the next push deletes 2,000, or as many as it brings, and the rest goes within seconds",
         removable=True,
     ),
     Option(
@@ -110,6 +109,7 @@ BY_NAME: tuple[Option | OneOf, ...] = (
     ),
 )
 
+_FIELDS = frozenset(setting.name for setting in BY_NAME)
 #: Options whose 0 means that there is none.
 _ZERO_IS_NONE = ("max_length", "max_bytes", "max_lease")
 
@@ -142,18 +142,3 @@ def named_queues(args: Arguments) -> tuple[bytes, ...]:
     """The queue, and its dead letter queue if one is named: Valkey's ACL must allow the user both."""
     other = args.get("dead_letter_queue")
     return (args.get("queue"), other) if other else (args.get("queue"),)
-
-
-_FIELDS = frozenset(
-    {
-        "visibility_timeout",
-        "max_delivery_attempts",
-        "retention_period",
-        "backoff",
-        "max_length",
-        "max_bytes",
-        "overflow",
-        "dead_letter_queue",
-        "max_lease",
-    }
-)

@@ -47,9 +47,9 @@ SPEC = Command(
         ("PAUSED", "the other queue (TO) is paused IN"),
     ),
     notes=(
-        "Oldest first (ID: as given), attempts at zero, their history kept; a TTL was over with the first life. The "
-        "lease of a receipt is over: give plain ids. With TO the user needs rights on both queues; on a cluster both "
-        "must be in one hash slot.",
+        "The oldest first; with ID, in the order given. Attempts begin at zero; the last error and times are kept; a "
+        "TTL does not come back. Give ids: the delivery that a receipt names is over. With TO the user needs rights on "
+        "both queues; on a cluster both must be in one hash slot.",
     ),
     example=(
         ("VALQ.REDRIVE orders ID 2 7 9 TO retries", "(integer) 2"),

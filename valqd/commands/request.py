@@ -52,10 +52,16 @@ class Request(NamedTuple):
     fixed_args: int = 0  #: for Steps.IDS: how many of ``args`` are no ids
 
     @classmethod
-    def on_ids(cls, command: str, queue: bytes, fixed: tuple[bytes, ...], ids: tuple[bytes, ...]) -> Request:
-        """A command that does the same to each of ``ids`` and answers how many; ``fixed`` comes before them in ARGV."""
+    def on_ids(
+        cls, command: str, queue: bytes, fixed: tuple[bytes, ...], ids: tuple[bytes, ...], merged: str = ""
+    ) -> Request:
+        """A command that does the same to each of ``ids`` and answers how many; ``fixed`` comes before them in ARGV.
+
+        ``merged``: the function that does it for many requests.
+        """
         steps = Steps.IDS if len(ids) > MOST_IDS else None
-        return cls(command, command, (queue,), (*fixed, *ids), steps=steps, fixed_args=len(fixed))
+        merge = Merge(merged, fixed, ids) if merged and steps is None else None
+        return cls(command, command, (queue,), (*fixed, *ids), steps=steps, merge=merge, fixed_args=len(fixed))
 
 
 def queue_key(name: bytes) -> bytes:

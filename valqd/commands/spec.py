@@ -48,6 +48,10 @@ class Positional:
         name = "|".join(self.type.words) or self.name
         return f"{name} [{name} ...]" if self.repeated else name
 
+    def ranges(self) -> str:
+        """What values are taken; empty for words, which the syntax shows."""
+        return "" if self.type.words else self.type.range
+
 
 @dataclass(frozen=True, slots=True)
 class Counted:
@@ -66,6 +70,10 @@ class Counted:
     def syntax(self) -> str:
         """As in ``numkeys queue [queue ...]``."""
         return f"{self.count} {self.name} [{self.name} ...]"
+
+    def ranges(self) -> str:
+        """What values are taken, as in ``count: 1 to 1000; body: ...``."""
+        return f"{self.count}: 1 to {self.most}; each {self.name}: {self.type.range}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +131,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """Options of which at most one may be given.  ``args.get(name)`` is the word of the flag among them that was."""
+    """Options of which at most one may be given.  ``args.get(name)`` is the word of the one that was."""
 
     name: str
     options: tuple[Option, ...]
@@ -256,7 +264,7 @@ class Command:
         names = [form.format(arg.name) for arg in self.positionals if isinstance(arg, Positional) and arg.optional]
         if self.optional_together and names:
             return f"[{' '.join(names)}]"
-        return _nest(names)
+        return " ".join(f"[{name}" for name in names) + "]" * len(names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,8 +290,3 @@ def _slots(arguments: tuple[Argument, ...] | tuple[Option | OneOf, ...], parent:
             if isinstance(option, Option):
                 yield Slot(option, choice, parent)
                 yield from _slots(option.nested, option)
-
-
-def _nest(names: list[str]) -> str:
-    """``[a [b [c]]]``."""
-    return "".join(f"[{name}" if i == 0 else f" [{name}" for i, name in enumerate(names)) + "]" * len(names)

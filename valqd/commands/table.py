@@ -65,27 +65,21 @@ def is_ours(name: bytes) -> bool:
     return head == b"VALQ." or head == b"VALQ"
 
 
-def lookup(argv: list[bytes]) -> tuple[Command | None, int]:
-    """The command that ``argv`` names, and how many of its items are the name: 1 or 2.
+def lookup(argv: list[bytes]) -> tuple[Command, int]:
+    """The command that ``argv``, which is for us, names, and how many of its items are the name: 1 or 2.
 
-    (None, 0) if it is none of ours.  ``VALQ`` alone is HELP.  Raises ``CommandError`` for an unknown VALQ command.
+    ``VALQ`` alone is HELP.  Raises ``CommandError`` if there is none of that name.
     """
-    if not argv:
-        return None, 0
     name = argv[0].upper()
-    command = _BY_NAME.get(name)
-    if command is not None:
-        return command, 1
-    if name == b"VALQ":
-        if len(argv) == 1:
-            return help_.SPEC, 1
-        command = _BY_WORD.get(argv[1].upper())
-        if command is not None:
-            return command, 2
-        raise unknown(argv[1])
-    if name.startswith(b"VALQ."):
-        raise unknown(argv[0][5:])
-    return None, 0
+    if name != b"VALQ":
+        command, items, word = _BY_NAME.get(name), 1, argv[0][5:]
+    elif len(argv) == 1:
+        return help_.SPEC, 1
+    else:
+        command, items, word = _BY_WORD.get(argv[1].upper()), 2, argv[1]
+    if command is None:
+        raise unknown(word)
+    return command, items
 
 
 def named(word: bytes) -> Command:

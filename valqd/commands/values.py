@@ -52,7 +52,6 @@ _ID = re.compile(ID_PATTERN + rb"\Z").match
 _ONE_ITEM = re.compile(rb"\\.|\[(?:\\.|.-.|[^\]])*\]?", re.DOTALL)
 #: Items of a pattern between two stars, when some are ``?`` or sets.
 MAX_LOOSE = 32
-_CURSOR = re.compile(rb"(?:0|[1-9][0-9]{0,19})\Z").match
 _QUEUE = re.compile(rb"[^\x00-\x20\x7f{}]{1,255}\Z").match
 
 
@@ -103,7 +102,7 @@ def integer(low: int, high: int, docs_type: str = "integer") -> ValueType:
     return ValueType(docs_type, phrase, parse)
 
 
-def text(low: int, high: int, docs_type: str = "string") -> ValueType:
+def text(low: int, high: int) -> ValueType:
     """``low`` to ``high`` arbitrary bytes."""
     phrase = f"{low} to {high} bytes"
 
@@ -112,7 +111,7 @@ def text(low: int, high: int, docs_type: str = "string") -> ValueType:
             raise CommandError(f"{label} must be {phrase} long")
         return raw
 
-    return ValueType(docs_type, phrase + " long", parse)
+    return ValueType("string", phrase + " long", parse)
 
 
 def words(*accepted: str) -> ValueType:
@@ -151,7 +150,7 @@ def _parse_id(raw: bytes, label: str, limits: Limits) -> bytes:
 
 
 def _parse_cursor(raw: bytes, label: str, limits: Limits) -> bytes:
-    if _CURSOR(raw) is None or int(raw) > U64_MAX:
+    if _INTEGER(raw) is None or int(raw) > U64_MAX:
         raise CommandError(f"invalid cursor '{shown(raw)}': must be {CURSOR.range}")
     return raw
 

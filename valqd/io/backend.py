@@ -81,7 +81,7 @@ class Backend:
             key_file=settings.backend_key_file,
         )
         if backend.tls:
-            backend.check_files()
+            backend._check_files()
         else:
             refuse_files(settings)
         return backend
@@ -126,7 +126,7 @@ class Backend:
             db=int(db or 0),
         )
 
-    def check_files(self) -> None:
+    def _check_files(self) -> None:
         """Raises SettingError when the files for TLS are of no use."""
         for setting, path in (("ca", self.ca_file), ("cert", self.cert_file), ("key", self.key_file)):
             if path and not os.access(path, os.R_OK):
@@ -134,15 +134,11 @@ class Backend:
         if self.key_file and not self.cert_file:
             raise SettingError("backend_key_file", "is only of use with backend_cert_file")
         try:
-            _ = self._tls_context
+            _tls_context(self.ca_file, self.cert_file, self.key_file)
         except OSError as error:  # ssl.SSLError is one
             files = ", ".join(filter(None, (self.ca_file, self.cert_file, self.key_file)))
             why = getattr(error, "reason", None) or error.strerror or error
             raise SettingError("backend", f"the certificates cannot be used ({files}): {why}") from None
-
-    @property
-    def _tls_context(self) -> ssl.SSLContext | None:
-        return _tls_context(self.ca_file, self.cert_file, self.key_file) if self.tls else None
 
     def __str__(self) -> str:
         if self.path:
@@ -150,14 +146,15 @@ class Backend:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'valkeys' if self.tls else 'valkey'}://{host}:{self.port}"
 
-    async def connect(self, factory: Callable[[], asyncio.Protocol], timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+    async def connect(self, factory: Callable[[], asyncio.Protocol]) -> None:
         """Open one connection.  Raises OSError (ssl.SSLError and TimeoutError are OSErrors)."""
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
             if self.path:
                 await self._connect_unix(factory)
             else:
-                transport, _ = await loop.create_connection(factory, self.host, self.port, ssl=self._tls_context)
+                tls = _tls_context(self.ca_file, self.cert_file, self.key_file) if self.tls else None
+                transport, _ = await loop.create_connection(factory, self.host, self.port, ssl=tls)
                 if not transport.is_closing():
                     keep_alive(transport.get_extra_info("socket"), _KEEPALIVE_S, _UNANSWERED_S)
 
@@ -176,7 +173,7 @@ class Backend:
         probe = _Probe(answer)
         try:
             async with asyncio.timeout(timeout_s):
-                await self.connect(lambda: probe, timeout_s)
+                await self.connect(lambda: probe)
                 return await answer
         finally:
             probe.close()

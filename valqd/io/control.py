@@ -25,6 +25,8 @@ from valqd.lua import bundle
 from valqd.protocol.monitor import encode_own
 
 _RETRY_S = 0.1
+#: OpenSSL's codes for a certificate whose issuer is not known.
+_NO_ISSUER = (18, 19, 20, 21)
 _LEAST_VERSION = (7, 2)
 _REFUSED = "the daemon's own connection is refused; nothing is swept, and blocked POPs only look once a second"
 _UNREACHABLE = "backend {} cannot be reached"
@@ -76,16 +78,11 @@ class Control:
         self._connection: _Connection | None = None
         self._db: int | None = backend.db  # None: not known
         self._task: asyncio.Task[None] | None = None
-        self._ready = False  # greeted, and its library is there
+        self.up = False  #: calls can be made: it is greeted, and its library is there
         self.run_id = ""  #: of the Valkey process that it is, or was last, connected to
         self.clustered = False  #: keys of different queues must not stand in one command
         self.connected: list[Callable[[], None]] = []
         self.complaints = Complaints()
-
-    @property
-    def up(self) -> bool:
-        """Whether calls can be made."""
-        return self._ready
 
     async def start(self) -> None:
         """Connect for the first time.  Raises StartError with the reason when the backend cannot be used."""
@@ -100,9 +97,8 @@ class Control:
         except UnicodeError:  # from the encoding of names
             raise StartError(f"backend {self._backend}: no valid host name") from None
         except ssl.SSLCertVerificationError as error:
-            raise StartError(
-                f"backend {self._backend}: {error.verify_message} (is its CA in backend_ca_file?)"
-            ) from None
+            hint = " (is its CA in backend_ca_file?)" if error.verify_code in _NO_ISSUER else ""
+            raise StartError(f"backend {self._backend}: {error.verify_message}{hint}") from None
         except OSError as error:
             raise StartError(f"backend {self._backend}: {error.strerror or error}") from None
         self._task = asyncio.ensure_future(self._stay_connected())
@@ -120,7 +116,7 @@ class Control:
         while True:
             assert self._connection is not None
             await self._connection.ended.wait()
-            self._ready = False
+            self.up = False
             log.warning("backend %s: connection lost", self._backend)
             while True:
                 await asyncio.sleep(_RETRY_S)
@@ -140,14 +136,14 @@ class Control:
                 callback()
 
     async def _open(self) -> None:
-        self._ready = False
+        self.up = False
         connection = _Connection(self._invalidated)
         try:
             await self._backend.connect(lambda: connection)
             self._connection = connection
             await self._greet()
             await self._load()
-            self._ready = True
+            self.up = True
         except BaseException:
             if connection.transport is not None:
                 connection.transport.abort()
@@ -179,8 +175,8 @@ class Control:
         """INFO server; Valkey answers LOADING to what follows while it reads its data."""
         told = False
         while True:
-            info = await self._checked([b"INFO", b"server", b"persistence"])
-            text = bytes(getattr(info, "data", info)).decode("utf-8", "replace")
+            info: bytes = await self._checked([b"INFO", b"server", b"persistence"])
+            text = info.decode("utf-8", "replace")
             if "\nloading:1" not in text:
                 return text
             if not told:
@@ -203,7 +199,7 @@ class Control:
 
         Raises ControlLost, and StartError when the backend refuses it.
         """
-        if not self._ready:
+        if not self.up:
             raise ControlLost
         await self._load()
 
@@ -211,8 +207,8 @@ class Control:
         source = bundle.whole_source().encode()
         reply = await self._checked([b"FUNCTION", b"LIST", b"LIBRARYNAME", bundle.LIBRARY_NAME.encode(), b"WITHCODE"])
         for library in reply:
-            code = library[b"library_code"] if isinstance(library, dict) else dict(library)[b"library_code"]
-            there = _REVISION.search(bytes(code))
+            code = library[b"library_code"]
+            there = _REVISION.search(code)
             if code == source or (there and int(there[1]) > bundle.REVISION):
                 return
         await self._checked([b"FUNCTION", b"LOAD", b"REPLACE", source])
@@ -228,7 +224,7 @@ class Control:
 
     async def calls(self, requests: list[list[bytes]], db: int | None = None) -> list[Any]:
         """Several requests, pipelined, in ``db``.  Raises ControlLost."""
-        if not self._ready:
+        if not self.up:
             raise ControlLost
         wanted = self._backend.db if db is None else db
         if wanted == self._db:

@@ -187,16 +187,9 @@ class EmbeddedServer:
             except OSError:
                 return False
 
-    @property
-    def pid(self) -> int:
-        """The server's process id."""
-        assert self._process is not None
-        return self._process.pid
-
     def close_lock(self) -> None:
         """In a forked worker: the folder is held by the daemon and its server alone."""
         os.close(self._lock)
-        self._lock = -1
 
     def respawn_if_dead(self) -> None:
         """Start the server again if it died, without waiting for it.  For the main thread only.
@@ -231,9 +224,7 @@ class EmbeddedServer:
                 if time.monotonic() > deadline or not self._end_scripts():
                     self._process.kill()
                     self._process.wait()
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        os.close(self._lock)
 
     def _has_ended_within(self, seconds: float) -> bool:
         assert self._process is not None

@@ -29,7 +29,7 @@ class SharedLanes:
         first_identity: Identity,
         outbox: Outbox,
         loader: FunctionLoader,
-        lane_up: Callable[[SharedLane], None],
+        lane_up: Callable[[], None],
         lane_refused: Callable[[SharedLane], None],
         may_busy_wait: bool,
     ) -> None:

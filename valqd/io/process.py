@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -48,12 +49,10 @@ def raise_file_limit(max_clients: int, warn: bool) -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         for new_soft, new_hard in ((wanted, max(hard, wanted)), (min(hard, wanted), hard)):
-            try:
+            with contextlib.suppress(ValueError, OSError):
                 resource.setrlimit(resource.RLIMIT_NOFILE, (new_soft, new_hard))
                 soft = new_soft
                 break
-            except (ValueError, OSError):
-                continue
         if soft < wanted:
             granted = max(1, (soft - _SPARE_FILES) // 2)
             if warn:

@@ -40,13 +40,17 @@ Line = tuple[int, list[tuple[float, int]]]
 
 
 class Registration:
-    """One worker's.  ``queues`` and ``line`` tell who waits, ``wake`` is told that something may be ready."""
+    """One worker's.
+
+    ``queues`` are those that somebody waits for, as they change; ``line`` tells who waits, ``wake`` is told that
+    something may be ready.
+    """
 
     def __init__(
         self,
         control: Control,
         daemon: bytes,
-        queues: Callable[[], Collection[QueueId]],
+        queues: Collection[QueueId],
         line: Callable[[QueueId], Line],
         wake: Callable[[QueueId], None],
     ) -> None:
@@ -70,7 +74,7 @@ class Registration:
 
     def arm_all(self) -> None:
         """Register again: what became ready meanwhile is found by that."""
-        self._to_arm.update(self._queues())
+        self._to_arm.update(self._queues)
         self._asked.set()
 
     def unseen(self) -> None:
@@ -94,7 +98,7 @@ class Registration:
             name, is_ours, db = key.rpartition(mark)
             if is_ours:
                 queue = (int(db), name.removeprefix(b"valq:{"))
-                if queue in self._queues():
+                if queue in self._queues:
                     self._wake(queue)
                 else:
                     self.disarm(queue)
@@ -111,7 +115,7 @@ class Registration:
             for _ in range(int(REARM_S / _TICK_S)):
                 await asyncio.sleep(_TICK_S)
                 if self._refused or not self._control.up:
-                    for queue in list(self._queues()):
+                    for queue in list(self._queues):
                         self._wake(queue)
                     self.arm_all()
             self.arm_all()
@@ -127,7 +131,7 @@ class Registration:
                 batch = 1 if self._control.clustered else _ARM_BATCH
                 for db, names in _by_db(batch, arm):
                     await self._arm(db, names)
-                for db, names in _by_db(batch, disarm.difference(self._queues())):
+                for db, names in _by_db(batch, disarm.difference(self._queues)):
                     await self._disarm(db, names)
             except ControlLost:
                 self._refused = True  # until all is armed again when the connection is back
@@ -145,7 +149,7 @@ class Registration:
         return b"%b/%d" % (self._daemon, db)
 
     async def _arm(self, db: int, names: list[bytes]) -> None:
-        names = [name for name in names if (db, name) in self._queues()]
+        names = [name for name in names if (db, name) in self._queues]
         if not names:
             return
         post = self.post(db)
@@ -178,7 +182,7 @@ class Registration:
                 timer.cancel()
             if ready:
                 self._wake(queue)
-            elif next_ms >= 0 and queue in self._queues():
+            elif next_ms >= 0 and queue in self._queues:
                 self._timers[queue] = loop.call_later((next_ms + 1) / 1000, self._timer, queue)
 
     def _cannot_arm(self, why: object) -> None:
@@ -191,13 +195,13 @@ class Registration:
 
     async def _disarm(self, db: int, names: list[bytes]) -> None:
         requests = [fcall("disarm", [queue_key(name) for name in names], self.post(db))]
-        if not self._queues():
+        if not self._queues:
             requests.append([b"CLIENT", b"TRACKING", b"OFF"])
         await self._control.calls(requests, db)
 
 
 def _by_db(most: int, queues: Iterable[QueueId]) -> list[tuple[int, list[bytes]]]:
-    """Batches of at ``most`` so many names, by database."""
+    """Batches of ``most`` names at the most, by database."""
     by_db: dict[int, list[bytes]] = {}
     for db, name in queues:
         by_db.setdefault(db, []).append(name)

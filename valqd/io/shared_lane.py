@@ -171,7 +171,7 @@ class SharedLane:
         self.up = True
         self._answer_proofs(None)
         self._plan_flush()
-        self._lanes.lane_up(self)
+        self._lanes.lane_up()
 
     @property
     def busy(self) -> bool:

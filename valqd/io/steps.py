@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from valqd.commands.request import MOST_IDS, Request, Steps, fcall, function_call
+from valqd.errors import BackendDown
 from valqd.protocol.calls import NoDelivery, error_line
 from valqd.protocol.encoding import encode
 from valqd.protocol.host import Lane
@@ -19,6 +20,11 @@ class Failed(Exception):
     def __init__(self, resp: bytes) -> None:
         super().__init__(resp)
         self.resp = resp
+
+    @property
+    def lost_backend(self) -> bool:
+        """Whether it is because the backend is down."""
+        return self.resp.startswith(b"-NOBACKEND ")
 
 
 class _Asker(NoDelivery):
@@ -50,31 +56,39 @@ async def run_steps(session: Session, request: Request) -> None:
         elif request.steps is Steps.TOKEN:
             data = encode(await _until_done(lane, request, session), session.resp)
         else:
-            again = request._replace(args=()) if request.steps is Steps.COUNTING else request
-            data = await _until_answered(lane, request, again, session)
+            data = await _until_answered(lane, request, session)
     except Failed as failed:
         data = failed.resp
     session.finish(data)
 
 
-async def ask(lane: Lane, argv: list[bytes]) -> Any:
-    """The reply to one call.  Raises Failed."""
-    if not lane.up:
-        raise Failed(lane.why_down.resp())
+async def ask(lane: Lane, argv: list[bytes], begun: bool = False) -> Any:
+    """The reply to one call; ``begun``: the command has done a part of its work.  Raises Failed."""
     asker = _Asker()
-    lane.coalescer.lone(asker, encode_request(argv), asker.shape)
-    lane.wake()
-    return await asker.reply
+    if lane.up:
+        lane.coalescer.lone(asker, encode_request(argv), asker.shape)
+        lane.wake()
+    else:
+        asker.answer(lane.why_down.resp())
+    try:
+        return await asker.reply
+    except Failed as failed:
+        if begun and failed.lost_backend:  # if this call was not sent, those before it were
+            raise Failed(BackendDown(under_way=True).resp()) from None
+        raise
 
 
-async def _until_answered(lane: Lane, request: Request, again: Request, session: Session) -> bytes:
-    """The answer to ``request``, or to ``again`` as often as there is more to do before there is one."""
+async def _until_answered(lane: Lane, request: Request, session: Session) -> bytes:
+    """The answer to ``request``, asked as often as there is more to do before there is one."""
+    begun = False
     while True:
-        reply = await ask(lane, function_call(request, b"e%d" % session.resp, session.worker.auto_create))
+        reply = await ask(lane, function_call(request, b"e%d" % session.resp, session.worker.auto_create), begun)
         if reply is not None:
             assert isinstance(reply, bytes)
             return reply
-        request = again
+        begun = True
+        if request.steps is Steps.COUNTING:
+            request = request._replace(args=())
 
 
 async def _names(lane: Lane, request: Request) -> list[bytes]:
@@ -93,9 +107,9 @@ async def _for_all_ids(lane: Lane, request: Request, session: Session) -> int:
     for start in range(0, len(ids), MOST_IDS):
         some = request._replace(args=(*fixed, *ids[start : start + MOST_IDS]))
         try:
-            total += int(await ask(lane, function_call(some, b"n2", session.worker.auto_create)))
-        except Failed:
-            if not start:
+            total += int(await ask(lane, function_call(some, b"n2", session.worker.auto_create), start > 0))
+        except Failed as failed:
+            if not start or failed.lost_backend:
                 raise
             break  # what was done before is told
     return total
@@ -106,7 +120,7 @@ async def _until_done(lane: Lane, request: Request, session: Session) -> int:
     token = b""
     while True:
         argv = function_call(request, b"e%d" % session.resp, session.worker.auto_create, token)
-        count, token = await ask(lane, argv)
+        count, token = await ask(lane, argv, begun=bool(token))
         total += int(count)
         if not token:
             return total

@@ -141,7 +141,7 @@ def _bind(listening: socket.socket, target: str | tuple[str, int]) -> None:
 
 
 def _sharing_port_of(listening: socket.socket) -> socket.socket:
-    """Another listening socket of the same port; the kernel shares connections out.  Raises StartError."""
+    """Another socket of the same port, still to listen; the kernel shares connections out.  Raises StartError."""
     own = socket.socket(listening.family, socket.SOCK_STREAM)
     keep_alive(own, _KEEPALIVE_S)
     own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -238,8 +238,7 @@ class _Supervisor:
                 if signal.sigtimedwait(self._stop_signals, 0) is not None:
                     return False
             if not pipe.read(1):  # it ended before it was ready, and has said why unless it was killed
-                pid = next(pid for pid, its_number in self._numbers.items() if its_number == number)
-                del self._numbers[pid]
+                pid, _ = self._numbers.popitem()  # it was started last
                 status = os.waitpid(pid, 0)[1]
                 if signal.sigtimedwait(self._stop_signals, 0) is not None:  # which reached both
                     return False

@@ -68,7 +68,7 @@ class Sweeper:
         self._daemon = daemon
         self._registration = registration
         self._known_since: int | None = None
-        self._role: list[str] | None = None  # of the backend in its replication, and its history's id
+        self._role: list[bytes] | None = None  # the backend's, and its replication id: lines of INFO
         self._role_seen_at = -math.inf
         self._dbs: list[int] = [0]
         self._look_at_all = False  # a sweep failed: what it was asked to do is not remembered anywhere
@@ -169,8 +169,7 @@ class Sweeper:
         if isinstance(info, Exception):
             self._refused(info)
             return
-        text = bytes(getattr(info, "data", info)).decode()
-        role = re.findall(r"^(?:role|master_replid):.*$", text, re.MULTILINE)
+        role = re.findall(rb"^(?:role|master_replid):.*$", info, re.MULTILINE)
         if self._role not in (None, role):
             self._look_at_all = True
             self._look_not_before = self._look_at_all_not_before = 0.0
@@ -192,8 +191,7 @@ class Sweeper:
         if isinstance(info, Exception):
             self._refused(info)
             return
-        text = bytes(getattr(info, "data", info)).decode()
-        self._dbs = [int(db) for db in re.findall(r"^db(\d+):", text, re.MULTILINE)]
+        self._dbs = [int(db) for db in re.findall(rb"^db(\d+):", info, re.MULTILINE)]
 
     async def _sweep_all(self) -> None:
         self._again.clear()

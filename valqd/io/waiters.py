@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -70,10 +70,6 @@ class Waiter:
         return self._gone or self._client.session.gone or self._client.has_hung_up
 
     @property
-    def _is_noack(self) -> bool:
-        return b"N" in self.request.args[2]  # NOACK
-
-    @property
     def most(self) -> int:
         """How many messages it takes at most."""
         return int(self.request.args[0] or 1)
@@ -88,7 +84,7 @@ class Waiter:
         """Ask the backend, once its lane is woken; False if it cannot be asked now."""
         if self.in_flight or not self.lane.up or self._client.has_left():
             return False
-        if self._is_noack and self.gone:  # what it took could not be given back
+        if b"N" in self.request.args[2] and self.gone:  # NOACK: what it took could not be given back
             return False
         self.in_flight = self.is_answered = True
         request, worker = self.request, self._waiters.worker
@@ -130,6 +126,10 @@ class Waiter:
             self._end(data)
             self._waiters.popped(self, served=True)
 
+    def answer_fragments(self, fragments: list[bytes]) -> None:
+        """The same, in pieces."""
+        self.answer(b"".join(fragments))
+
     def wants_the_same(self, other: Waiter) -> bool:
         """Whether what comes for one would be right for the other, to the byte."""
         return self.request == other.request and self.lane is other.lane and self._nothing == other._nothing
@@ -147,10 +147,6 @@ class Waiter:
             waiter._client.waiter = waiter
             if waiter.parked and not waiter.timed_out:
                 waiter.start_timer()
-
-    def answer_fragments(self, fragments: list[bytes]) -> None:
-        """The same, in pieces."""
-        self.answer(b"".join(fragments))
 
     def undelivered(self, route: Route, data: bytes) -> None:
         """The client left while messages were on their way to it."""
@@ -211,10 +207,7 @@ class Waiters:
         self._waking: dict[QueueId, _Wake] = {}
         self._missed: set[QueueId] = set()  # woken while all who wait there were being asked for another queue
         self._stopping = False
-        self.registration = Registration(control, daemon, self._queues, self._line, self.wake)
-
-    def _queues(self) -> Collection[QueueId]:
-        return self._parked
+        self.registration = Registration(control, daemon, self._parked, self._line, self.wake)
 
     def _line(self, queue: QueueId) -> Line:
         line = self._parked[queue]

@@ -53,9 +53,9 @@ class Worker:
         )
         self._number = number
         self._ids = count(number * 1_000_000_000 + 1)
-        self._releaser = _Releaser()
-        daemon = b"%b-%d" % (os.urandom(6).hex().encode(), number)
+        self._daemon = b"%b-%d" % (os.urandom(6).hex().encode(), number)
         self.control = Control(backend, self._invalidated)
+        self.waiters = Waiters(self.control, self.state, self._daemon, self.release)
         clients_backend = replace(backend, user=None, password=None)  # clients bring their own credentials
         self.loader = FunctionLoader(self.control.load_library)
         self.lanes = SharedLanes(
@@ -63,14 +63,11 @@ class Worker:
             self.state.first_identity,
             self.outbox,
             self.loader,
-            self._lane_up,
+            self.waiters.registration.arm_all,
             self._lane_refused,
             may_busy_wait=available_cores() > settings.workers,
         )
         self.default_user = DefaultUser(clients_backend, self.state, self.lanes.renew_first)
-        self.waiters = Waiters(self.control, self.state, daemon, self.release)
-        self._daemon = daemon
-        self._sweeper: Sweeper | None = None
         self._paused: asyncio.TimerHandle | None = None
         self._limiting: asyncio.Task[None] | None = None
 
@@ -97,21 +94,20 @@ class Worker:
         keep_freed_memory()
         max_clients = raise_file_limit(self.settings.max_clients, warn=self._number == 0)
         self.settings = replace(self.settings, max_clients=max_clients)
-        self._sweeper = Sweeper(self.control, self._daemon, self.waiters.registration)
+        sweeper = Sweeper(self.control, self._daemon, self.waiters.registration)
         self.lanes.get(self.state.first_identity)
         is_exposed = listening.family != socket.AF_UNIX and not ip_address(listening.getsockname()[0]).is_loopback
         self.default_user.known(self._warn_if_open if is_exposed and self._number == 0 else lambda: None)
-        server = await self._serve(listening)
+        create = self.loop.create_unix_server if listening.family == socket.AF_UNIX else self.loop.create_server
+        server = await create(lambda: Client(self), sock=listening, backlog=1024)
         ready()
         while not stop.is_set():
             tick()
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.5):
                     await stop.wait()
-            except TimeoutError:
-                continue
         server.close()
-        await self._finish()
+        await self._finish(sweeper)
 
     async def _start_unless(self, stop: asyncio.Event) -> bool:
         """Connect, however long the backend loads its data; False: told to stop meanwhile.  Raises StartError."""
@@ -148,11 +144,7 @@ class Worker:
                 "%s: whoever reaches it may do anything: the default user has no password", self.settings.listen
             )
 
-    async def _serve(self, listening: socket.socket) -> asyncio.AbstractServer:
-        create = self.loop.create_unix_server if listening.family == socket.AF_UNIX else self.loop.create_server
-        return await create(lambda: Client(self), sock=listening, backlog=1024)
-
-    async def _finish(self) -> None:
+    async def _finish(self, sweeper: Sweeper) -> None:
         """Answer what is under way, within shutdown_timeout; then close."""
         for client in self.clients:
             client.stop_reading()
@@ -169,8 +161,7 @@ class Worker:
             client.close()
         while self.clients and loop.time() < deadline:
             await asyncio.sleep(_TICK_S)
-        if self._sweeper is not None:
-            self._sweeper.close()
+        sweeper.close()
         self.waiters.registration.close()
         self.default_user.close()
         self.lanes.close()
@@ -189,9 +180,6 @@ class Worker:
 
     def _invalidated(self, keys: list[bytes] | None) -> None:
         self.waiters.registration.invalidated(keys)
-
-    def _lane_up(self, lane: SharedLane) -> None:
-        self.waiters.registration.arm_all()
 
     def _lane_refused(self, lane: SharedLane) -> None:
         """The backend no longer knows this identity: Valkey would have closed its clients."""
@@ -212,7 +200,7 @@ class Worker:
         for name, given_back in receipts.items():
             route = self.state.routes.get("nack_many", name, False, (b"RETURN", b"0", b""))
             items = b"".join([bulk(receipt) for receipt in given_back])
-            lane.coalescer.join(self._releaser, route, items, len(given_back), len(given_back), True)
+            lane.coalescer.join(_Releaser(), route, items, len(given_back), len(given_back), True)
             lane.wake()
 
 

@@ -318,7 +318,7 @@ class Session:
         if private.must_ask_if_counted:
             private.ask_if_counted(lambda: self._ours(argv))
         elif not request.function:
-            self._help(request)
+            self._answer_here(help_lines(*request.args))
         elif (request.block_ms is not None or request.steps is not None) and private.will_be_quiet:
             self.when_private_quiet(lambda: self._ours(argv))
         elif private.must_be_used:
@@ -329,12 +329,6 @@ class Session:
             self._share(request)
             route = self._route(request, request.merge) if request.merge is not None else None
             self.templates.learn_from(argv, request, route, self.resp, self.worker.limits.max_body_bytes)
-
-    def _help(self, request: Request) -> None:
-        try:
-            self._answer_here(help_lines(request.args[0] if request.args else None))
-        except CommandError as error:
-            self._answer_here(error)
 
     def _share(self, request: Request) -> None:
         """Send over the shared lane."""
