@@ -55,6 +55,23 @@ def test_a_command_in_steps_that_loses_the_backend_may_have_been_applied(command
         refused(client.read(), "NOBACKEND", "may have been applied")
 
 
+def test_what_was_done_before_a_step_was_refused_is_told():
+    with (
+        Valkey() as valkey,
+        Forwarder(valkey.port) as forwarder,
+        Valqd(forwarder.url) as daemon,
+        Connection(daemon.port, timeout_s=5) as client,
+        Connection(valkey.port) as direct,
+    ):
+        ids = client.call("VALQ.MPUSH", "q", "1500", *["x"] * 1500)
+        forwarder.held_back = ids[-1]
+        client.send("VALQ.DEL", "q", *ids)
+        until(lambda: forwarder.holds, 5, "the second step is under way")
+        direct.call("DEL", "valq:{q}:queue")
+        forwarder.held_back = None
+        assert client.read() == 1000
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel shares connections out in another way")
 def test_a_worker_that_waits_for_the_backend_takes_no_connections():
     with Valkey() as valkey, Forwarder(valkey.port) as forwarder, Valqd(forwarder.url, workers=2) as daemon:

@@ -2,11 +2,13 @@
 
 import socket
 import threading
+from contextlib import suppress
 
 import pytest
 
 from tests.crash.test_operating import start_refused
 from tests.servers import Connection, Valkey, Valqd, free_port, request, until
+from valqd.lua import bundle
 
 
 @pytest.mark.parametrize(
@@ -48,3 +50,35 @@ def test_an_open_port_without_a_password_is_warned_of(host, password, warned):
                 connection.send_raw(request("PING"))
                 connection.read()
             assert ("whoever reaches it may do anything" in daemon.output()) == warned
+
+
+@pytest.mark.parametrize(("step", "stays"), [(1, True), (-1, False)], ids=["newer", "older"])
+def test_only_a_library_of_a_lower_revision_is_replaced(step, stays):
+    there = f"-- revision: {bundle.REVISION + step}\n"
+    source = bundle.whole_source().replace(f"-- revision: {bundle.REVISION}\n", there)
+    with Valkey() as valkey, Connection(valkey.port) as direct:
+        assert direct.call("FUNCTION", "LOAD", source) == b"valq1"
+        with Valqd(valkey.url) as daemon, Connection(daemon.port) as client:
+            assert client.call("VALQ.PUSH", "q", "x") == b"1"
+        assert (there.encode() in direct.call("FUNCTION", "LIST", "WITHCODE")[0][-1]) is stays
+
+
+def test_a_backend_that_loads_its_data_is_waited_for():
+    with Valkey() as valkey:
+        with Connection(valkey.port) as direct:
+            direct.call("CONFIG", "SET", "rdbcompression", "no")
+            direct.call("DEBUG", "POPULATE", "300", "key", "2000")
+            direct.call("SAVE")
+        valkey.kill()
+        valkey.options = ("--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024")
+        valkey.wait_ready = lambda: None
+        valkey.start()
+
+        def loads():
+            with suppress(OSError), Connection(valkey.port) as direct:
+                return b"loading:1" in direct.call("INFO", "persistence")
+
+        until(loads, 10, "it loads")
+        with Valqd(valkey.url) as daemon, Connection(daemon.port) as client:
+            assert "it is loading its data" in daemon.output()
+            assert client.call("DBSIZE") == 300

@@ -14,6 +14,7 @@ from valqd.protocol.calls import (
     without_place,
 )
 from valqd.protocol.coalescer import Coalescer, Routes
+from valqd.protocol.relay import ReplyType
 
 MISSING = HiredisError("ERR Function not found")
 GONE = b"-NOBACKEND gone\r\n"
@@ -173,3 +174,44 @@ def test_only_an_error_loses_the_place_in_a_function(place):
     )
     body = bulk(b"bad " + place.encode())
     assert without_place(body) == body
+
+
+def test_each_relayed_request_is_told_that_the_connection_is_lost(coalescer):
+    answers = []
+    coalescer.relay(Client(answers), request("GET", "a") * 2, [ReplyType.BULK] * 2, lambda: None)
+    coalescer.take()
+    coalescer.fail_sent(GONE)
+    assert answers == [GONE * 2]
+
+
+def test_what_was_not_sent_is_refused_and_counts_no_more(coalescer, push):
+    answers = []
+    coalescer.join(Client(answers), push, bulk(b"m"), 1, 1, None)
+    coalescer.fail_unsent(GONE)
+    assert answers == [GONE]
+    assert coalescer.idle
+    assert ended(coalescer)
+
+
+def test_a_call_is_repeated_though_its_client_has_the_answer_to_what_is_no_function(coalescer, push):
+    answers = []
+    client = Client(answers)
+    coalescer.join(client, push, bulk(b"m"), 1, 1, None)
+    coalescer.lone(client, request("PING"), lambda reply: reply)
+    coalescer.take()
+    coalescer.deliver(MISSING)
+    coalescer.deliver(b"+PONG\r\n")
+    coalescer.resend()
+    coalescer.deliver(7)
+    assert answers == [b"$1\r\n7\r\n", b"+PONG\r\n"]
+
+
+def test_pops_of_large_bodies_that_come_in_pieces_are_merged_less(coalescer):
+    route = Routes(b"").get("pop_many", b"q", True, ())
+    for units in (MAX_ITEMS, MAX_POP_REPLY_BYTES // 100_000):
+        for _ in range(MAX_ITEMS):
+            coalescer.join(Client([]), route, b"", 1, 1, b"")
+        coalescer.take()
+        assert coalescer.sent[0].units == units
+        while coalescer.sent:
+            coalescer.deliver([[b"x", b"x" * 99_999]] * coalescer.sent[0].units)

@@ -84,3 +84,10 @@ def test_a_bad_file_is_refused(tmp_path, text):
 def test_what_functions_are_told_about_missing_queues():
     assert load([], {}).auto_create_argument == b"30000:5:86400000"
     assert load(["--auto-create", "no"], {}).auto_create_argument == b""
+
+
+def test_a_nul_in_a_setting_is_refused(tmp_path):
+    path = tmp_path / "valqd.toml"
+    path.write_text('data_dir = "a\\u0000b"')
+    with pytest.raises(SettingError, match=r"data_dir in .* must hold no NUL"):
+        load(["--config", str(path)], {})

@@ -14,6 +14,7 @@ from valqd.protocol.fastpath import (
     MAX_BODY_BYTES,
     MAX_BYTES_AT_ONCE,
     MAX_LENGTHS,
+    MAX_SUFFIX_BYTES,
     MAX_SUFFIXES,
     MAX_TEMPLATES,
     MAX_WHOLE_BYTES,
@@ -255,3 +256,16 @@ def test_a_client_that_pops_much_gets_a_share_at_a_time(templates):
     taken, _, is_share = templates.run(data, Nobody(), coalescer)
     assert (taken, is_share) == (MAX_ITEMS * len(POP), True)
     assert templates.run(POP * 10, Nobody(), coalescer)[2] is False
+
+
+def test_options_that_were_seen_once_are_bounded():
+    templates, route = Templates(), Routes(b"").get("push_records", b"orders", True, ())
+    for number in [*range(MAX_TEMPLATES + 1), 0]:
+        argv = push(b"a", b"DEDUP", b"%d" % number)
+        templates.learn_from(argv, parse(argv, 2, Limits()), route, 2, MAX_BODY_BYTES)
+    assert run(templates, request(*argv))[1] == 0  # that it came before is forgotten
+
+
+def test_long_options_are_not_remembered():
+    argv = push(b"a", b"DEDUP", b"x" * MAX_SUFFIX_BYTES)
+    assert run(learned(argv), request(*argv))[1] == 0

@@ -233,3 +233,7 @@ def test_a_request_of_too_many_arguments_is_skipped():
     frames = [framer.next(), framer.next()]
     assert [frame.kind for frame in frames] == [Kind.OVERSIZED, Kind.COMMAND]
     assert frames[1].argv == [b"PING"]
+
+
+def test_all_escapes_are_known():
+    assert split_inline(rb'"\n\r\t\b\a\x0f\q"') == [b"\n\r\t\b\a\x0fq"]

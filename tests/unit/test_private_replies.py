@@ -125,3 +125,22 @@ def test_counting_starts_again_after_the_marker(step):
 
 def test_elements_of_a_reply():
     assert split_elements(b"*2\r\n$1\r\na\r\n*1\r\n:1\r\n") == [b"$1\r\na\r\n", b"*1\r\n:1\r\n"]
+
+
+def test_what_the_daemon_asked_itself_is_not_owed_and_no_less_is_when_it_is_answered():
+    private = PrivateReplies()
+    private.expect_own(lambda raw: b"")
+    private.expect(1)
+    assert (private.outstanding, private.owed) == (2, 1)
+    assert private.feed(b"+OK\r\n") == b""
+    assert (private.outstanding, private.owed) == (1, 1)
+
+
+def test_what_comes_before_a_mark_is_the_clients_and_the_mark_is_not_owed():
+    private = PrivateReplies()
+    private.expect_until(b"-ERR mark")
+    assert private.feed(b"-NOPERM\r\n") == b"-NOPERM\r\n"
+    assert (private.outstanding, private.owed) == (1, 0)
+    assert private.feed(b"-ERR mark\r\n") == b""
+    private.expect(1)
+    assert private.owed == 1

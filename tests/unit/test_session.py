@@ -1,30 +1,70 @@
-"""A session takes a client's frames in turns, so that one client's many do not hold up the others."""
+"""A session on a host without sockets: whose turn it is, what it keeps of its client, what it tells its host."""
 
 from types import SimpleNamespace
 
+import pytest
+
+from tests.servers import request
 from valqd.commands.values import Limits
+from valqd.errors import BackendDown
 from valqd.protocol.coalescer import Coalescer
+from valqd.protocol.handshake import Hello
 from valqd.protocol.host import Identity, WorkerState
-from valqd.protocol.session import _MAX_FRAMES, Session
+from valqd.protocol.session import _MAX_FRAMES, _MAX_PENDING, Session
 
 
 class Host:
+    """Notes what a session asks of it."""
+
     def __init__(self):
-        self.written = []
-        self.soon = []
-        self.write = self.written.append
+        self.written, self.sent, self.soon, self.released, self.paused_ms = [], [], [], [], []
+        self.closed = self.closing = False
+        self.coalescer = Coalescer()
+        self.write = self.write_first = self.written.append
+        self.send_private = self.sent.append
+        self.clients_paused = self.paused_ms.append
         self.call_soon = self.soon.append
 
     def lane(self, identity):
-        return SimpleNamespace(coalescer=Coalescer(), up=True, relays=True, wake=lambda: None)
+        return SimpleNamespace(coalescer=self.coalescer, up=True, relays=True, names={}, wake=lambda: None)
+
+    def is_closing(self):
+        return self.closing
+
+    def close(self):
+        self.closed = True
+
+    def open_private(self, greeting):
+        pass
+
+    def release(self, queue, data):
+        self.released.append((queue, data))
+
+    def private_greeted(self):
+        pass
 
     def session_resumed(self):
         pass
 
 
-def test_many_frames_that_come_at_once_are_taken_in_turns():
-    host = Host()
-    session = Session(host, WorkerState(b"", Limits(), Identity()), 1)
+@pytest.fixture
+def host():
+    return Host()
+
+
+@pytest.fixture
+def session(host):
+    return Session(host, WorkerState(b"", Limits(), Identity()), 1)
+
+
+def converse(session, *pairs):
+    """Commands over the private lane, with the reply to each."""
+    for command, reply in pairs:
+        session.receive(request(*command.split()))
+        session.private.received(reply)
+
+
+def test_many_frames_that_come_at_once_are_taken_in_turns(host, session):
     session.receive(b"VALQ.NOPE\r\n" * (2 * _MAX_FRAMES + 1))
     for turn in (1, 2):
         assert len(host.written) == turn * _MAX_FRAMES
@@ -33,3 +73,66 @@ def test_many_frames_that_come_at_once_are_taken_in_turns():
     assert len(host.written) == 2 * _MAX_FRAMES + 1
     assert not host.soon
     assert not session.held
+
+
+@pytest.mark.parametrize("state", ["WATCH k", "CLIENT TRACKING ON", "MULTI"])
+def test_a_client_whose_state_is_lost_with_the_backend_is_closed(host, session, state):
+    converse(session, (state, b"+OK\r\n"))
+    session.private.lost(BackendDown(under_way=True), sent=True)
+    assert host.closed
+
+
+def test_an_exec_that_was_not_run_changes_nothing(host, session):
+    converse(
+        session, ("WATCH k", b"+OK\r\n"), ("MULTI", b"+OK\r\n"), ("SELECT 3", b"+QUEUED\r\n"), ("EXEC", b"*-1\r\n")
+    )
+    assert b"".join(host.written).endswith(b"+QUEUED\r\n*-1\r\n")
+    assert session.identity.db == 0
+
+
+def test_who_has_waited_in_valkey_is_owed_answers_again(host, session):
+    session.receive(request("BLPOP", "none", "0"))
+    assert session.private.may_block
+    session.private.received(b"*-1\r\n")
+    assert not session.private.may_block
+
+
+@pytest.mark.parametrize("name", ["BLPOP", "BRPOP", "BLMOVE", "BRPOPLPUSH", "BLMPOP", "BZPOPMIN", "BZPOPMAX", "BZMPOP"])
+def test_who_waits_in_valkey_may_take_something(session, name):
+    session.receive(request(name, "a", "b", "0"))
+    assert session.private.may_block
+
+
+@pytest.mark.parametrize(("words", "waits"), [("XREAD STREAMS s 0", False), ("XREAD BLOCK 0 STREAMS s 0", True)])
+def test_only_an_xread_that_blocks_waits(session, words, waits):
+    session.receive(request(*words.split()))
+    assert session.private.may_block is waits
+
+
+def test_commands_that_are_not_recognised_are_taken_in_shares(host, session):
+    session.receive(request("VALQ.EXTEND", "q", "1-1", "5") * (2 * _MAX_PENDING))
+    while host.soon:
+        host.soon.pop()()
+    assert session.pending == _MAX_PENDING
+
+
+def test_what_was_popped_for_who_cannot_be_written_to_is_given_back(host, session):
+    session.receive(request("VALQ.POP", "q"))
+    host.coalescer.take()
+    host.closing = True
+    host.coalescer.deliver([b"*0\r\n"])
+    assert host.released == [(b"q", b"*0\r\n")]
+
+
+def test_a_name_that_valkey_would_refuse_is_left_to_it():
+    assert Hello.of([b"HELLO", b"3", b"SETNAME", b"a"]).is_plain
+    for name in (b"a b", b"a\n", b"\x7f", b"\xe4"):
+        assert not Hello.of([b"HELLO", b"3", b"SETNAME", name]).is_plain
+
+
+def test_nothing_of_a_client_that_was_reset_is_replayed(host, session):
+    session.client_info[b"CLIENT SETNAME"] = b"joe"
+    session.receive(request("LRANGE", "none", "0", "-1"))
+    session.private.received(b"+OK\r\n*0\r\n")
+    converse(session, ("RESET", b"+RESET\r\n"))
+    assert session.client_info == {}

@@ -1,0 +1,66 @@
+"""When a client is not read from."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from tests.servers import request
+from valqd.commands.values import Limits
+from valqd.io.client import _HELD_BYTES, _LARGE_READ_BYTES, Client
+from valqd.protocol.coalescer import Coalescer
+from valqd.protocol.host import Identity, WorkerState
+
+
+class Transport:
+    is_paused = False
+
+    def is_closing(self):
+        return False
+
+    def pause_reading(self):
+        self.is_paused = True
+
+    def resume_reading(self):
+        self.is_paused = False
+
+    def write(self, data):
+        pass
+
+
+@pytest.fixture
+def client():
+    soon = []
+    lane = SimpleNamespace(
+        users=0, coalescer=Coalescer(), up=True, relays=True, names={}, wake=lambda: None, full_for=lambda client: False
+    )
+    worker = SimpleNamespace(
+        outbox=SimpleNamespace(add=lambda outgoing: None),
+        state=WorkerState(b"", Limits(), Identity()),
+        next_client_id=lambda: 1,
+        settings=SimpleNamespace(max_clients=9),
+        clients=set(),
+        default_user=SimpleNamespace(known=lambda then: True),
+        lanes=SimpleNamespace(get=lambda identity: lane, leave=lambda lane: None),
+        loop=SimpleNamespace(call_soon=lambda callback, *args: soon.append(lambda: callback(*args))),
+        waiters=SimpleNamespace(block=lambda client, request: None),
+    )
+    client = Client(worker)
+    client.soon = soon
+    client.connection_made(Transport())
+    return client
+
+
+def test_who_waits_and_sends_much_is_not_read_from(client):
+    client.data_received(request("VALQ.POP", "q", "BLOCK", "0"))
+    client.data_received(b"x" * _HELD_BYTES)
+    assert not client.transport.is_paused
+    client.data_received(b"x")
+    assert client.transport.is_paused
+
+
+def test_who_sends_much_at_once_is_read_from_again_in_the_next_turn(client):
+    client.data_received(request("VALQ.PUSH", "q", "x" * _LARGE_READ_BYTES))
+    assert client.transport.is_paused
+    for callback in client.soon:
+        callback()
+    assert not client.transport.is_paused

@@ -1,0 +1,41 @@
+"""Simple commands of others over the shared lane."""
+
+import time
+
+import pytest
+
+from tests.servers import Connection, request
+from valqd.protocol import relay
+
+KEPT = {"H": ("HSET", "1", "1", "v"), "L": ("RPUSH", "1", "v", "w"), "R": ("RPUSH", "1", "v", "w"),
+        "S": ("SADD", "1", "1"), "Z": ("ZADD", "1", "1", "1")}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", relay._COMMANDS)
+def test_each_is_answered_as_by_valkey(pair, direct, name):
+    command = request(name, *["1"] * (abs(relay._COMMANDS[name][0]) - 1))
+    answers = []
+    for port in (pair[0].port, pair[1].port):
+        direct.call("FLUSHALL")
+        with Connection(port) as client:
+            for kept in ((), KEPT.get(name[0], ("SET", "1", "1")), ("SET", "1", "x"), ("LPUSH", "1", "x")):
+                if kept:  # of the type that it wants, and of others
+                    direct.call("DEL", "1")
+                    direct.call(*kept)
+                client.send_raw(command)
+                answers.append(client.socket.recv(1000))
+    assert answers[:4] == answers[4:]
+
+
+def test_one_that_a_pause_holds_back_holds_up_no_other(pair, beside):
+    with Connection(pair[1].port) as writer, Connection(pair[1].port) as reader:
+        writer.call("SET", "k", "1")
+        assert beside.call("CLIENT", "PAUSE", "400", "WRITE") == b"OK"
+        since = last = time.monotonic()
+        writer.send("SET", "k", "2")
+        while reader.call("GET", "k") == b"1":
+            assert time.monotonic() < since + 5, "SET was never run"
+            last = time.monotonic()
+        assert last - since > 0.2  # it was read while the other waited
+        assert writer.read() == b"OK"
+        assert writer.call("GET", "k") == b"2"
