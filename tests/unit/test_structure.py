@@ -15,7 +15,7 @@ ALLOWED = {
     *("__future__", "unicodedata", "hiredis"),
 }
 #: And bundle.py, the files that it joins.
-ALSO_ALLOWED = {"bundle.py": {"importlib"}}
+ALSO_ALLOWED = {"bundle.py": {"importlib", "graphlib"}}
 
 
 def imports(path: Path) -> set[str]:

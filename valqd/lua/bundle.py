@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from importlib.resources import files
-from importlib.resources.abc import Traversable
 
 from valqd.errors import QUEUE_CODES
 
@@ -48,44 +48,34 @@ class BundleError(Exception):
 
 
 def _sources(folder: str) -> dict[str, str]:
-    def lua(entry: Traversable) -> bool:
-        return entry.name.endswith(".lua")
-
-    entries = filter(lua, (files(__package__) / folder).iterdir())
-    return {entry.name.removesuffix(".lua"): entry.read_text(encoding="utf-8") for entry in entries}
+    entries = (files(__package__) / folder).iterdir()
+    lua = [entry for entry in entries if entry.name.endswith(".lua")]
+    return {entry.name.removesuffix(".lua"): entry.read_text(encoding="utf-8") for entry in lua}
 
 
 def _in_order(helpers: dict[str, str]) -> list[str]:
     """Names of helpers, each after those it requires."""
-    ordered: list[str] = []
-    visiting: set[str] = set()
-
-    def visit(name: str) -> None:
-        if name in ordered:
-            return
-        if name in visiting:
-            raise BundleError(f"lib/{name}.lua requires itself")
-        if name not in helpers:
-            raise BundleError(f"no lib/{name}.lua")
-        visiting.add(name)
+    requires: dict[str, list[str]] = {}
+    for name in sorted(helpers):
         found = re.search(r"^-- requires: (.+)$", helpers[name], re.MULTILINE)
         if not found:
             raise BundleError(f"lib/{name}.lua does not say what it requires")
-        for required in () if found[1] == "nothing" else found[1].split(", "):
-            visit(required)
-        ordered.append(name)
-
-    for name in sorted(helpers):
-        visit(name)
-    return ordered
+        requires[name] = [] if found[1] == "nothing" else found[1].split(", ")
+        for other in requires[name]:
+            if other not in helpers:
+                raise BundleError(f"no lib/{other}.lua")
+    try:
+        return list(TopologicalSorter(requires).static_order())
+    except CycleError as error:
+        raise BundleError(f"lib/{error.args[1][0]}.lua requires itself") from error
 
 
 def header(name: str, source: str) -> dict[str, str]:
-    """The header of functions/<name>.lua: its purpose, and each line by its name.  Raises BundleError."""
+    """The header of functions/<name>.lua: each line by its name.  Raises BundleError."""
     if not source.startswith(f"-- {name}: "):
         raise BundleError(f"functions/{name}.lua does not begin with its name and purpose")
     comment = source[: source.index("local function call")]
-    found = {"purpose": comment.splitlines()[0].partition(": ")[2]}
+    found = {}
     for line in _HEADER_LINES:
         match = re.search(rf"^-- {line}: (.+)$", comment, re.MULTILINE)
         if not match:

@@ -23,7 +23,7 @@ local function look_at(key, post, may_settle)
   end
   q.woken = ready > 0
   life.finish(q)
-  return is_theirs and 1 or 0, q.due < queue.FOREVER and math.max(0, q.due - q.now) or -1, q.settled or 0
+  return is_theirs and 1 or 0, q.due < queue.FOREVER and math.max(0, q.due - q.now) or -1, q.settled
 end
 
 local function call(keys, args)

@@ -9,20 +9,19 @@ local function call(keys, args)
   local q = queue.need(keys[1])
   life.settle(q, life.BRIEFLY)
   local id, n = receipt.parse(args[2])
-  local where, meta = record.find(q, id)
-  local inflight = where == 'inflight' or (meta and meta.s == 'i')
-  if where and n and not receipt.is_current(q, id, n, where, meta) then
+  local state, meta = record.find(q, id)
+  if state and n and not receipt.is_current(q, id, n, state, meta) then
     life.finish(q)
     return reply.error('STALE', 'receipt ' .. args[2] .. ' is over')
   end
   local cancelled = 1
-  if inflight then
+  if state == 'inflight' then
     meta = meta or record.of_inflight(q, id)
     meta.c = 1 -- counted when its delivery ends, unless it is acknowledged
     record.free_dedup(q, id, meta)
     record.save(q, id, meta)
-  elseif where and not (meta and meta.s == 'q') then
-    record.remove(q, id, where, meta)
+  elseif state and state ~= 'dlq' then
+    record.remove(q, id, state, meta)
     queue.count(q, 'cancelled', 1)
   else
     cancelled = 0

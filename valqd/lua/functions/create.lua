@@ -14,10 +14,7 @@ local function call(keys, args)
     end
     return reply.error('QUEUEEXISTS', "queue '" .. name .. "' is already there")
   end
-  local settings, problem = limits.parse(name, {}, args, 3)
-  if problem then
-    return problem
-  end
+  local settings = limits.parse(name, {}, args, 3)
   limits.note_target(name, nil, settings.limits)
   queue.create(keys[1], settings.vt, settings.attempts, settings.retention, settings.limits)
   return reply.in_mode({ok = 'OK'}, args[1])

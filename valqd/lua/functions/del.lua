@@ -11,9 +11,9 @@ local function call(keys, args)
   local removed = 0
   for i = 2, #args do
     local id, n = receipt.parse(args[i])
-    local where, meta = record.find(q, id)
-    if where and (not n or receipt.is_current(q, id, n, where, meta)) then
-      record.remove(q, id, where, meta)
+    local state, meta = record.find(q, id)
+    if state and (not n or receipt.is_current(q, id, n, state, meta)) then
+      record.remove(q, id, state, meta)
       removed = removed + 1
     end
   end

@@ -9,8 +9,7 @@ local function call(keys, args)
   local q = queue.need(keys[1])
   life.settle(q, life.BRIEFLY)
   q.limits = q.limits or {}
-  local duration = tonumber(args[3])
-  local until_ms = duration and math.min(queue.FOREVER, q.now + duration) or queue.FOREVER
+  local until_ms = math.min(queue.FOREVER, q.now + (tonumber(args[3]) or queue.FOREVER))
   local what = args[2]
   q.limits.pause_in = (what == 'IN' or what == 'ALL') and until_ms or nil
   q.limits.pause_out = (what == 'OUT' or what == 'ALL') and until_ms or nil

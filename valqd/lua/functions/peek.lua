@@ -15,7 +15,7 @@ local function call(keys, args)
   if args[2] == 'ready' then
     ids = order.ready(q, count, offset, reverse)
   else
-    ids = (reverse and order.by_time_reversed or order.by_time)(q, args[2], offset, count)
+    ids = (reverse and order.by_time_reversed or order.by_time)(q, args[2], count, offset)
   end
   for i = 1, #ids do
     messages[i] = view.find(q, ids[i])

@@ -1,7 +1,7 @@
 -- pop_many: the pops of several clients, in order.
 -- Flags: allow-oom
 -- KEYS: 1 queue
--- ARGV: auto, then for each run: how many equal pops, and their spec: '' (one message, RESP2) or "resp,count,vt,flags"
+-- ARGV: auto, then for each run: how many equal pops, and their spec (see lib/runs)
 -- Returns: for each run the encoded replies of its pops joined (or fragments of them); runs left out got nothing
 -- Errors: NOQUEUE
 -- Complexity: O(log n) a message

@@ -44,13 +44,10 @@ local function call(keys, args)
       end
       queue.count(q, 'deduplicated', count - adds)
     else
-      for from = at, #args, 500 do
-        local first = q.seq
-        local to = math.min(#args, from + 499)
-        add.plain(q, args, from, to)
-        for i = first + 1, q.seq do
-          ids[#ids + 1] = number.text(i)
-        end
+      local before = q.seq
+      add.plain(q, args, at, #args)
+      for i = 1, count do
+        ids[i] = number.text(before + i)
       end
     end
   end

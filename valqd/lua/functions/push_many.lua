@@ -7,18 +7,16 @@
 -- Complexity: O(1) a message
 local function call(keys, args)
   local q = queue.need_or_create(keys[1], args[1], queue.only)
-  if not q.limits then
-    local first = q.seq + 1
-    add.plain(q, args, 2, #args)
-    add.finish(q)
-    return first
+  local full
+  if q.limits then
+    add.settle(q)
+    local bytes = 0
+    for i = 2, #args do
+      bytes = bytes + #args[i]
+    end
+    full = add.make_room(q, #args - 1, bytes)
   end
-  add.settle(q)
-  local bytes = 0
-  for i = 2, #args do
-    bytes = bytes + #args[i]
-  end
-  if not add.make_room(q, #args - 1, bytes) then
+  if not full then
     local first = q.seq + 1
     add.plain(q, args, 2, #args)
     add.finish(q)
@@ -26,7 +24,7 @@ local function call(keys, args)
   end
   local results = {} -- some are refused
   for i = 2, #args do
-    local full = add.make_room(q, 1, #args[i])
+    full = add.make_room(q, 1, #args[i])
     if full then
       results[i - 1] = 'FULL ' .. full
     else

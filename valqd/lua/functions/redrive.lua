@@ -5,6 +5,69 @@
 -- Returns: mode e: [moved by this step, token ('': done)]; mode n: moved in all
 -- Errors: NOQUEUE PAUSED FULL
 -- Complexity: O(m log n) for m messages moved, in steps of 1000
+local REDRIVE_STEP = 1000
+
+-- Move one dead letter to `target`: whether it was moved, and the text of the FULL error when that has no room.
+local function redrive_one(q, target, id, meta)
+  if target == q then
+    local full = add.make_room(q, 1, server.call('HSTRLEN', q.prefix .. 'body', id))
+    meta = record.load(q, id) -- its retention may be over, as was found on the way
+    if not full and meta then
+      life.redrive(q, id, meta)
+    end
+    return not full and meta, full
+  end
+  local body = server.call('HGET', q.prefix .. 'body', id)
+  local full = add.make_room(target, 1, #body)
+  if not full then
+    local copy = {t = meta.t, n = 0, a = 0, p = meta.p, v = meta.v, m = meta.m, h = meta.h, e = meta.e, f = meta.f, D = meta.D}
+    record.enter(target, record.add(target, body, copy), copy, 'r')
+    record.drop(q, id, meta)
+  end
+  return not full, full
+end
+
+-- One step: moved, token for the next ('' when done), text of a FULL error.
+-- What dies later than the first step began is left: it may be what this moved.
+-- token: when the first step began, how many the limit still allows, which of the ids is next.
+local function redrive(q, target, args, token)
+  local began, left, at = token:match('^(%d+):(%d*):(%d+)$')
+  began = tonumber(began) or q.now
+  left = tonumber(left or args[5]) or queue.FOREVER
+  at = tonumber(at) or 0
+  local moved = 0
+  local ids = {}
+  if args[3] == 'ID' then
+    for i = 6 + at, math.min(#args, 5 + at + REDRIVE_STEP) do
+      local id, n = receipt.parse(args[i])
+      ids[#ids + 1] = n and '0' or id -- the lease of a receipt is over: it names nothing here
+    end
+    at = at + #ids
+  else
+    ids = order.by_time(q, 'dlq', math.min(left, REDRIVE_STEP), 0)
+  end
+  for _, id in ipairs(ids) do
+    id = tonumber(id)
+    local meta = left > moved and record.load(q, id)
+    if meta and meta.s == 'q' and meta.D <= began then
+      local is_moved, full = redrive_one(q, target, id, meta)
+      if full then
+        return moved, '', full
+      end
+      moved = moved + (is_moved and 1 or 0)
+    end
+  end
+  left = left - moved
+  local more = moved > 0
+  if args[3] == 'ID' then
+    more = 6 + at <= #args
+  end
+  if not more or left <= 0 then
+    return moved, ''
+  end
+  return moved, number.text(began) .. ':' .. number.text(left) .. ':' .. number.text(at)
+end
+
 local function call(keys, args)
   local is_first = args[2] == '' -- what stops a later step is no error: messages were moved
   local q = queue.open(keys[1])
@@ -32,7 +95,7 @@ local function call(keys, args)
   local problem
   repeat
     local step
-    step, token, problem = bulk.redrive(q, target, args, token)
+    step, token, problem = redrive(q, target, args, token)
     moved = moved + step
   until token == '' or reply.is_stepped(args[1])
   life.finish(q)

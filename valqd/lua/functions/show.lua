@@ -10,12 +10,12 @@ local function call(keys, args)
   life.settle(q, life.FULLY)
   life.finish(q)
   local id, n = receipt.parse(args[2])
-  local where, meta = record.find(q, id)
-  if not where then
+  local state, meta = record.find(q, id)
+  if not state then
     return reply.error('NOMSG', 'no message ' .. args[2]:match('%d+') .. " in queue '" .. q.name .. "'")
   end
-  if n and not receipt.is_current(q, id, n, where, meta) then
+  if n and not receipt.is_current(q, id, n, state, meta) then
     return reply.error('STALE', 'receipt ' .. args[2] .. ' is over')
   end
-  return reply.in_mode(view.find(q, id, where, meta), args[1])
+  return reply.in_mode(view.find(q, id), args[1])
 end

@@ -14,8 +14,7 @@ local function call(keys, args)
   if args[1] == '1' then
     q.due = math.min(q.due, q.now)
   end
-  local limit = tonumber(args[2])
-  local more = life.settle(q, limit)
+  local more = life.settle(q, tonumber(args[2]))
   if q.due < queue.FOREVER then
     volatile.note(q.name, q.due)
   end

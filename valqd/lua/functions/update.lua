@@ -9,11 +9,8 @@
 local function call(keys, args)
   local q = queue.need(keys[1])
   life.settle(q, life.BRIEFLY)
-  local settings, problem = limits.parse(q.name, q.limits or {}, args, 2)
-  if problem then
-    life.finish(q)
-    return problem
-  end
+  life.finish(q) -- before what may end the call
+  local settings = limits.parse(q.name, q.limits or {}, args, 2)
   limits.note_target(q.name, q.limits, settings.limits)
   q.limits = settings.limits
   queue.save_limits(q)
@@ -29,8 +26,7 @@ local function call(keys, args)
     volatile.note(q.name, q.now) -- the sweeper counts too, and alone for who does not call again
     more = compact.step(q)
   end
-  local _, retention = queue.rules(q)
-  life.find_due(q, retention)
+  life.find_due(q)
   life.finish(q)
   if more and reply.is_stepped(args[1]) then
     return nil

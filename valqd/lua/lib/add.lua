@@ -1,5 +1,5 @@
 -- add: new messages, and the limits that they meet.
--- requires: number, reply, volatile, queue, log, record, life, order
+-- requires: cache, number, reply, volatile, queue, log, record, life, order
 
 local add = {}
 
@@ -29,8 +29,7 @@ local function excess(q, count, bytes)
   local over, over_bytes = 0, 0
   local full
   if bounds.max_length then
-    local length = q.plain + server.call('ZCARD', q.prefix .. 'ready') + server.call('ZCARD', q.prefix .. 'delayed')
-      + server.call('ZCARD', q.prefix .. 'inflight')
+    local length = queue.ready(q) + server.call('ZCARD', q.prefix .. 'delayed') + server.call('ZCARD', q.prefix .. 'inflight')
     over = length + count - bounds.max_length
     if over > 0 then
       full = "queue '" .. q.name .. "' is full: max_length is " .. number.text(bounds.max_length)
@@ -47,7 +46,7 @@ end
 
 -- The oldest ready messages, as many as make a queue fit again that is over its limits by `over` messages and `over_bytes`.
 -- Fewer when there are no more, or when they are at least `most` and make up for the `count` messages of `bytes` that come.
--- Returns their ids, whether the queue fits without them, and, if it does not, whether there are no more.
+-- Returns their ids; whether more are left that must go; whether it does not fit even without all there are.
 local function to_drop(q, over, over_bytes, most, count, bytes)
   local ids, freed = {}, 0
   local not_counted = 0 -- bytes of plain messages that are not records yet: see compact
@@ -78,7 +77,7 @@ local function to_drop(q, over, over_bytes, most, count, bytes)
       end
     end
   end
-  return ids, enough(), false
+  return ids, not enough(), false
 end
 
 -- Drop ready messages that no older ready one is left before.
@@ -122,21 +121,19 @@ function add.make_room(q, count, bytes)
   end
   if not full or bounds.overflow ~= 'DROPHEAD' or (bounds.max_length and count > bounds.max_length)
     or (bounds.max_bytes and bytes > bounds.max_bytes)
-    or over > q.plain + server.call('ZCARD', q.prefix .. 'ready') then -- what is delayed or in flight is not dropped
+    or over > queue.ready(q) then -- what is delayed or in flight is not dropped
     return full
   end
   local most = TRIM_STEP - (q.counts.dropped or 0)
-  local ids, enough, all = to_drop(q, over, over_bytes, most, bounds.max_length and count or 0,
+  local ids, more, in_vain = to_drop(q, over, over_bytes, most, bounds.max_length and count or 0,
     bounds.max_bytes and bytes or 0)
-  if not enough and all then
+  if in_vain then
     return full
   end
   drop(q, ids)
-  if not enough and not bounds.trim then
+  if more then
     bounds.trim = true
     queue.save_limits(q)
-  end
-  if not enough then
     volatile.note(q.name, q.now)
   end
   return nil
@@ -149,17 +146,16 @@ function add.trim(q)
     return false
   end
   local over, over_bytes, full = excess(q, 0, 0)
-  local ids, enough, all = {}, true, true
+  local ids, more = {}, false
   if full and bounds.overflow == 'DROPHEAD' then
-    ids, enough, all = to_drop(q, over, over_bytes, TRIM_STEP, 0, 0)
+    ids, more = to_drop(q, over, over_bytes, TRIM_STEP, 0, 0)
     drop(q, ids)
   end
-  if enough or all then
+  if not more then
     bounds.trim = nil
     queue.save_limits(q)
-    return false
   end
-  return true
+  return more
 end
 
 -- Whether a message that holds its key until it is done is done, though that was not settled yet.
@@ -213,6 +209,7 @@ function add.plain(q, bodies, from, to)
       q.head = first
     end
     q.plain = q.plain + plain
+    q.moved = true
   end
   log.append(q, values)
   if large then
@@ -256,26 +253,17 @@ function add.options(values, at)
   }, at + fields + 1
 end
 
--- Options as clients repeat them, by their packed form.  Bounded by starting afresh.
-local repeated = {}
-local repeated_count = 0
-local MAX_REPEATED = 1000
+local function unpacked(packed)
+  return (add.options(cmsgpack.unpack(packed), 1))
+end
+
+-- Options as clients repeat them, by their packed form.
+local repeated = cache.of(unpacked, 1000)
 local MAX_REPEATED_BYTES = 256
 
 -- The same of a packed array.
 function add.packed_options(packed)
-  local o = repeated[packed]
-  if not o then
-    o = add.options(cmsgpack.unpack(packed), 1)
-    if #packed <= MAX_REPEATED_BYTES then
-      if repeated_count >= MAX_REPEATED then
-        repeated, repeated_count = {}, 0
-      end
-      repeated_count = repeated_count + 1
-      repeated[packed] = o
-    end
-  end
-  return o
+  return #packed <= MAX_REPEATED_BYTES and repeated(packed) or unpacked(packed)
 end
 
 -- Add one message with these options; its id.
@@ -306,10 +294,7 @@ function add.with_options(q, body, o)
   return id
 end
 
--- After adding: write the cursors, wake who waits.
+-- At the end of a function that may have added.
 function add.finish(q)
-  queue.save(q, 'seq', q.seq, 'head', q.head, 'plain', q.plain)
-  if q.woken then
-    queue.wake(q)
-  end
+  life.finish(q, 'seq', q.seq)
 end

@@ -1,5 +1,5 @@
 -- life: what happens to messages when time passes or a delivery ends.
--- requires: number, volatile, queue, log, record, limits
+-- requires: number, volatile, queue, record, limits
 
 local life = {}
 
@@ -77,56 +77,40 @@ local function letter_headers(q, id, meta)
   return headers
 end
 
--- Push dead messages ({id, fields} each) to their queue's dead letter queue, whatever limits that has and even when it is
+-- Move dead messages ({id, fields} each) to their queue's dead letter queue, whatever limits that has and even when it is
 -- paused: the dead are not lost.  False if that cannot be, and nothing was changed.
-local function push_elsewhere(q, dead)
+local function move_elsewhere(q, dead)
   local target = open_elsewhere(q)
   if not target then
     return false
   end
-  local slots = {}
-  for i = 1, 2 * #dead do
-    slots[i] = ''
-  end
-  local first = target.seq
-  log.append(target, slots)
-  queue.gather(target)
+  local ids, metas = {}, {}
   local held = 0
+  queue.gather(target)
   for i, message in ipairs(dead) do
     local id, meta = message[1], message[2]
     local body = server.call('HGET', q.prefix .. 'body', id)
     local copy = {t = target.now, n = 0, a = 0, p = meta.p, h = letter_headers(q, id, meta), e = meta.e, f = meta.f,
       D = meta.D}
-    record.create(target, first + i, body, copy)
-    record.enter(target, first + i, copy, 'r')
+    record.enter(target, record.add(target, body, copy), copy, 'r')
+    ids[i], metas[i] = number.text(id), meta
     held = held + #body
     if held > MOST_HELD_BYTES then
-      queue.flush(target)
+      record.flush(target)
       queue.gather(target)
       held = 0
     end
   end
-  queue.flush(target)
-  queue.save(target, 'seq', number.text(target.seq))
-  queue.wake(target)
-  return true
-end
-
--- Messages that were moved to another queue are gone from this one.
-local function drop_moved(q, dead)
-  local ids, metas = {}, {}
-  for i, message in ipairs(dead) do
-    ids[i] = number.text(message[1])
-    metas[i] = message[2]
-  end
+  record.flush(target)
+  life.finish(target, 'seq', target.seq)
   record.drop_all(q, ids, metas)
+  return true
 end
 
 -- Put the dead ({id, fields} each, in no index) where they are to be.
 local function bury(q, dead)
   local elsewhere = q.limits and q.limits.dlq
-  if elsewhere and push_elsewhere(q, dead) then
-    drop_moved(q, dead)
+  if elsewhere and move_elsewhere(q, dead) then
     return
   end
   for _, message in ipairs(dead) do
@@ -174,11 +158,7 @@ function life.forward(q, limit)
   for i, text in ipairs(server.call('ZRANGE', q.prefix .. 'forward', 0, limit - 1)) do
     dead[i] = {tonumber(text), record.load(q, text)}
   end
-  if not dead[1] or not push_elsewhere(q, dead) then
-    return false
-  end
-  drop_moved(q, dead)
-  return #dead == limit
+  return dead[1] ~= nil and move_elsewhere(q, dead) and #dead == limit
 end
 
 -- A dead letter gets another life.
@@ -204,9 +184,9 @@ function life.delay(q, id, meta, until_ms)
   queue.note_due(q, until_ms)
 end
 
--- The delivery of a record in flight has ended without an ack: back to ready, delayed, or dead.
--- delay_ms nil: by the queue's backoff.  has_left: it is not in inflight any more.
-function life.give_back(q, id, meta, delay_ms, why, has_left)
+-- The delivery of a record that was in flight (and is in no index now) has ended without an ack: back to ready, delayed, or
+-- dead.  delay_ms nil: by the queue's backoff.
+function life.give_back(q, id, meta, delay_ms, why)
   if meta.c then
     record.drop(q, id, meta)
     queue.count(q, 'cancelled', 1)
@@ -215,9 +195,6 @@ function life.give_back(q, id, meta, delay_ms, why, has_left)
   if meta.x and meta.x <= q.now then
     life.expire(q, id, meta)
     return
-  end
-  if not has_left then
-    record.leave(q, id, meta)
   end
   if meta.a >= (meta.m or queue.rules(q)) then
     life.die(q, id, meta, why)
@@ -294,14 +271,14 @@ local function end_leases(q, ids)
   queue.gather(q)
   record.of_all_inflight(q, ids, metas)
   queue.flush(q) -- who dies has to have a body
-  queue.remove(q, 'ZREM', 'inflight', ids)
+  queue.write(q, 'ZREM', 'inflight', ids)
   queue.gather(q)
   q.dead = {}
   for i, text in ipairs(ids) do
     local meta = metas[i]
     meta.f = q.now
     meta.e = 'lease expired'
-    life.give_back(q, tonumber(text), meta, nil, 'lease expired', true)
+    life.give_back(q, tonumber(text), meta, nil, 'lease expired')
   end
   local dead = q.dead
   q.dead = false
@@ -318,7 +295,7 @@ local function end_delays(q, ids)
     return
   end
   local metas = record.load_all(q, ids)
-  queue.remove(q, 'ZREM', 'delayed', ids)
+  queue.write(q, 'ZREM', 'delayed', ids)
   queue.gather(q)
   for i, text in ipairs(ids) do
     record.enter(q, tonumber(text), metas[i], 'r')
@@ -370,13 +347,14 @@ function life.settle(q, limit)
       end
     end
   end
-  life.find_due(q, retention)
+  life.find_due(q)
   q.behind = more and q.due <= q.now
   return q.behind
 end
 
--- The next time at which something must be settled.
-function life.find_due(q, retention)
+-- Set q.due to the next time at which something must be settled.
+function life.find_due(q)
+  local _, retention = queue.rules(q)
   local due = math.min(first_score(q, 'inflight'), first_score(q, 'delayed'), first_score(q, 'expiry'),
     first_score(q, 'windows'))
   if retention > 0 then
@@ -392,12 +370,13 @@ function life.find_due(q, retention)
   end
 end
 
--- At the end of a function: write what settling left to be written, and wake who waits for what became ready.
-function life.finish(q)
+-- At the end of a function: write what is left to be written, with `...` (fields and values), and wake who waits for what
+-- became ready.
+function life.finish(q, ...)
   if q.moved then
-    queue.save_cursors(q)
+    queue.save(q, 'head', q.head, 'plain', q.plain, ...)
   else
-    queue.save(q)
+    queue.save(q, ...)
   end
   if q.woken then
     queue.wake(q)

@@ -37,8 +37,8 @@ function limits.note_target(name, old, new)
   end
 end
 
--- Read {field, value} pairs of args from index `at` for queue `name`, on top of the limits `old`.  Returns {vt, attempts,
--- retention (given ones, as strings), limits}, or nil and an error reply.
+-- Read {field, value} pairs of args from index `at` for queue `name`, on top of the limits `old`: {vt, attempts, retention
+-- (given ones, as strings), limits}.  With what cannot be the call ends (see guard).
 function limits.parse(name, old, args, at)
   local settings = {}
   local new = {}
@@ -57,16 +57,13 @@ function limits.parse(name, old, args, at)
       new.overflow = value ~= '' and value or nil
     elseif field == 'dead_letter_queue' then
       if value ~= '' and is_cycle(name, value) then
-        return nil, reply.error('ERR', "DLQ '" .. value .. "' leads back to queue '" .. name .. "'")
+        error(reply.error('ERR', "DLQ '" .. value .. "' leads back to queue '" .. name .. "'"))
       end
       new.dlq = value ~= '' and value or nil
     elseif field == 'max_length' or field == 'max_bytes' or field == 'max_lease' then
       new[field] = tonumber(value)
-      if new[field] == 0 then
-        new[field] = nil
-      end
     else
-      return nil, reply.error('ERR', "unknown field '" .. field .. "'")
+      error(reply.error('ERR', "unknown field '" .. field .. "'"))
     end
   end
   settings.limits = new

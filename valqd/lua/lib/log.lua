@@ -127,11 +127,8 @@ function log.count_ready(q, from, last)
     if not gone[i] then
       counts[i] = 0
     elseif q.head > bucket * queue.SLOTS + 1 then
-      local ids = log.ready_ids(q, bucket, 1, 1)
-      counts[i] = 0
-      for _, id in ipairs(ids) do
-        counts[i] = counts[i] + (log.bucket(id) == bucket and 1 or 0)
-      end
+      local ids = log.ready_ids(q, bucket, 1, 1) -- of the first bucket that has some
+      counts[i] = ids[1] and log.bucket(ids[1]) == bucket and #ids or 0
     else
       counts[i] = math.min(queue.SLOTS, q.seq - bucket * queue.SLOTS) - gone[i]
     end
@@ -144,8 +141,7 @@ function log.enqueued_at(q, age)
   return q.created_at + tonumber(age)
 end
 
--- Call visit(id, age, body) for ready plain messages from id `from` on, until it returns false.  Returns the id after
--- the last one looked at.
+-- Call visit(id, age, body) for ready plain messages from id `from` on, until it returns false.
 function log.each_ready(q, from, visit)
   local id = math.max(from, q.head)
   local at_head = id == q.head
@@ -165,10 +161,9 @@ function log.each_ready(q, from, visit)
           q.head = id - 1
         end
         if visit(id - 1, pairs_found[i], pairs_found[i + 1]) == false then
-          return id
+          return
         end
       end
     end
   end
-  return id
 end

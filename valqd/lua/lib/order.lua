@@ -11,8 +11,9 @@ local function records_before(q, id)
   return server.call('ZCOUNT', q.prefix .. 'ready', '-inf', '(' .. number.text(id))
 end
 
--- The first bucket of the log that is not passed over whole on the way to the message at `offset`, and how many plain
--- messages are: up to the last id of a bucket, POP gives as many messages as there are plain ones and records before it.
+-- In which bucket of the log to begin for the message at `offset`, and how many plain messages lie before that bucket.  Up to
+-- the last id of a bucket POP gives the plain ones so far and the records before that id: while these are not more than
+-- `offset`, the bucket is passed over whole.
 local function seek(q, offset)
   local skipped = 0
   local last = log.bucket(q.seq)
@@ -82,7 +83,7 @@ function order.ready(q, count, offset, reverse)
 end
 
 -- Ids (numbers) in an index that is ordered by time, `count` from `offset` on: by time, then by id.
-function order.by_time(q, index, offset, count)
+function order.by_time(q, index, count, offset)
   local key = q.prefix .. index
   local found = server.call('ZRANGE', key, number.text(offset), number.text(offset + count - 1), 'WITHSCORES')
   if not found[1] then
@@ -109,11 +110,9 @@ function order.by_time(q, index, offset, count)
   return ids
 end
 
--- The same, the last ones first.
-function order.by_time_reversed(q, index, offset, count)
-  local last = server.call('ZCARD', q.prefix .. index) - offset
-  local first = math.max(0, last - count)
-  local ids = last > 0 and order.by_time(q, index, first, last - first) or {}
+-- The last `count` of them, the last one first.
+function order.by_time_reversed(q, index, count)
+  local ids = order.by_time(q, index, count, math.max(0, server.call('ZCARD', q.prefix .. index) - count))
   local reversed = {}
   for i = #ids, 1, -1 do
     reversed[#reversed + 1] = ids[i]

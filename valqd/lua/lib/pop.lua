@@ -63,6 +63,7 @@ local function take_plain(q, want, below, taken, leases, deadline)
   end
   q.plain = id > q.seq and 0 or q.plain - (n - before)
   q.head = id
+  q.moved = true
 end
 
 -- Ids and scores of the first ready records, at most RECORD_BATCH of them.
@@ -100,7 +101,7 @@ local function move_records(q, ids, metas, noack)
     record.drop_all(q, ids, metas)
     return
   end
-  queue.remove(q, 'ZREM', 'ready', ids)
+  queue.write(q, 'ZREM', 'ready', ids)
   queue.gather(q)
   for i, id in ipairs(ids) do
     record.enter(q, tonumber(id), metas[i], 'i', metas[i].l)
@@ -173,7 +174,6 @@ function pop.take(q, want, options)
     return taken
   end
   local ids = taken.ids
-  local started = q.head
   local deadline_ms = q.now + (options.vt or q.vt)
   local deadline = number.arg(deadline_ms)
   local leases = not options.noack and {}
@@ -183,13 +183,8 @@ function pop.take(q, want, options)
   elseif q.plain > 0 then
     take_plain(q, want, queue.FOREVER, taken, leases, deadline)
   end
-  if q.head ~= started then
-    q.moved = true
-  end
   if leases and leases[1] then
-    for from = 1, #leases, 4000 do
-      server.call('ZADD', q.prefix .. 'inflight', unpack(leases, from, math.min(#leases, from + 3999)))
-    end
+    queue.write(q, 'ZADD', 'inflight', leases)
     queue.note_due(q, deadline_ms)
     if q.limits and q.limits.max_lease then -- the time of delivery has to be known
       for i = 1, #ids do
@@ -218,10 +213,10 @@ end
 -- After taking `count` messages.
 function pop.finish(q, count)
   if count > 0 then
-    queue.save(q, 'head', q.head, 'plain', q.plain, 'delivered', q.delivered + count)
-    q.moved = false
+    life.finish(q, 'delivered', q.delivered + count)
+  else
+    life.finish(q)
   end
-  life.finish(q)
 end
 
 -- The i-th of what was taken, as a value.  queue_name: MPOP's `queue`, or nil.

@@ -1,8 +1,9 @@
 -- queue: the queue's own hash: configuration, cursors, counters.
--- requires: clock, glob, number, reply, volatile, waiters
+-- requires: cache, clock, glob, number, reply, volatile, waiters
 --
 -- Keys of queue q, all under "valq:{q}:" (KEYS[1] of every function is "valq:{q}:queue", the rest follow from it):
---   queue      HASH  see FIELDS; created_at is there exactly when the queue is
+--   queue      HASH  see FIELDS; also attempts and retention (ms), bytes, and INFO's counters; created_at is there exactly
+--                    when the queue is
 --   log:<b>    LIST  bucket b holds ids b*128+1 .. (b+1)*128: two elements a slot, age (ms after created_at) and body;
 --                    a slot of two empty elements belongs to a record or to a message that is gone
 --   gone       HASH  bucket -> slots that no plain message uses any more; its fields are exactly the existing buckets
@@ -40,6 +41,7 @@ local function blank()
     counts = {}, -- what functions add to counters
     attempts = false, retention = false, -- see queue.rules
     due_changed = false, moved = false, woken = false, behind = false, gathered = false,
+    settled = 0, -- see life.settle
     steps = 0, -- in which the call has settled what stood in its way
     slotless = 0, -- records added whose slots of the log are still to be written
     dead = false, -- who dies in this step, while that is collected
@@ -50,11 +52,6 @@ end
 -- For functions that open one queue and are called most: the same table for each call.
 queue.only = blank()
 
--- Prefix and name of queues, by key.  Bounded by starting afresh.
-local prefix_by_key, name_by_key = {}, {}
-local named = 0
-local MAX_NAMED = 1000
-
 local KEY = '^valq:{([^{}]+)}:queue$'
 
 -- The name in a queue's key.  Another key, which who calls the functions themselves may give, would name another's queue.
@@ -62,24 +59,19 @@ function queue.name_of(key)
   return key:match(KEY) or error("ERR this is no queue's key", 0)
 end
 
+local name_of = cache.of(queue.name_of, 1000)
+local prefix_of = cache.of(function(key) return key:sub(1, -6) end, 1000)
+
 -- Open the queue of `key`, as the table `q` if given; nil if there is none.  Its limits are a table or nil.
 function queue.open(key, q)
   local v = server.call('HMGET', key, unpack(FIELDS))
   if not v[9] then
     return nil
   end
-  if not name_by_key[key] then
-    if named >= MAX_NAMED then
-      prefix_by_key, name_by_key, named = {}, {}, 0
-    end
-    named = named + 1
-    prefix_by_key[key] = key:sub(1, -6)
-    name_by_key[key] = queue.name_of(key)
-  end
   q = q or blank()
   q.key = key
-  q.prefix = prefix_by_key[key]
-  q.name = name_by_key[key]
+  q.prefix = prefix_of(key)
+  q.name = name_of(key)
   q.now = clock.now()
   q.seq = tonumber(v[1])
   q.head = tonumber(v[2])
@@ -155,11 +147,12 @@ function queue.bytes(q)
   return tonumber(server.call('HGET', q.key, 'bytes') or 0) + (q.counts.bytes or 0)
 end
 
-local PUT_VALUES = 2000
+local MOST_VALUES = 2000
 
-local function write(list)
-  for from = 3, #list, PUT_VALUES do
-    server.call(list[1], list[2], unpack(list, from, math.min(#list, from + PUT_VALUES - 1)))
+-- Have a command (HSET, HDEL, ZADD, ZREM) write all these values to the key of that name.
+function queue.write(q, command, name, values)
+  for from = 1, #values, MOST_VALUES do
+    server.call(command, q.prefix .. name, unpack(values, from, math.min(#values, from + MOST_VALUES - 1)))
   end
 end
 
@@ -173,7 +166,7 @@ function queue.put(q, command, name, a, b)
   end
   local list = gathered[name]
   if not list then
-    list = {command, q.prefix .. name}
+    list = {command = command}
     gathered[name] = list
   end
   local n = #list
@@ -188,15 +181,8 @@ end
 function queue.flush(q)
   local gathered = q.gathered
   q.gathered = false
-  for _, list in pairs(gathered or {}) do
-    write(list)
-  end
-end
-
--- Remove `members` from the key of that name (HDEL, ZREM).
-function queue.remove(q, command, name, members)
-  for from = 1, #members, PUT_VALUES do
-    server.call(command, q.prefix .. name, unpack(members, from, math.min(#members, from + PUT_VALUES - 1)))
+  for name, list in pairs(gathered or {}) do
+    queue.write(q, list.command, name, list)
   end
 end
 
@@ -227,11 +213,6 @@ function queue.save(q, ...)
   elseif select('#', ...) > 0 then
     server.call('HSET', q.key, ...)
   end
-end
-
-function queue.save_cursors(q)
-  q.moved = false
-  queue.save(q, 'head', q.head, 'plain', q.plain)
 end
 
 -- Whether PAUSE holds pushes ('in') or pops ('out') back now.

@@ -12,9 +12,9 @@ function receipt.parse(text)
   return tonumber(id), tonumber(n)
 end
 
--- Whether n is the delivery of message `id` that holds its lease now.  where, meta: as record.find gave them.
-function receipt.is_current(q, id, n, where, meta)
-  if not (where == 'inflight' or (meta and meta.s == 'i')) or n ~= (meta and meta.n or 1) then
+-- Whether n is the delivery of message `id` that holds its lease now.  state, meta: as record.find gave them.
+function receipt.is_current(q, id, n, state, meta)
+  if state ~= 'inflight' or n ~= (meta and meta.n or 1) then
     return false
   end
   return not q.behind or tonumber(server.call('ZSCORE', q.prefix .. 'inflight', id)) > q.now
@@ -27,11 +27,11 @@ local function find_inflight(q, text)
   if not id then
     return nil, nil, 'ERR', "invalid id '" .. text .. "'"
   end
-  local where, meta = record.find(q, id)
-  if not where then
+  local state, meta = record.find(q, id)
+  if not state then
     return nil, id, 'NOMSG', 'no message ' .. text:match('%d+') .. " in queue '" .. q.name .. "'"
   end
-  local current = receipt.is_current(q, id, n or (meta and meta.n or 1), where, meta)
+  local current = receipt.is_current(q, id, n or (meta and meta.n or 1), state, meta)
   if n and not current then
     return nil, id, 'STALE', 'receipt ' .. text .. ' is over'
   end
@@ -170,8 +170,7 @@ function receipt.ack(q, args, from)
     acked = acked + ack_batch(q, args, start, math.min(#args, start + ACK_BATCH - 1), results, start - from)
   end
   if acked > 0 then
-    q.acked = q.acked + acked
-    queue.save(q, 'acked', q.acked)
+    queue.save(q, 'acked', q.acked + acked)
   end
   return acked, results
 end
@@ -180,6 +179,9 @@ end
 -- kind FAIL: the attempt is used; SILENT: it is given back; RETURN: the same, and nobody said NACK (a daemon could not hand
 -- the message over); FATAL: to the dead letters.  delay_ms nil: the backoff's.
 function receipt.nack(q, kind, delay_ms, reason, args, from)
+  local is_unused = kind == 'SILENT' or kind == 'RETURN'
+  local said = reason ~= '' and reason or nil
+  local why = said or (is_unused and 'attempts used up' or 'nack') -- for a dead letter queue
   local results = {}
   local count = 0
   for i = from, #args do
@@ -188,22 +190,18 @@ function receipt.nack(q, kind, delay_ms, reason, args, from)
       if not meta.s then
         meta = record.of_inflight(q, id)
       end
-      if kind == 'SILENT' or kind == 'RETURN' then
-        if reason ~= '' then
-          meta.f, meta.e = q.now, reason
-        end
-        local wait_ms = delay_ms or life.backoff_ms(q, id, meta.a)
+      record.leave(q, id, meta)
+      if said or not is_unused then
+        meta.f, meta.e = q.now, said
+      end
+      local wait_ms = delay_ms or life.backoff_ms(q, id, meta.a)
+      if is_unused then
         meta.a = meta.a - 1
-        life.give_back(q, id, meta, wait_ms, reason ~= '' and reason or 'attempts used up')
+      end
+      if kind == 'FATAL' and not meta.c then
+        life.die(q, id, meta, why)
       else
-        meta.f = q.now
-        meta.e = reason ~= '' and reason or nil
-        if kind == 'FATAL' and not meta.c then
-          record.leave(q, id, meta)
-          life.die(q, id, meta, reason ~= '' and reason or 'nack')
-        else
-          life.give_back(q, id, meta, delay_ms, reason ~= '' and reason or 'nack')
-        end
+        life.give_back(q, id, meta, wait_ms, why)
       end
       count = count + 1
     end

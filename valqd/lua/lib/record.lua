@@ -78,7 +78,7 @@ end
 
 -- A dedup key held UNTILDONE is free again when its message is done; one held for a window outlives its message.
 function record.free_dedup(q, id, meta)
-  if meta.k and meta.u and server.call('HGET', q.prefix .. 'dedup', meta.k) == number.text(tonumber(id)) then
+  if meta.k and meta.u and server.call('HGET', q.prefix .. 'dedup', meta.k) == number.text(id) then
     server.call('HDEL', q.prefix .. 'dedup', meta.k)
   end
 end
@@ -103,12 +103,12 @@ function record.drop_all(q, ids, metas)
     record.free_dedup(q, id, meta)
   end
   for index, members in pairs(by_index) do
-    queue.remove(q, 'ZREM', index, members)
+    queue.write(q, 'ZREM', index, members)
   end
-  queue.remove(q, 'HDEL', 'body', ids)
-  queue.remove(q, 'HDEL', 'meta', ids)
-  queue.remove(q, 'ZREM', 'expiry', expiring)
-  queue.remove(q, 'ZREM', 'forward', forwarded)
+  queue.write(q, 'HDEL', 'body', ids)
+  queue.write(q, 'HDEL', 'meta', ids)
+  queue.write(q, 'ZREM', 'expiry', expiring)
+  queue.write(q, 'ZREM', 'forward', forwarded)
 end
 
 -- One record is gone for good.
@@ -171,7 +171,7 @@ end
 -- Make a record of a plain message that is ready (and leave it so).
 function record.of_ready(q, id)
   local age, body = log.read(q, id)
-  if not age or id < q.head then
+  if not age then
     return nil
   end
   local meta = {t = log.enqueued_at(q, age), n = 0, a = 0}
@@ -181,11 +181,11 @@ function record.of_ready(q, id)
   return meta
 end
 
--- Where message `id` is: 'record' and its fields, 'inflight' or 'ready' for a plain one, or nil.
+-- The state of message `id`, by its name, and its fields if it is a record; nil if there is no such message.
 function record.find(q, id)
   local meta = record.load(q, id)
   if meta then
-    return 'record', meta
+    return record.INDEX[meta.s], meta
   end
   if id > q.seq or id < 1 then
     return nil
@@ -199,14 +199,14 @@ function record.find(q, id)
   return nil
 end
 
--- Remove message `id` from whatever state it is in.  where, meta: as record.find gave them.
-function record.remove(q, id, where, meta)
-  if where == 'record' then
+-- Remove message `id` from whatever state it is in.  state, meta: as record.find gave them.
+function record.remove(q, id, state, meta)
+  if meta then
     record.drop(q, id, meta)
-  elseif where == 'inflight' then
+  elseif state == 'inflight' then
     server.call('ZREM', q.prefix .. 'inflight', id)
     log.forget(q, log.bucket(id), 1)
-  elseif where == 'ready' then
+  else
     log.clear(q, id)
   end
 end

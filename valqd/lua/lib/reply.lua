@@ -1,5 +1,5 @@
 -- reply: one tree of values, finished as the caller asked.
--- requires: number
+-- requires: cache, number
 --
 -- Values: a number is an integer, a string a bulk string, false a null, {ok = text} a status, {map = {k, v, k, v ...}} a
 -- map, any other table an array.
@@ -12,19 +12,10 @@ reply.FRAGMENT_BYTES = 16384
 -- The largest double that is a 64-bit integer: a due time 585 billion years ahead is told as this.
 local MAX_INTEGER = 9223372036854774784
 
--- Encoded names of fields, as they were used before.  Bounded by starting afresh.
-local encoded_names = {}
-local name_count = 0
-local MAX_NAMES = 200
-
-local function encode_name(name)
-  if name_count >= MAX_NAMES then
-    encoded_names, name_count = {}, 0
-  end
-  name_count = name_count + 1
-  encoded_names[name] = '$' .. #name .. '\r\n' .. name .. '\r\n'
-  return encoded_names[name]
-end
+-- A field's name, encoded.
+local encoded_name = cache.of(function(name)
+  return '$' .. #name .. '\r\n' .. name .. '\r\n'
+end, 200)
 
 -- Append the encoded value to the array `out`.
 function reply.append(out, value, resp3)
@@ -47,7 +38,7 @@ function reply.append(out, value, resp3)
     local items = value.map
     out[#out + 1] = (resp3 and '%' .. #items / 2 or '*' .. #items) .. '\r\n'
     for i = 1, #items, 2 do
-      out[#out + 1] = encoded_names[items[i]] or encode_name(items[i])
+      out[#out + 1] = encoded_name(items[i])
       reply.append(out, items[i + 1], resp3)
     end
   else

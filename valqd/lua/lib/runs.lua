@@ -1,22 +1,13 @@
 -- runs: the replies of merged pops.
--- requires: number, reply, queue, pop
+-- requires: cache, number, reply, queue, pop
 
 local runs = {}
 
--- Kinds by their spec: clients send few different ones.  Bounded by starting afresh.
-local kinds = {}
-local kind_count = 0
-local MAX_KINDS = 1000
-
--- What each POP of a run asks for: "resp,count,vt,flags", or '' for one message in RESP2; with ",post" when it has waited
--- in line (see waiters).
-local function kind_of(spec)
-  local kind = kinds[spec]
-  if kind then
-    return kind
-  end
+-- What each POP of a run asks for, by its spec: "resp,count,vt,flags", or '' for one message in RESP2; with ",post" when it
+-- has waited in line (see waiters).  Clients send few different ones.
+local kind_of = cache.of(function(spec)
   local resp, count, vt, flags, post = (spec == '' and '2,,,' or spec):match('^(%d),(%d*),(%d*),(%a*),?(.*)$')
-  kind = pop.options(count, vt, flags)
+  local kind = pop.options(count, vt, flags)
   kind.post = post ~= '' and post
   kind.resp3 = resp == '3'
   kind.flags = flags
@@ -26,14 +17,8 @@ local function kind_of(spec)
   for size = 1, 20 do
     kind.heads[size] = (resp == '3' and '%4' or '*8') .. '\r\n$2\r\nid\r\n$' .. size .. '\r\n'
   end
-  if kind_count >= MAX_KINDS then
-    kinds = {}
-    kind_count = 0
-  end
-  kind_count = kind_count + 1
-  kinds[spec] = kind
   return kind
-end
+end, 1000)
 
 -- The kinds of the runs in args[from] ..., and how many pops each is.
 function runs.read(args, from)
