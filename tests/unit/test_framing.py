@@ -93,14 +93,16 @@ def test_what_is_cut_at_once_is_what_is_cut_byte_by_byte(parts):
     assert told([stream]) == told([stream[at : at + 1] for at in range(len(stream))])
 
 
-def test_what_was_cut_and_not_taken_can_be_taken_back():
+def test_what_waits_can_be_taken_back_unless_it_was_cut():
     framer = RequestFramer(is_ours, MAX_BODY)
     first, rest = multibulk(b"VALQ.POP", b"q"), multibulk(b"GET", b"k") + multibulk(b"VALQ.SHOW", b"q", b"1")
     framer.feed(first + rest)
     assert framer.next() == Frame(Kind.COMMAND, b"", [b"VALQ.POP", b"q"])
     framer.feed(b"PI")
     assert framer.buffered_bytes == len(rest) + 2
-    assert framer.take_back() == rest + b"PI"
+    assert framer.take_back() == b""
+    assert [framer.next().argv for _ in range(2)] == [[b"GET", b"k"], [b"VALQ.SHOW", b"q", b"1"]]
+    assert framer.take_back() == b"PI"
     assert framer.empty
     assert framer.buffered_bytes == 0
     framer.feed(b"PING\r\n")

@@ -91,7 +91,7 @@ class Client(Outgoing, asyncio.Protocol):
             self._worker.loop.call_soon(self._set_stop, Stop.TURN, False)
         if self._lane is not None and self._lane.full_for(self):
             self._set_stop(Stop.LANE_FULL, True)
-        if session.held and session.held_bytes > _HELD_BYTES:
+        if session.held and session.framer.buffered_bytes > _HELD_BYTES:
             self._set_stop(Stop.HELD, True)
 
     def eof_received(self) -> bool:

@@ -155,10 +155,9 @@ class PrivateLane(asyncio.Protocol):
 
     def client_left(self) -> None:
         """The client is gone, maybe right after it sent its last command: that still takes effect, as in Valkey."""
-        if self._client is not None and self._ending is None:
-            self._ending = self._worker.loop.call_later(_LEAVING_S, self.close)
-            self.resume_reading()
-            self._end_if_done()
+        self._ending = self._worker.loop.call_later(_LEAVING_S, self.close)
+        self.resume_reading()
+        self._end_if_done()
 
     def _end_if_done(self) -> None:
         """Have Valkey close, once all was sent and no message is on its way to the client that has left."""

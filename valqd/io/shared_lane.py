@@ -17,7 +17,7 @@ from valqd.errors import BackendDown, CommandError, NotAuthenticated
 from valqd.io.backend import ReplyProtocol
 from valqd.io.busy_wait import BusyWait
 from valqd.io.outbox import write_pieces
-from valqd.protocol.calls import NoDelivery, bulk, error_line
+from valqd.protocol.calls import Listener, error_line
 from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.host import Identity
 from valqd.protocol.monitor import encode_own
@@ -86,8 +86,8 @@ class SharedLane:
         self.loop = lanes.loop
         self.refused: bytes | None = None  #: the backend's error reply to this identity
         self._connection: _Connection | None = None
-        self._greeting: list[bytes] = []  # requests still to be sent
-        self._greetings = 0  # replies to AUTH and SELECT still to come
+        self._greeting_unsent: list[bytes] = []
+        self._greeting_due = 0  # replies to it still to come
         self._errors: list[bytes | None] = []  # what they were so far
         self._flush_planned = False
         self._busy_wait = BusyWait(self.loop, self.coalescer, lanes.may_busy_wait)
@@ -136,10 +136,10 @@ class SharedLane:
         """Send the identity; calls follow when it is accepted."""
         self._connection = connection
         requests = self.identity.greeting() or [[b"PING"]]  # has the default user a password by now?
-        self._greetings = len(requests)
+        self._greeting_due = len(requests)
         self._errors = []
         encode = encode_request if self._proofs else encode_own  # a client asks, or only the lane does
-        self._greeting = list(map(encode, requests))
+        self._greeting_unsent = list(map(encode, requests))
         self._send_greeting(connection)
 
     def _send_greeting(self, connection: _Connection) -> None:
@@ -148,16 +148,19 @@ class SharedLane:
         Valkey before 9 leaves out the error of a refused AUTH while it has other replies to send.
         """
         assert connection.transport is not None
-        now = 1 if self.identity.db_first and not self._errors else len(self._greeting)
-        connection.transport.write(b"".join(self._greeting[:now]))
-        del self._greeting[:now]
+        now = 1 if self.identity.db_first and not self._errors else len(self._greeting_unsent)
+        connection.transport.write(b"".join(self._greeting_unsent[:now]))
+        del self._greeting_unsent[:now]
 
     def _greeted(self) -> None:
         refused = self.identity.refusal(self._errors)
         if refused is not None and not self.identity.greeting() and not refused.startswith(b"-NOAUTH"):
             refused = None  # a user who may not PING
         if refused is None:
-            self._accepted()
+            self.up = True
+            self._answer_proofs(None)
+            self._plan_flush()
+            self._lanes.lane_up()
             return
         if refused.startswith(b"-BUSY "):  # Valkey before 9 lets nobody SELECT while a script is over its time
             self._answer_proofs(refused)
@@ -166,12 +169,6 @@ class SharedLane:
             self.refused = refused
         if self._connection is not None and self._connection.transport is not None:
             self._connection.transport.close()
-
-    def _accepted(self) -> None:
-        self.up = True
-        self._answer_proofs(None)
-        self._plan_flush()
-        self._lanes.lane_up()
 
     @property
     def busy(self) -> bool:
@@ -197,7 +194,7 @@ class SharedLane:
             return
         self._connection = None
         self.coalescer.fail_sent(BackendDown(under_way=not connection.is_turned_away).resp())
-        if connection.is_turned_away or self._greetings:  # who accepts connections may have no backend behind it
+        if connection.is_turned_away or self._greeting_due:  # who accepts connections may have no backend behind it
             self._down(BackendDown())
         self._resume_paused()
         self._lanes.outbox.flush()
@@ -216,12 +213,12 @@ class SharedLane:
         """One reply of the backend, in order."""
         if isinstance(reply, Exception) and str(reply).startswith(_TURNED_AWAY):
             connection.is_turned_away = True
-        elif self._greetings:
-            self._greetings -= 1
+        elif self._greeting_due:
+            self._greeting_due -= 1
             self._errors.append(error_line(reply) if isinstance(reply, Exception) else None)
-            if not self._greetings:
+            if not self._greeting_due:
                 self._greeted()
-            elif self._greeting:
+            elif self._greeting_unsent:
                 self._send_greeting(connection)
         elif self.coalescer.sent:
             self.coalescer.deliver(reply)
@@ -276,7 +273,7 @@ class SharedLane:
         self._flush_planned = False
         coalescer = self.coalescer
         connection = self._connection
-        if connection is None or connection.transport is None or self._greetings or self.refused is not None:
+        if connection is None or connection.transport is None or self._greeting_due or self.refused is not None:
             return  # sent when a connection is ready
         if coalescer.recovering:
             return  # sent when that is over
@@ -308,10 +305,11 @@ class SharedLane:
         """Have the backend check the identity (again); ``done`` gets its error reply or None."""
         if self.refused is not None:
             done(self.refused)
-        elif self._connection is None or self._greetings:
+        elif self._connection is None or self._greeting_due:
             self._proofs.append(done)
         else:
-            self.coalescer.prove(_Proof(done), request + _HELLO, _proof_shape)
+            who = Listener(lambda error: done(error or None))
+            self.coalescer.prove(who, request + _HELLO)
             self.wake()
 
     # ---- what it is called
@@ -331,33 +329,10 @@ class SharedLane:
 
     def _call(self, name: bytes) -> None:
         if self.up:
-            self.coalescer.lone(_UNHEARD, encode_own([b"CLIENT", b"SETNAME", name]), lambda reply: b"")
+            self.coalescer.lone(
+                Listener(lambda answer: None), encode_own([b"CLIENT", b"SETNAME", name]), lambda reply: b""
+            )
             self.wake()
 
 
 _HELLO = encode_own([b"HELLO"])
-
-
-def _proof_shape(reply: Any) -> bytes:
-    return error_line(reply) if isinstance(reply, Exception) else bulk(b"OK")
-
-
-class _Proof(NoDelivery):
-    """The recipient of a repeated AUTH or SELECT."""
-
-    def __init__(self, done: Callable[[bytes | None], None]) -> None:
-        super().__init__()
-        self._done = done
-
-    def answer(self, data: bytes) -> None:
-        self._done(data if data[:1] == b"-" else None)
-
-
-class _Unheard(NoDelivery):
-    """The recipient of what need not be known."""
-
-    def answer(self, data: bytes) -> None:
-        pass
-
-
-_UNHEARD = _Unheard()

@@ -172,6 +172,8 @@ class Worker:
     def clients_paused(self, for_ms: int) -> None:
         """While CLIENT PAUSE holds, simple commands take private lanes: one that waits must not hold up another."""
         if self._paused is not None:
+            if for_ms and self._paused.when() > self.loop.time() + for_ms / 1000:
+                return  # of two pauses Valkey keeps the one that ends later
             self._paused.cancel()
             self._paused = None
         self.state.relaying = for_ms == 0

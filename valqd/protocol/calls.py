@@ -56,7 +56,7 @@ class Recipient(Protocol):
 
 
 class NoDelivery:
-    """A recipient that asks for no messages; ``answer`` is its own."""
+    """A recipient that asks for no messages; ``answer`` is its subclass's."""
 
     def __init__(self) -> None:
         self.last_seq = 0
@@ -68,6 +68,14 @@ class NoDelivery:
 
     def undelivered(self, route: Route, data: bytes) -> None:
         """Nothing is popped for it."""
+
+
+class Listener(NoDelivery):
+    """One whose answer ``heard`` gets."""
+
+    def __init__(self, heard: Callable[[bytes], None]) -> None:
+        super().__init__()
+        self.answer = heard
 
 
 #: recipient, commands (or ids), and what the call's kind needs to know; a literal has 0 commands and its bytes.
@@ -91,11 +99,6 @@ class Route:
 def bulk(value: bytes) -> bytes:
     """One argument as a RESP bulk string."""
     return b"$%d\r\n%b\r\n" % (len(value), value)
-
-
-def bulk_pieces(value: bytes) -> list[bytes]:
-    """The same, in pieces: a large value is not copied."""
-    return [b"$%d\r\n" % len(value), value, b"\r\n"]
 
 
 def nothing_popped(request: Request, resp: int) -> bytes:
@@ -313,8 +316,8 @@ class LoneCall(Call):
 
     __slots__ = ("request", "shape")
 
-    def __init__(self, route: Route, seq: int, request: bytes, shape: Callable[[Any], bytes | None]) -> None:
-        super().__init__(route, seq)
+    def __init__(self, seq: int, request: bytes, shape: Callable[[Any], bytes | None]) -> None:
+        super().__init__(_LONE_ROUTE, seq)
         self.request = request
         self.size = len(request)
         self.shape = shape
@@ -340,7 +343,7 @@ class LoneCall(Call):
 
 
 class ProofCall(LoneCall):
-    """AUTH or SELECT, to see whether the backend accepts it, and HELLO.
+    """AUTH or SELECT, to see whether the backend accepts it, and HELLO.  The answer is the first's error, or empty.
 
     Valkey before 9 leaves out the error of a refused AUTH while it has other replies to send.  HELLO's reply always
     comes, and is an array.
@@ -350,8 +353,8 @@ class ProofCall(LoneCall):
 
     has_several_replies = True
 
-    def __init__(self, seq: int, request: bytes, shape: Callable[[Any], bytes | None]) -> None:
-        super().__init__(LONE_ROUTE, seq, request, shape)
+    def __init__(self, seq: int, request: bytes) -> None:
+        super().__init__(seq, request, lambda reply: error_line(reply) if isinstance(reply, Exception) else b"")
         self._answer: Any = HiredisError("WRONGPASS invalid username-password pair or user is disabled.")
 
     def add(self, reply: Any) -> bool:  # noqa: D102 - see Call
@@ -372,7 +375,7 @@ class RelayCall(Call):
     has_several_replies = True
 
     def __init__(self, seq: int, request: bytes, kinds: list[ReplyType], large_reply: Callable[[], None]) -> None:
-        super().__init__(LONE_ROUTE, seq)
+        super().__init__(_LONE_ROUTE, seq)
         self.request = request
         self.size = len(request)
         self._kinds = kinds
@@ -415,7 +418,8 @@ CALL_TYPES: dict[str, type[Call]] = {
     "extend_many": ExtendCall,
 }
 
-LONE_ROUTE = Route(LoneCall, b"", "", ())
+#: Of calls that merge with nothing; what it says is not used.
+_LONE_ROUTE = Route(LoneCall, b"", "", ())
 
 
 def ids(first: int, count: int) -> bytes:

@@ -26,7 +26,6 @@ from hiredis import HiredisError
 
 from valqd.protocol.calls import (
     CALL_TYPES,
-    LONE_ROUTE,
     MAX_CALL_BYTES,
     Call,
     LoneCall,
@@ -53,8 +52,7 @@ class Coalescer:
         self.backlog_bytes = 0  # requests unsent or unanswered
         self.crowd = 0  # clients' shares (deals) in what was taken last
         self._kept: dict[Call, Any] | None = None  # replies kept back, in order, while recovering
-        self._resent = False  # the replies to what was repeated are under way
-        self._resends = 0
+        self._resends = 0  # since what was kept back began
 
     @property
     def idle(self) -> bool:
@@ -95,11 +93,11 @@ class Coalescer:
 
     def lone(self, who: Recipient, request: bytes, shape: Callable[[Any], bytes | None]) -> None:
         """Add a call that merges with nothing; ``shape`` turns its reply into the answer's bytes."""
-        self._add(LoneCall(LONE_ROUTE, self._seq + 1, request, shape), who)
+        self._add(LoneCall(self._seq + 1, request, shape), who)
 
-    def prove(self, who: Recipient, request: bytes, shape: Callable[[Any], bytes | None]) -> None:
-        """Add AUTH or SELECT with a HELLO behind it (see ProofCall); ``shape`` gets the reply to the first."""
-        self._add(ProofCall(self._seq + 1, request, shape), who)
+    def prove(self, who: Recipient, request: bytes) -> None:
+        """Add AUTH or SELECT with a HELLO behind it (see ProofCall)."""
+        self._add(ProofCall(self._seq + 1, request), who)
 
     def relay(self, who: Recipient, request: bytes, kinds: list[ReplyType], large_reply: Callable[[], None]) -> None:
         """Add simple foreign requests, whose replies are of these types; ``large_reply`` is told if they are large."""
@@ -140,10 +138,9 @@ class Coalescer:
                 return
             self._kept = {}
         self._kept[call] = reply
-        if self._resent and not self.sent:
-            self._resent = False
-            if self._resends == _MAX_RESENDS or not any(map(is_missing_function, self._kept.values())):
-                self._end_kept()
+        is_last = self._resends > 0 and not self.sent  # of those that were repeated
+        if is_last and (self._resends == _MAX_RESENDS or not any(map(is_missing_function, self._kept.values()))):
+            self._end_kept()
 
     @property
     def recovering(self) -> bool:
@@ -153,7 +150,7 @@ class Coalescer:
     @property
     def must_resend(self) -> bool:
         """Recovering, and every reply to what was sent before has come: load the library, then ``resend``."""
-        return self._kept is not None and not self._resent and not self.sent
+        return self._kept is not None and not self.sent
 
     def resend(self) -> list[bytes]:
         """The requests of the calls that found no library, in order.  All kept replies are dealt out after theirs.
@@ -177,7 +174,6 @@ class Coalescer:
         if not repeated:
             self._end_kept()
             return []
-        self._resent = True
         self.sent.extend(repeated)
         self.backlog_bytes += sum(call.size for call in repeated)
         return [piece for call in repeated for piece in call.encode()]
@@ -198,7 +194,7 @@ class Coalescer:
 
     def _end_kept(self, error: bytes | None = None) -> None:
         """End recovering: deal out what was kept back.  With ``error``, calls that found no library fail with it."""
-        kept, self._kept, self._resent, self._resends = self._kept or {}, None, False, 0
+        kept, self._kept, self._resends = self._kept or {}, None, 0
         for call, reply in kept.items():
             if error is not None and is_missing_function(reply):
                 call.fail(error)

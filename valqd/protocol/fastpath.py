@@ -245,11 +245,11 @@ class Templates:
         lengths = self._lengths.get(prefix[:_HEAD], ())
         if len(prefix) < _HEAD or prefix in self._by_prefix or b"*" in prefix[1:]:  # two of them could overlap
             return
-        if len(lengths) == MAX_LENGTHS and len(prefix) not in lengths:
-            return
-        self._by_prefix[prefix] = template
         if len(prefix) not in lengths:
+            if len(lengths) == MAX_LENGTHS:
+                return
             self._lengths[prefix[:_HEAD]] = (*lengths, len(prefix))
+        self._by_prefix[prefix] = template
 
     def _forget(self) -> None:
         self._by_prefix.clear()

@@ -7,7 +7,6 @@ concerns order or identity.  Watching a reply never changes it, COMMAND's except
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -116,7 +115,7 @@ def _queue_in_multi(side: PrivateSide, name: bytes, frame: Frame) -> None:
     raw = frame.raw
     change: Callable[[bytes], bytes]
     if (effect := _EFFECTS.get(name)) is not None:
-        change = partial(_take_effect, side, effect, frame.argv)
+        change = _if_ok(lambda: effect(side, frame.argv))
     elif name == b"COMMAND" and (asked := _asked_of_command(frame.argv, side.session.resp)) is not None:
         raw, change = asked
     else:
@@ -127,13 +126,19 @@ def _queue_in_multi(side: PrivateSide, name: bytes, frame: Frame) -> None:
     side.send_watched(raw, lambda reply: change(reply) if _ok(reply) and reply != b"+QUEUED\r\n" else reply)
 
 
-def _take_effect(side: PrivateSide, effect: Effect, argv: list[bytes], reply: bytes) -> bytes:
-    effect(side, argv)
-    return reply
-
-
 def _ok(raw: bytes) -> bool:
     return raw[:1] != b"-"
+
+
+def _if_ok(then: Callable[[], None]) -> Callable[[bytes], bytes]:
+    """Watches a reply: unless it is an error, ``then`` runs."""
+
+    def watch(reply: bytes) -> bytes:
+        if _ok(reply):
+            then()
+        return reply
+
+    return watch
 
 
 @_unless_subscribed
@@ -178,6 +183,7 @@ def _exec(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
     if effects and not side.silent:
         side.send_watched(raw, watch, pops=True)
+        side.session.when_private_quiet(lambda: None)  # what follows builds on a state that is still to be
     else:
         side.send_plain(raw, 1)
 
@@ -188,13 +194,7 @@ def _discard(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if len(argv) != 1 or side.silent:
         side.send_plain(raw, 1)
         return
-
-    def watch(reply: bytes) -> bytes:
-        if _ok(reply):
-            side.leave_multi()
-        return reply
-
-    side.send_watched(raw, watch)
+    side.send_watched(raw, _if_ok(side.leave_multi))
     side.session.when_private_quiet(lambda: None)  # the user may not be allowed to
 
 
@@ -220,7 +220,7 @@ def _replconf(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
 def _select_effect(side: PrivateSide, argv: list[bytes]) -> None:
     if len(argv) == 2 and argv[1].isdigit():
-        side.session.set_db(int(argv[1]))
+        side.session.accepted_as(side.session.identity.in_db(int(argv[1])))
 
 
 def _auth_effect(side: PrivateSide, argv: list[bytes]) -> None:
@@ -240,11 +240,16 @@ def _hello_effect(side: PrivateSide, argv: list[bytes]) -> None:
 
 
 def _client_effect(side: PrivateSide, argv: list[bytes]) -> None:
-    if len(argv) > 1 and argv[1].upper() not in _STATELESS_CLIENT:
+    sub = argv[1].upper() if len(argv) > 1 else b""
+    if sub in (b"PAUSE", b"UNPAUSE"):
+        for_ms = int(argv[2]) if len(argv) > 2 and argv[2].isdigit() and len(argv[2]) < 10 else 0
+        if sub == b"UNPAUSE" or for_ms:
+            side.session.host.clients_paused(for_ms)
+    elif sub and sub not in _STATELESS_CLIENT:
         side.has_state = True
 
 
-#: What they change in the session when they are accepted; CLIENT only inside MULTI, see ``_client`` for the rest.
+#: What they change in the session when they are accepted; CLIENT only inside MULTI, or see ``_client``.
 _EFFECTS: dict[bytes, Effect] = {
     b"CLIENT": _client_effect,
     b"SELECT": _select_effect,
@@ -262,17 +267,11 @@ def _watched_effect(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         side.when_quiet(lambda: _watched_effect(side, argv, raw))
         return
     effect = _EFFECTS[name]
-
-    def watch(reply: bytes) -> bytes:
-        if _ok(reply):
-            effect(side, argv)
-        return reply
-
     resp = None
     if side.mute or side.open().uncounted:  # nothing will tell
         side.is_unknown = side.has_state = True
         resp = handshake.Hello.of(argv).resp if name == b"HELLO" else None
-    side.send_watched(raw, watch)
+    side.send_watched(raw, _if_ok(lambda: effect(side, argv)))
     if name == b"HELLO":  # what follows is to be read in the protocol version that it brings
         side.session.when_private_quiet(lambda: side.session.set_resp(resp) if resp is not None else None)
 
@@ -285,13 +284,7 @@ def _reset(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         side.session.when_private_quiet(lambda: side.reset_uncounted(raw))
     else:
         side.leave_multi()
-
-        def watch(reply: bytes) -> bytes:
-            if _ok(reply):
-                side.session.reset()
-            return reply
-
-        side.send_watched(raw, watch)
+        side.send_watched(raw, _if_ok(side.session.reset))
         side.session.when_private_quiet(lambda: None)  # what follows builds on a state that is still to be
 
 
@@ -312,24 +305,15 @@ def _client_reply(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
 
 def _client(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    if len(argv) == 3 and argv[1].upper() == b"REPLY":
+    sub = argv[1].upper() if len(argv) > 1 else b""
+    if sub == b"REPLY" and len(argv) == 3:
         _client_reply(side, argv, raw)
-        return
-    if len(argv) > 1 and argv[1].upper() in (b"PAUSE", b"UNPAUSE"):
-        for_ms = int(argv[2]) if len(argv) > 2 and argv[2].isdigit() and len(argv[2]) < 10 else 0
-
-        def watch(reply: bytes) -> bytes:
-            if _ok(reply):
-                side.session.host.clients_paused(for_ms)
-            return reply
-
-        if argv[1].upper() == b"UNPAUSE" or for_ms:
-            side.send_watched(raw, watch)
-            return
-    elif len(argv) > 1 and argv[1].upper() not in _STATELESS_CLIENT:
+    elif sub in (b"PAUSE", b"UNPAUSE"):
+        side.send_watched(raw, _if_ok(lambda: _client_effect(side, argv)))
+    elif not sub or sub in _STATELESS_CLIENT:
+        side.send_plain(raw, 1)
+    else:
         _sets_state(side, argv, raw)
-        return
-    side.send_plain(raw, 1)
 
 
 def _sets_state(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
@@ -386,10 +370,8 @@ def _asked_of_command(argv: list[bytes], resp: int) -> tuple[bytes, Callable[[by
     return None
 
 
+@_unless_subscribed
 def _command(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    if side.must_ask_if_counted:
-        side.ask_if_counted(lambda: _command(side, argv, raw))
-        return
     asked = _asked_of_command(argv, side.session.resp)
     if asked is None:
         side.send_plain(raw, 1)
@@ -397,10 +379,8 @@ def _command(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         side.send_watched(*asked)
 
 
+@_unless_subscribed
 def _wait(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    if side.must_ask_if_counted:
-        side.ask_if_counted(lambda: _wait(side, argv, raw))
-        return
     side.session.fence(lambda: side.send_plain(raw, 1))
 
 

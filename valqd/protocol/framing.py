@@ -1,6 +1,7 @@
 """Cuts a client's byte stream into request frames exactly where Valkey would, keeping the raw bytes.
 
-Everything that decides where one request ends and the next begins lives here (and, for replies, in ``replies.py``).
+What decides where one request ends and the next begins lives here (and, for replies, in ``replies.py``); ``fastpath``,
+``relay`` and ``foreign`` only take whole requests in plain form before it.
 It knows nothing of sessions, lanes or which commands exist; it is told by ``is_whole`` which commands it must
 deliver in one piece.  Frames of all other commands that grow large are passed on in pieces as they arrive, so that
 a 512 MB SET never lies in the daemon's memory.
@@ -97,11 +98,6 @@ class RequestFramer:
         """Bytes received and not yet delivered as frames."""
         return self._cut_bytes + len(self._buf) - self._start + self._pending_bytes
 
-    @property
-    def has_cut(self) -> bool:
-        """Whether whole requests are ready: to take them back, and to cut them anew, would be work for nothing."""
-        return bool(self._cut)
-
     def feed(self, data: bytes) -> None:
         """Take bytes from the client; parses nothing."""
         self._pending.append(data)
@@ -117,13 +113,11 @@ class RequestFramer:
         self._pending_bytes = self._cut_bytes = self._start = self._pos = 0
 
     def take_back(self) -> bytes:
-        """All bytes that wait between two frames; none when a frame has begun."""
-        if self._args_left >= 0 or self._skip or self._broken or self._pos != self._start:
+        """All bytes that wait between two frames; none when a frame has begun, or was cut already."""
+        if self._cut or self._args_left >= 0 or self._broken:
             return b""
-        waiting = b"".join([*(raw for raw, _ in self._cut), self._buf[self._start :], *self._pending])
+        waiting = b"".join([self._buf[self._start :], *self._pending])
         self._buf = b""
-        self._cut.clear()
-        self._cut_bytes = 0
         self._pending = []
         self._pending_bytes = self._start = self._pos = self._need = 0
         self.empty = True
@@ -146,37 +140,28 @@ class RequestFramer:
             if self._cut_at_once():
                 return self._next_cut()
         if self._broken:
-            return self._rest(Kind.BROKEN)
-        while True:
-            if self._skip:
-                frame = self._pass_bulk()
-                if frame is not None or self._skip:
-                    return frame
-            if self._args_left < 0:
-                if self._pos >= len(self._buf):
-                    return None
-                if self._buf[self._pos] != 0x2A:
-                    frame = self._inline()
-                    if frame is not None and not frame.argv and frame.kind is Kind.COMMAND:
-                        continue  # an empty line is no request and has no reply
-                    return frame
-                count = self._length(_INT_MAX)
-                if count is None:
-                    return self._rest(Kind.BROKEN) if self._broken else None
-                if self.unauthenticated and count > _UNAUTHENTICATED_ARGUMENTS:
-                    self._broken = True
-                    return self._rest(Kind.BROKEN)
-                if count <= 0:  # "*0" and "*-1" are no requests and have no reply
-                    self._start = self._pos
-                    continue
-                self._args_left = count
-                self._argv = []
-            frame = self._arguments()
-            if frame is not None:
+            return self._break()
+        while self._args_left < 0:
+            if self._pos >= len(self._buf):
+                return None
+            if self._buf[self._pos] != 0x2A:
+                frame = self._inline()
+                if frame is not None and not frame.argv and frame.kind is Kind.COMMAND:
+                    continue  # an empty line is no request and has no reply
                 return frame
-            if self._skip and self._pos < len(self._buf):
-                continue
-            return self._rest(Kind.BROKEN) if self._broken else self._partial()
+            count = self._length(_INT_MAX)
+            if count is None:
+                return self._break() if self._broken else None
+            if self.unauthenticated and count > _UNAUTHENTICATED_ARGUMENTS:
+                return self._break()
+            if count > 0:
+                self._args_left = count
+            else:  # "*0" and "*-1" are no requests and have no reply
+                self._start = self._pos
+        frame = self._arguments()
+        if frame is not None:
+            return frame
+        return self._break() if self._broken else self._partial()
 
     def _join(self) -> None:
         rest = self._buf[self._start :] if self._start else self._buf
@@ -190,7 +175,7 @@ class RequestFramer:
     def _cut_at_once(self) -> bool:
         """Cut what is buffered if it is nothing but small whole requests, written as clients do; hiredis is fast."""
         data = self._buf
-        if len(data) > MAX_BYTES or data[:1] != b"*" or data[-2:] != b"\r\n" or self._args_left >= 0 or self._pos:
+        if len(data) > MAX_BYTES or data[:1] != b"*" or data[-2:] != b"\r\n" or self._args_left >= 0:
             return False
         if self._broken or self.unauthenticated or may_be_huge(data):
             return False
@@ -213,14 +198,16 @@ class RequestFramer:
         self._cut_bytes -= len(raw)
         return Frame(Kind.COMMAND, b"" if self._is_whole(argv[0]) else raw, argv)
 
-    def _rest(self, kind: Kind) -> Frame:
+    def _break(self) -> Frame:
+        """The stream is broken: all that is there."""
+        self._broken = True
         raw = self._buf[self._start :]
         if self._dropped or self._skipping:  # without its head the rest could be read as commands: let it be this
             raw = b"*1\r\n!\r\n"
             self._dropped = 0
         self._buf = b""
         self._start = self._pos = self._need = 0
-        return Frame(kind, raw, [])
+        return Frame(Kind.BROKEN, raw, [])
 
     def _length(self, most: int, least: int = -_INT_MAX) -> int | None:
         """The number of a ``*n`` or ``$n`` line at _pos, which moves past it; None if incomplete or broken."""
@@ -245,15 +232,13 @@ class RequestFramer:
         end = self._buf.find(b"\n", self._pos)
         if end < 0:
             if len(self._buf) - self._pos > MAX_LINE_BYTES:
-                self._broken = True
-                return self._rest(Kind.BROKEN)
+                return self._break()
             self._need = len(self._buf) + 1
             return None
         line = self._buf[self._pos : end].removesuffix(b"\r")
         argv = split_inline(line)
         if argv is None or b"\0" in line:  # Valkey looks for the end of the line no further than a NUL
-            self._broken = True
-            return self._rest(Kind.BROKEN)
+            return self._break()
         raw = self._buf[self._start : end + 1]
         self._start = self._pos = end + 1
         return Frame(Kind.COMMAND, raw, argv)
@@ -261,7 +246,14 @@ class RequestFramer:
     def _arguments(self) -> Frame | None:
         """Read arguments from _pos; a finished frame, or None when bytes are missing or the stream is broken."""
         buf, size = self._buf, len(self._buf)
-        while self._args_left:
+        while self._args_left or self._skip:
+            if self._skip:  # the bulk of a streamed or skipped frame: as far as bytes are there
+                step = min(self._skip, size - self._pos)
+                self._pos += step
+                self._skip -= step
+                if self._skip:
+                    return self._piece()
+                continue
             if self._pos >= size:
                 self._need = size + 1
                 self._drop_parsed()
@@ -288,9 +280,6 @@ class RequestFramer:
             if self._streaming or self._skipping:
                 self._args_left -= 1
                 self._skip = length + 2
-                frame = self._pass_bulk()
-                if frame is not None or self._skip:
-                    return frame
                 continue
             end = self._pos + length
             if end + 2 > size:
@@ -315,7 +304,7 @@ class RequestFramer:
     def _finish(self) -> Frame:
         kind = Kind.OVERSIZED if self._skipping else Kind.STREAM_END if self._streaming else Kind.COMMAND
         argv, self._argv = self._argv, []
-        if self._skipping or (argv and not self._streaming and self._is_whole(argv[0])):
+        if self._skipping or (not self._streaming and self._is_whole(argv[0])):
             raw = b""  # only what passes on is copied
         else:
             raw = self._buf[self._start : self._pos]
@@ -324,15 +313,6 @@ class RequestFramer:
         self._dropped = 0
         self._streaming = self._skipping = False
         return Frame(kind, raw, argv if kind is not Kind.STREAM_END else [])
-
-    def _pass_bulk(self) -> Frame | None:
-        """Move over the current bulk of a streamed or skipped frame, as far as bytes are there."""
-        step = min(self._skip, len(self._buf) - self._pos)
-        self._pos += step
-        self._skip -= step
-        if self._skip == 0:
-            return self._finish() if self._args_left == 0 else None
-        return self._piece()
 
     def _piece(self) -> Frame | None:
         """All that is parsed of a streamed frame (a skipped one is dropped)."""
@@ -351,19 +331,5 @@ class RequestFramer:
         if missing <= STREAM_THRESHOLD_BYTES and len(self._buf) - self._start <= STREAM_THRESHOLD_BYTES:
             return None
         self._streaming = True
-        name = self._argv[0]
-        at = self._pos
-        if at < len(self._buf):  # inside a bulk: its length line is complete, or not
-            length = self._length(2**63, least=0)
-            if length is None:
-                self._pos = at
-            else:
-                self._args_left -= 1
-                self._skip = length + 2
-                step = min(self._skip, len(self._buf) - self._pos)
-                self._pos += step
-                self._skip -= step
-        raw = self._buf[self._start : self._pos]
-        self._start = self._pos
-        self._need = self._pos + 1
-        return Frame(Kind.STREAM, raw, [name])
+        piece = self._arguments() or self._piece()  # with what is there of a bulk whose length is known
+        return piece and piece._replace(argv=self._argv[:1])

@@ -8,7 +8,6 @@ put together from the backend's own.  What is not exactly one of these forms is 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from valqd.protocol import relay
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 def take(session: Session, name: bytes, frame: Frame) -> bool:
     """Handle a clean client's request if it is a handshake; whether it was."""
     handler = _HANDLERS.get(name)
-    if handler is None or frame.kind is not Kind.COMMAND or session.private.mute:
+    if handler is None or frame.kind is not Kind.COMMAND:
         return False
     return handler(session, frame)
 
@@ -114,7 +113,7 @@ def _select(session: Session, frame: Frame) -> bool:
     db = int(frame.argv[1])
     if frame.argv[1] != b"%d" % db:  # Valkey takes no leading zeros
         return False
-    return _prove(session, replace(session.identity, db=db, db_first=False), frame)
+    return _prove(session, session.identity.in_db(db), frame)
 
 
 class Hello(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from valqd.commands.request import Request
@@ -28,6 +28,10 @@ class Identity:
     def as_user(self, user: bytes | None, password: bytes) -> Identity:
         """The same client after AUTH."""
         return Identity(user, password, self.db, db_first=self.db > 0)
+
+    def in_db(self, db: int) -> Identity:
+        """The same client after SELECT."""
+        return replace(self, db=db, db_first=False)
 
     def greeting(self) -> list[list[bytes]]:
         """The requests that make a new backend connection this identity's."""

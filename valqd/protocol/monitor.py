@@ -29,10 +29,10 @@ class MonitorFilter:
     """
 
     def __init__(self) -> None:
-        self._head = b""  # of a line of which it is not clear yet
-        self._inside = False  # a line of which it is
-        self._drops = False  # that line
-        self._drops_functions = False  # a call of the daemon's own came last
+        self._head = b""  # the start of a line, too short to tell whether it stays
+        self._inside = False  # in the rest of a line whose start has told
+        self._drops = False  # what it told
+        self._drops_functions = False  # the last call was a daemon's own, and so are the lines of its function
 
     def feed(self, data: bytes) -> bytes:
         """Bytes of the backend; those that the client gets."""

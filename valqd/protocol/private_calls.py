@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from valqd.commands.request import Request, fcall, function_call, queue_key
 from valqd.errors import BackendDown
-from valqd.protocol.calls import NoDelivery, without_place
+from valqd.protocol.calls import Listener, without_place
 from valqd.protocol.monitor import encode_own
 from valqd.protocol.private_replies import PrivateReplies, Slot
 from valqd.protocol.requests import echo_call, encode_request
@@ -24,17 +24,6 @@ if TYPE_CHECKING:
 #: its next commands wait.
 _MAX_REPEATABLE_BYTES = 256 * 1024
 _MISSING_FUNCTION = b"-ERR Function not found\r\n"
-
-
-class _Probe(NoDelivery):
-    """The recipient of a call that only has to be answered."""
-
-    def __init__(self, then: Callable[[], None]) -> None:
-        super().__init__()
-        self._then = then
-
-    def answer(self, data: bytes) -> None:
-        self._then()
 
 
 class PrivateCalls:
@@ -64,7 +53,7 @@ class PrivateCalls:
         if self._side.alters_replies and not self._library_probed and lane.up:
             self._library_probed = True
             session.hold()
-            lane.coalescer.lone(_Probe(lambda: session.go_on(then)), echo_call([]), lambda reply: b"")
+            lane.coalescer.lone(Listener(lambda answer: session.go_on(then)), echo_call([]), lambda reply: b"")
             lane.wake()
         else:
             then()
@@ -129,7 +118,7 @@ class PrivateCalls:
     def fence(self, queue: bytes, then: Callable[[], None], *, may_load: bool = True) -> None:
         """Before WAIT: a write to ``queue``, so that WAIT covers what the shared lane wrote; when it is done, ``then``.
 
-        If the backend refuses it, its error is WAIT's answer, and the client's next writes come this way.
+        If the backend refuses it, its error is WAIT's answer, and the client's simple commands leave the shared lane.
         """
         replies = self._side.open()
         outcome: list[bytes] = []
@@ -164,4 +153,4 @@ class PrivateCalls:
     @property
     def are_due(self) -> bool:
         """Whether a call is under way that may have to be repeated."""
-        return self._repeatable_bytes > 0 and self._side.outstanding > 0
+        return self._repeatable_bytes > 0

@@ -52,13 +52,12 @@ class PrivateReplies:
         self._own = 0  # of these, replies that the client does not know of
         self.uncounted = False
         self.raw = False  #: a replication stream: not even replies can be told apart
-        self._has_streamed = False
         #: how replies begin of which the next is not the client's, and whether they end the uncounted mode
         self._markers: dict[bytes, bool] = {}
         self._scanner = ReplyScanner()
         self._parser = WholeParser()
         self._held = bytearray()  # the start of a special reply, or of what may be a marker
-        self._output: deque[bytes | Slot] = deque()  # not empty only while a slot waits
+        self._output: deque[bytes | Slot] = deque()  # what waits, behind a slot
 
     def expect(self, count: int) -> None:
         """``count`` plain replies will come."""
@@ -116,7 +115,7 @@ class PrivateReplies:
     def stop_counting(self) -> None:
         """From here on replies do not match requests.  Nothing may be outstanding."""
         self.uncounted = True
-        self.outstanding = 0
+        self.outstanding = self._own = 0
         self._expected.clear()
 
     def await_marker(self, *, ends: bytes, goes_on: bytes) -> None:
@@ -140,31 +139,26 @@ class PrivateReplies:
 
     def feed(self, data: bytes) -> bytes:
         """Bytes from the backend; what the client gets of them, for now."""
-        if self.raw and data[:1] == b"-" and not self._has_streamed:
-            self.raw = False  # it was refused
         if self.raw:
-            self._has_streamed = True
             return data
-        if not self._output:
+        if self.at_boundary and len(data) <= _SMALL_CHUNK_BYTES:
             expected = self._expected
-            if self._scanner.at_boundary and len(data) <= _SMALL_CHUNK_BYTES:
-                if len(expected) == 1 and isinstance(expected[0], int):
-                    count = self._count_small(data, expected[0])
-                    if 0 <= count <= expected[0]:
-                        self.outstanding -= count
-                        if count == expected[0]:
-                            expected.clear()
-                        else:
-                            expected[0] -= count
-                        return data
-                elif self.uncounted and not self._markers and self._count_small(data, 1) >= 0:
+            if len(expected) == 1 and isinstance(expected[0], int):
+                count = self._count_small(data, expected[0])
+                if 0 <= count <= expected[0]:
+                    self.outstanding -= count
+                    if count == expected[0]:
+                        expected.clear()
+                    else:
+                        expected[0] -= count
                     return data
-            return b"".join(self._cut(data))
-        for part in self._cut(data):
-            self._output.append(part)
+            elif self.uncounted and not self._markers and self._count_small(data, 1) >= 0:
+                return data
+        self._output += self._cut(data)
         return self._filled()
 
     def _filled(self) -> bytes:
+        """The output up to the first slot that waits."""
         out: list[bytes] = []
         while self._output:
             head = self._output[0]
@@ -185,31 +179,24 @@ class PrivateReplies:
         pushes = sum([type(reply) is PushNotification for reply in replies]) if b">" in data else 0
         return len(replies) - pushes
 
-    def _cut(self, data: bytes) -> list[bytes]:
-        """Take ``data`` apart at the replies that are not plain; parts after a slot go to ``_output``."""
-        out: list[bytes] = []
+    def _cut(self, data: bytes) -> list[bytes | Slot]:
+        """What the client gets of ``data``, taken apart at the replies that are not plain."""
+        out: list[bytes | Slot] = []
         start = 0
-
-        def emit(part: bytes | Slot) -> None:
-            if self._output or isinstance(part, Slot):
-                self._output.append(part)
-            elif part:
-                out.append(part)
-
         for end in self._scanner.feed(data):
             if self.uncounted:
                 raw = self._take_held(data[start : end.offset])
                 start = end.offset
-                ends = next((ends for start, ends in self._markers.items() if raw.startswith(start)), None)
+                ends = next((ends for marker, ends in self._markers.items() if raw.startswith(marker)), None)
                 if ends is None:
-                    emit(raw)
+                    out.append(raw)
                 else:
                     self._markers.clear()
                     self.uncounted = not ends
                 continue
             if end.is_push or not self._expected:  # or an error that the backend sends before it closes
                 if self._special_is_next():
-                    emit(self._take_held(data[start : end.offset]))
+                    out.append(self._take_held(data[start : end.offset]))
                     start = end.offset
                 continue
             self.outstanding -= 1
@@ -220,18 +207,18 @@ class PrivateReplies:
                     continue
                 self._expected.popleft()
                 if self._special_is_next():
-                    emit(data[start : end.offset])
+                    out.append(data[start : end.offset])
                     start = end.offset
                 continue
             self._expected.popleft()
             raw = self._take_held(data[start : end.offset])
             start = end.offset
-            emit(head(raw))
+            out.append(head(raw))
         rest = data[start:]
         if rest and (self._special_is_next() or (self.uncounted and self._may_be_marker(rest))):
             self._held += rest
         elif rest:
-            emit(self._take_held(rest))
+            out.append(self._take_held(rest))
         return out
 
     def _take_held(self, rest: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
     foreign commands ──▶ send_plain, send_watched ─┐
     VALQ commands as FCALL ─▶ (private_calls) ─────┤──▶ private lane ──▶ received ──▶ client
-    Pub/Sub ──────────▶ stop_counting, ask ────────┘        (what is expected: private_replies)
+    Pub/Sub ─▶ stop_counting, ask_if_counted ──────┘        (what is expected: private_replies)
 
 Which lane a command takes, and when, is the session's to decide.  Inside MULTI, after CLIENT REPLY OFF or SKIP, and
 while replies do not match requests (Pub/Sub, MONITOR), it can only be this one.
@@ -55,7 +55,7 @@ class PrivateSide:
         self._batch: list[bytes] | None = None  # to be sent together
         self._cut_push = bytearray()  # a push whose end is still to come
         self._monitor: MonitorFilter | None = None
-        self._monitor_unanswered = False
+        self._may_be_refused = False  # MONITOR or SYNC, by what comes next
 
     # ---- what the session asks
 
@@ -105,10 +105,7 @@ class PrivateSide:
     @property
     def must_be_used(self) -> bool:
         """Whether a VALQ command has to come this way to keep its place (and MULTI its meaning)."""
-        replies = self.replies
-        return replies is not None and (
-            replies.outstanding > 0 or self.alters_replies or self.in_push or self.is_unknown
-        )
+        return not self.is_quiet or self.alters_replies or self.is_unknown
 
     @property
     def will_be_quiet(self) -> bool:
@@ -167,12 +164,9 @@ class PrivateSide:
         for data in behind:
             self.send(data)
 
-    def begin_batch(self) -> bool:
-        """What follows is sent together, by ``end_batch``; False: it is already part of a batch."""
-        if self._batch is not None:
-            return False
+    def begin_batch(self) -> None:
+        """What follows is sent together, by ``end_batch``."""
         self._batch = []
-        return True
 
     def end_batch(self) -> None:
         """Send what came since ``begin_batch``."""
@@ -247,9 +241,9 @@ class PrivateSide:
             replies.stop_counting()
             self.skip_next = False
             self.calls.may_be_missing()
+            self._may_be_refused = monitor is not None or (stream and not replies.raw)
             replies.raw = stream
             self._monitor = monitor
-            self._monitor_unanswered = monitor is not None
             self.may_count_again = may_count_again
             self.send(raw)
 
@@ -296,10 +290,11 @@ class PrivateSide:
         if replies is None:
             return
         session = self.session
-        if self._monitor_unanswered:
-            self._monitor_unanswered = False
-            if data[:1] == b"-":  # it was refused
+        if self._may_be_refused:
+            self._may_be_refused = False
+            if data[:1] == b"-":
                 self._monitor = None
+                replies.raw = False
                 self.may_count_again = True
         out = replies.feed(data)
         self.may_block &= replies.outstanding > 0
@@ -321,7 +316,7 @@ class PrivateSide:
             then, self._after_mark = self._after_mark, None
             self.may_be_subscribed &= replies.uncounted or session.resp == 3  # which has no mark that would tell
             session.go_on(then)
-        elif self.is_quiet and not session.pending:
+        else:
             session.resume_if_quiet()
 
     def lost(self, error: CommandError, sent: bool) -> None:
@@ -346,8 +341,7 @@ class PrivateSide:
             return
         self.has_state = self.is_unknown = False
         self.leave_multi()
-        if not self.session.pending:
-            self.session.resume_if_quiet()
+        self.session.resume_if_quiet()
 
     # ---- state
 

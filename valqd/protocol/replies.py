@@ -67,16 +67,11 @@ class ReplyScanner:
             self._left = 1
             self._is_push = kind == 0x3E
         if kind in _AGGREGATES:
-            count = int(line[1:-1])
-            self._left += max(count, 0) * _AGGREGATES[kind]
-            if kind != 0x7C:  # attributes come before the reply they describe and do not stand for it
-                self._left -= 1
-        elif kind in _BULKS:
-            length = int(line[1:-1])
-            self._left -= 1
-            if length >= 0:
-                self._skip = length + 2
-        else:  # a scalar, or what Valkey never sends; either is one line
+            self._left += max(int(line[1:-1]), 0) * _AGGREGATES[kind]
+        elif kind in _BULKS and (length := int(line[1:-1])) >= 0:
+            self._skip = length + 2
+        # else: a scalar, a null, or what Valkey never sends; each is one line
+        if kind != 0x7C:  # attributes come before the reply they describe and do not stand for it
             self._left -= 1
 
 

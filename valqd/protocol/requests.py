@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import hiredis
-
 from valqd.commands.request import Request, fcall
 from valqd.errors import CommandError
-from valqd.protocol.calls import Recipient, Route, bulk, bulk_pieces
+from valqd.protocol.calls import Recipient, Route, bulk
 from valqd.protocol.coalescer import Coalescer
+from valqd.protocol.whole import WholeParser
 
 #: Bodies beyond this travel without being copied into a larger piece.
 _LARGE_BODY_BYTES = 16 * 1024
@@ -30,7 +29,7 @@ def join_merged(
         items = (*items[:-1], b"%b,%b" % (items[-1] or b"2,,,", post))
     *first, last = items
     is_large = len(last) > _LARGE_BODY_BYTES
-    encoded = [*map(bulk, first), *bulk_pieces(last)] if is_large else b"".join(map(bulk, items))
+    encoded = [*map(bulk, first), b"$%d\r\n" % len(last), last, b"\r\n"] if is_large else b"".join(map(bulk, items))
     coalescer.join(who, route, encoded, *route.call_type.deal_of(len(items), request, resp))
 
 
@@ -45,9 +44,4 @@ def echo_call(value: Any) -> bytes:
 
 def parse_popped(data: bytes) -> list[Any]:
     """The replies in the bytes of one deal of a POP call."""
-    reader = hiredis.Reader()
-    reader.feed(data)
-    replies = []
-    while (reply := reader.gets()) is not False:
-        replies.append(reply)
-    return replies
+    return WholeParser().parse(data) or []

@@ -16,7 +16,6 @@ Bound: the framer's (see framing); the host stops reading from a client that is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from valqd.commands import grammar, table
@@ -89,11 +88,6 @@ class Session:
 
     # ---- bytes in
 
-    @property
-    def held_bytes(self) -> int:
-        """Bytes that wait because the session holds."""
-        return self.framer.buffered_bytes if self.held else 0
-
     def receive(self, data: bytes) -> None:
         """Bytes from the client."""
         framer = self.framer
@@ -108,13 +102,12 @@ class Session:
                     assert self.last_call is not None
                     self._last_queue = self.last_call.route.queue
                     lane.wake()
-                    has_its_share = enough or self._has_its_share
-                    if has_its_share:
+                    if enough or self._has_its_share:
                         self._wait_for_answers()
                     if taken == len(data):
                         return
                     data = data[taken:]
-                    if has_its_share:
+                    if self.held:
                         framer.feed(data)
                         return
                 if (request := self.templates.seen_whole(data)) is not None:
@@ -135,14 +128,13 @@ class Session:
             self._advance()
 
     def _advance(self) -> None:
-        outermost = self.private.begin_batch()
+        self.private.begin_batch()
         self._advancing = True
         try:
             self._take_frames()
         finally:
             self._advancing = False
-            if outermost:
-                self.private.end_batch()
+            self.private.end_batch()
 
     def _take_frames(self) -> None:
         taken = 0
@@ -226,8 +218,8 @@ class Session:
         self._when(self.private.is_quiet, then)
 
     def resume_if_quiet(self) -> None:
-        """The lane that was awaited is quiet: go on, unless the client does not read."""
-        if self._resume is not None and not self._unread:
+        """Go on once neither lane owes an answer, unless the client does not read."""
+        if self._resume is not None and not (self._unread or self.pending) and self.private.is_quiet:
             then, self._resume = self._resume, None
             self.go_on(then)
 
@@ -236,8 +228,7 @@ class Session:
         self._unread = unread
         if unread:
             return
-        if not self.pending and self.private.is_quiet:
-            self.resume_if_quiet()
+        self.resume_if_quiet()
         if not (self.held or self.framer.empty):
             self._advance()
 
@@ -253,7 +244,7 @@ class Session:
         first()
         if self._advancing:  # the hold began and ended within one frame: what called this takes the next
             return
-        if not (self.held or self.framer.has_cut) and (waiting := self.framer.take_back()):
+        if not self.held and (waiting := self.framer.take_back()):
             self.receive(waiting)
         else:
             self._advance()
@@ -293,9 +284,7 @@ class Session:
             private.send_watched(b"*1\r\n$5\r\nFCALL\r\n", lambda raw: data if raw[:1] == b"-" else raw)
         elif private.alters_replies or private.in_push:
             echo = echo_call(value)
-            self.when_shared_quiet(
-                lambda: private.calls.with_library(lambda: private.send_watched(echo, lambda raw: raw))
-            )
+            self.when_shared_quiet(lambda: private.calls.with_library(lambda: private.send_plain(echo, 1)))
         elif not private.is_quiet:
             self.when_private_quiet(lambda: self.host.write(data))
         elif self.pending and self.last_call is not None:
@@ -312,15 +301,17 @@ class Session:
         except CommandError as error:
             self._answer_here(error)
             return
-        if request.fair:
-            request = request._replace(queues=self.worker.rotated(request.queues))
         private = self.private
         if private.must_ask_if_counted:
             private.ask_if_counted(lambda: self._ours(argv))
-        elif not request.function:
-            self._answer_here(help_lines(*request.args))
-        elif (request.block_ms is not None or request.steps is not None) and private.will_be_quiet:
+            return
+        if (request.block_ms is not None or request.steps is not None) and private.will_be_quiet:
             self.when_private_quiet(lambda: self._ours(argv))
+            return
+        if request.fair:  # now that it will not come here again
+            request = request._replace(queues=self.worker.rotated(request.queues))
+        if not request.function:
+            self._answer_here(help_lines(*request.args))
         elif private.must_be_used:
             self.when_shared_quiet(lambda: private.calls.rewrite(request))
         elif not self.lane.up:
@@ -378,7 +369,7 @@ class Session:
 
     def _may_relay(self) -> bool:
         """Whether simple commands of this (clean) client may ride on the shared lane."""
-        allowed = self.worker.relaying and not (self._needs_private or self.private.mute)
+        allowed = self.worker.relaying and not self._needs_private
         return allowed and self.resp == 2 and self.lane.up and self.lane.relays
 
     def _relay(self, request: bytes, kinds: list[ReplyType]) -> None:
@@ -422,10 +413,6 @@ class Session:
         """The backend has accepted this client as ``identity``."""
         self._set_identity(identity)
         self.framer.unauthenticated = False
-
-    def set_db(self, db: int) -> None:
-        """The backend has accepted SELECT."""
-        self.accepted_as(replace(self.identity, db=db, db_first=False))
 
     def begin(self) -> None:
         """What the backend says to clients that have not authenticated is known (again): take frames."""

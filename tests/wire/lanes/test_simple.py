@@ -27,11 +27,16 @@ def test_each_is_answered_as_by_valkey(pair, direct, name):
     assert answers[:4] == answers[4:]
 
 
-def test_one_that_a_pause_holds_back_holds_up_no_other(pair, beside):
+@pytest.mark.parametrize(
+    "pause", ["PAUSE 400 WRITE", "PAUSE 400 WRITE | PAUSE 10 WRITE", "MULTI | PAUSE 400 WRITE | EXEC"]
+)
+def test_one_that_a_pause_holds_back_holds_up_no_other(pair, beside, pause):
     with Connection(pair[1].port) as writer, Connection(pair[1].port) as reader:
         writer.call("SET", "k", "1")
-        assert beside.call("CLIENT", "PAUSE", "400", "WRITE") == b"OK"
+        for words in pause.split(" | "):
+            assert not isinstance(beside.call(*["CLIENT"] * words.startswith("PAUSE"), *words.split()), Exception)
         since = last = time.monotonic()
+        time.sleep(0.05)
         writer.send("SET", "k", "2")
         while reader.call("GET", "k") == b"1":
             assert time.monotonic() < since + 5, "SET was never run"

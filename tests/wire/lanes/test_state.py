@@ -136,3 +136,28 @@ def test_a_stop_does_not_wait_for_pops_in_a_row_of_several_clients():
         for client in clients[:2]:
             assert [client.read(), client.read()] == [None, None]
         assert daemon.process.wait(5) == 0
+
+
+def test_fair_begins_with_the_next_queue_behind_other_commands_too(client, queue):
+    both = [queue, queue + "2"]
+    for name in both:
+        client.call("VALQ.MPUSH", name, "6", *"abcdef")
+    served = []
+    for _ in range(6):
+        client.send_raw(request("SINTER", "none") + request("VALQ.MPOP", "2", *both, "FAIR", "BLOCK", "10"))
+        client.read()
+        served.append(client.read()[1].decode())
+    assert served in (both * 3, both[::-1] * 3)
+
+
+@pytest.mark.parametrize("hello", ["2", "3"])
+def test_what_follows_a_hello_in_a_transaction_is_of_its_protocol_version(pair, queue, hello):
+    with Connection(pair[1].port, resp=5 - int(hello), timeout_s=5) as client:
+        client.call("SUBSCRIBE", "c")
+        client.call("UNSUBSCRIBE", "c")
+        client.call("VALQ.PUSH", queue, "x")
+        commands = [("MULTI",), ("HELLO", hello), ("EXEC",), ("VALQ.POP", queue), ("WAIT", "0", "0"), ("ECHO", "end")]
+        client.send_raw(b"".join(request(*command) for command in commands))
+        replies = [client.read() for _ in commands]
+        assert isinstance(replies[3], dict if hello == "3" else list)
+        assert replies[4:] == [0, b"end"]
