@@ -26,6 +26,7 @@ from types import TracebackType
 
 from valqd.errors import StartError
 from valqd.io.backend import Backend
+from valqd.io.process import stop_if_told
 from valqd.protocol.requests import encode_request
 
 #: A server that has not answered for so long, and each time again: the log says that it is being waited for.
@@ -114,6 +115,7 @@ class EmbeddedServer:
                 if time.monotonic() > deadline:
                     why = "in use by another valqd, or by the Valkey of one that was killed: stop it first"
                     raise StartError(f"data_dir {self._dir}: {why} ({holders})") from None
+                stop_if_told()
                 time.sleep(0.05)
 
     def _write_users(self) -> None:
@@ -175,6 +177,7 @@ class EmbeddedServer:
             if time.monotonic() > tell_at:
                 tell_at += _SILENT_S
                 log.warning("the embedded Valkey does not answer yet: %s (see %s)", _last_line(log_file), log_file)
+            stop_if_told()
             time.sleep(0.01)
 
     def _answers(self) -> bool:

@@ -25,6 +25,17 @@ def stop_signals() -> set[signal.Signals]:
     return {signal.SIGTERM, signal.SIGINT} | (set() if ignored else {signal.SIGHUP})
 
 
+def is_told_to_stop() -> bool:
+    """Whether one of them has come while they are blocked."""
+    return not stop_signals().isdisjoint(signal.sigpending())
+
+
+def stop_if_told() -> None:
+    """Raises KeyboardInterrupt if so: for where a start waits."""
+    if is_told_to_stop():
+        raise KeyboardInterrupt
+
+
 def available_cores() -> int:
     """Cores that this process may run on."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only

@@ -26,13 +26,15 @@ from valqd.errors import StartError
 from valqd.io.backend import Backend, refuse_files
 from valqd.io.embedded import EmbeddedServer
 from valqd.io.keepalive import keep_alive
-from valqd.io.process import stop_signals
+from valqd.io.process import is_told_to_stop, stop_if_told, stop_signals
 from valqd.io.worker import Worker
 
 _BACKLOG = 1024
 #: A worker that dies is restarted after this long, and twice as long each time that it dies soon again.
 _RESTART_S = 0.3
 _LONGEST_RESTART_S = 10.0
+#: How often the supervisor looks after its workers, and for signals.
+_TICK_S = 0.1
 #: The port of a daemon that was killed is free when its workers have seen it.
 _BIND_FOR_S = 1.5
 #: Of clients, as Valkey has it.
@@ -42,9 +44,12 @@ log = logging.getLogger(__name__)
 
 
 def serve(settings: Settings) -> None:
-    """Run the daemon until it is told to stop.  Raises StartError, and KeyboardInterrupt when told before it runs."""
-    for number in stop_signals():
-        signal.signal(number, _interrupt)
+    """Run the daemon until it is told to stop.  Raises StartError, and KeyboardInterrupt when told before it runs.
+
+    Signals are blocked but while a worker's loop takes them: a handler's exception can be lost, in whatever it comes
+    upon, and a second signal must not end the daemon before its Valkey.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
     with contextlib.ExitStack() as stack:
         server: EmbeddedServer | None = None
         listening = stack.enter_context(_listening(settings))
@@ -67,13 +72,6 @@ def serve(settings: Settings) -> None:
             _run_worker(settings, backend, 0, listening, announce, tick)
         else:
             _Supervisor(settings, backend, listening, tick, server).run(announce)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    """Unwind, once: a second signal must not end the daemon before its Valkey."""
-    for other in stop_signals():
-        signal.signal(other, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def _address(listening: socket.socket) -> str:
@@ -137,6 +135,7 @@ def _bind(listening: socket.socket, target: str | tuple[str, int]) -> None:
         except OSError as error:
             if error.errno != errno.EADDRINUSE or isinstance(target, str) or time.monotonic() > deadline:
                 raise
+            stop_if_told()
             time.sleep(0.05)
 
 
@@ -206,11 +205,8 @@ class _Supervisor:
         self._started_at: dict[int, float] = {}  # by number
         self._pauses: dict[int, float] = {}  # before its last restart, seconds
         self._restart_at: dict[int, float] = {}
-        self._stop_signals = stop_signals()
-        self._signals = {*self._stop_signals, signal.SIGCHLD}
 
     def run(self, announce: Callable[[], None]) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         try:
             for number in range(self._settings.workers):
                 try:
@@ -220,27 +216,25 @@ class _Supervisor:
                 if not self._is_ready(number, reader):
                     return
             announce()
-            while True:
+            while not is_told_to_stop():
                 self._tick()
-                received = signal.sigtimedwait(self._signals, 0.2)
+                time.sleep(_TICK_S)
                 self._reap()
-                if received is not None and received.si_signo in self._stop_signals:
-                    return
         except _WorkerFailed:
             raise SystemExit(1) from None
         finally:
-            self._stop()  # signals stay blocked: a second one must not end the daemon before its Valkey
+            self._stop()
 
     def _is_ready(self, number: int, reader: int) -> bool:
         """Wait for a worker's byte; False: the daemon is to stop.  Raises _WorkerFailed."""
         with os.fdopen(reader, "rb") as pipe:
-            while not select.select([pipe], [], [], 0.1)[0]:
-                if signal.sigtimedwait(self._stop_signals, 0) is not None:
+            while not select.select([pipe], [], [], _TICK_S)[0]:
+                if is_told_to_stop():
                     return False
             if not pipe.read(1):  # it ended before it was ready, and has said why unless it was killed
                 pid, _ = self._numbers.popitem()  # it was started last
                 status = os.waitpid(pid, 0)[1]
-                if signal.sigtimedwait(self._stop_signals, 0) is not None:  # which reached both
+                if is_told_to_stop():  # by a signal that reached both
                     return False
                 if os.WIFSIGNALED(status):
                     print(f"valqd: worker {number} {_end(status)} as it started", file=sys.stderr)
@@ -267,7 +261,6 @@ class _Supervisor:
             os.close(reader)
             if self._server is not None:
                 self._server.close_lock()
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
 
             def orphaned() -> None:
                 if os.getppid() != parent:
@@ -281,8 +274,6 @@ class _Supervisor:
             status = 0
         except StartError as error:
             print(f"valqd: {error}", file=sys.stderr)
-        except KeyboardInterrupt:
-            status = 0
         except BaseException:
             log.exception("worker %d failed", number)
         finally:

@@ -80,11 +80,11 @@ class Worker:
         stop = asyncio.Event()
         for number in stop_signals():
             self.loop.add_signal_handler(number, stop.set)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals())
         try:
             if await self._start_unless(stop):
                 await self._serve_until(stop, listening, ready, tick)
         finally:
-            # One is enough; without the loop, others would kill.
             signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
 
     async def _serve_until(
