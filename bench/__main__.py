@@ -361,6 +361,9 @@ def write_results(rows: list[Row], allocator: str, took_s: float) -> None:
         f"generator on the same cores; {ROUNDS} rounds of {SECONDS} s for each side ({FEW_ROUNDS} where queues are "
         f"filled first), in turns; {took_s:.0f} s in all.",
         "",
+        '"At least" and "aim for" are the project\'s own goals. Direct: the same work by one FCALL a command, without '
+        "valqd (`bench/baseline.lua`). 16 deep: 16 commands are sent before their replies are read.",
+        "",
         "| | at least | aim for | valqd | against | ratio: median (range) | |",
         "|---|---|---|---|---|---|---|",
     ]

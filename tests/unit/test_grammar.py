@@ -290,7 +290,7 @@ def test_mpush_counts_its_bodies() -> None:
     assert request.merge is None
     assert refusal("VALQ.MPUSH q 0") == "ERR count must be an integer from 1 to 100000"
     assert refusal("VALQ.MPUSH q 1") == "ERR wrong number of arguments for 'valq.mpush' command"
-    assert refusal("VALQ.MPUSH q 3 a b") == "ERR count is 3, but 2 arguments follow"
+    assert refusal("VALQ.MPUSH q 3 a b") == "ERR count is 3, but only 2 more given"
     assert refusal("VALQ.MPUSH q 1 a b") == "ERR unknown option 'b' for 'valq.mpush' command"
 
 
@@ -324,7 +324,7 @@ def test_mpop_takes_all_queues_as_keys() -> None:
     assert request == Request("mpop", "mpop", (b"a", b"b"), (b"3", b"", b""), takes_auto=True, block_ms=5, fair=True)
     assert not ask("VALQ.MPOP 1 a ORDER").fair
     assert refusal("VALQ.MPOP 1 a FAIR ORDER") == "ERR FAIR and ORDER cannot be given together"
-    assert refusal("VALQ.MPOP 3 a b") == "ERR numkeys is 3, but 2 arguments follow"
+    assert refusal("VALQ.MPOP 3 a b") == "ERR numkeys is 3, but only 2 more given"
 
 
 # ACK, NACK, EXTEND

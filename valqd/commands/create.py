@@ -29,8 +29,8 @@ SPEC = Command(
     complexity="O(1).",
     errors=(("QUEUEEXISTS", "a queue of that name is there already, and NX was not given"),),
     notes=(
-        "Defaults: visibility_timeout 30 s, max_delivery_attempts 5, retention_period 86400 s. The three may be given "
-        "by position or by name, each only once.",
+        "Defaults, whatever the daemon's settings are: visibility_timeout 30 s, max_delivery_attempts 5, "
+        "retention_period 86400 s. The three may be given by position or by name, each only once.",
         "With DLQ the user needs rights on both queues. On a cluster both must be in one hash slot.",
     ),
     example=(

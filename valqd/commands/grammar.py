@@ -123,7 +123,7 @@ class _Parser:
         pos += 1
         values = argv[pos : pos + count]
         if len(values) < count:
-            raise CommandError(f"{spec.count} is {count}, but {len(values)} arguments follow")
+            raise CommandError(f"{spec.count} is {count}, but only {len(values)} more given")
         args.many[spec.name] = tuple([spec.type.parse(raw, spec.name, limits) for raw in values])
         return pos + count
 
