@@ -1,4 +1,4 @@
-"""The functions as the daemon calls them: one real Valkey for all of these tests, with a clock that a test can move."""
+"""The functions as the daemon calls them: one real Valkey for all of these tests, whose clock they move."""
 
 from __future__ import annotations
 
@@ -8,12 +8,21 @@ from tests.servers import Connection, Valkey, request
 from valqd.lua import bundle
 
 AUTO = "30000:5:86400000"
+START_MS = 1_700_000_000_000
+
+
+def source_with_clock() -> str:
+    """The library, with a clock that stops for all that ask it, registrations of waiters too."""
+    stops = "clock.now = function() return clock.offset_ms end"
+    source = bundle.whole_source(test_clock=True)
+    assert source.count(stops) == 1
+    return source.replace(stops, f"{stops} clock.exact = clock.now")
 
 
 class Link(Connection):
     """A connection on which a test can move the functions' clock; ``ok`` raises error replies."""
 
-    offset_ms = 0
+    now_ms = START_MS
 
     def pipeline(self, calls):
         self.send_raw(b"".join(request(*call) for call in calls))
@@ -125,9 +134,9 @@ class Queue:
         return sorted(self.link.ok("KEYS", f"valq:{{{self.name}}}:*"))
 
     def pass_time(self, ms):
-        """Move time on by ``ms`` for every function."""
-        self.link.offset_ms += ms
-        self.link.ok("FCALL", "valq1_test_clock", 0, self.link.offset_ms)
+        """Move time on by ``ms`` for every function, also of a library that was loaded since; else it stands still."""
+        self.link.now_ms += ms
+        self.link.ok("FCALL", "valq1_test_clock", 0, self.link.now_ms, "STILL")
 
 
 def flat(reply):
@@ -147,10 +156,11 @@ def functions_server():
 
 @pytest.fixture
 def link(functions_server):
-    """An empty Valkey with the library freshly loaded: nothing volatile is left of another test."""
+    """An empty Valkey, and the library freshly loaded: nothing volatile is left of another test.  Time stands still."""
     connection = Link(functions_server.port)
     connection.ok("FLUSHALL")
-    connection.ok("FUNCTION", "LOAD", "REPLACE", bundle.whole_source(test_clock=True))
+    connection.ok("FUNCTION", "LOAD", "REPLACE", source_with_clock())
+    Queue(connection, "any").pass_time(0)
     yield connection
     connection.close()
 

@@ -5,8 +5,7 @@ import struct
 
 import pytest
 
-from tests.lua.conftest import AUTO, Link, flat
-from valqd.lua.bundle import whole_source
+from tests.lua.conftest import AUTO, Link, flat, source_with_clock
 
 
 def due(q, daemon="me", lease_ms=1000, limit=100):
@@ -138,7 +137,7 @@ def test_sweep_after_a_new_library_finds_what_is_due(q):
     q.pop()
     source = q.link.ok("FUNCTION", "LIST", "WITHCODE")[0][7]
     q.link.ok("FUNCTION", "LOAD", "REPLACE", source)
-    q.link.offset_ms = 0
+    q.pass_time(0)
     assert due(q)[1] == -1
     assert q.do("sweep", "1", 1000) == 0
     assert 0 < due(q)[1] <= 1000
@@ -311,10 +310,10 @@ def test_what_else_a_daemon_is_woken_for_does_not_keep_its_turn(q):
     arm(q, "gone", 20)
     arm(q, "b", 10)
     q.push("x")
-    for _ in range(3):
+    for at in (40, 80, 120):
         assert in_turn(q, "b", 1) == []
         q.pass_time(40)
-        q.push("later", delay=500 - q.link.offset_ms)  # each is the next timer: all are to look when that is
+        q.push("later", delay=500 - at)  # each is the next timer: all are to look when that is
     assert in_turn(q, "b", 1) == [b"x"]
 
 
@@ -395,6 +394,7 @@ def test_who_waits_in_another_database_takes_nobodys_place(q, woken):
     for name in ("a/1", "b/0", "c/0"):
         woken.watch(name)
         arm(q, name)
+        q.pass_time(1)
     q.push("x")
     assert woken("b/0")
     assert not woken("c/0")
@@ -416,9 +416,9 @@ def test_blocked_clients_are_what_daemons_report(q):
 
 def test_a_daemon_that_gives_no_sign_of_life_is_forgotten(q, woken):
     q.create()
-    for name in ("silent/0", "sweeping/0", "asking/0"):
+    for name, waited_ms in (("silent/0", 30), ("sweeping/0", 20), ("asking/0", 10)):
         woken.watch(name)
-        arm(q, name, 1000)
+        arm(q, name, waited_ms)
     for _ in range(2):
         q.pass_time(2000)
         due(q, "sweeping")
@@ -436,7 +436,7 @@ def test_a_daemon_learns_that_it_was_forgotten(q):
 
     first = known_since()
     assert known_since() == first
-    q.link.ok("FUNCTION", "LOAD", "REPLACE", whole_source(test_clock=True))
+    q.link.ok("FUNCTION", "LOAD", "REPLACE", source_with_clock())
     second = known_since()
     assert second > first
     q.pass_time(5000)

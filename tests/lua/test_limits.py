@@ -75,7 +75,7 @@ def test_bytes_are_those_of_all_bodies_but_the_dead(q, overflow):
     assert str(q.push("x" * 1001)).startswith("FULL ")
     if overflow == "DROPHEAD":
         assert q.push("x" * 400) == b"4"
-        assert q.counts() == (2, 0, 0, 0) or q.counts() == (3, 0, 0, 0)
+        assert q.counts() == (3, 0, 0, 0)
         return
     assert str(q.push("x" * 101)) == "FULL queue 'orders' is full: max_bytes is 1000"
     q.nack(q.pop()["receipt"])
@@ -186,7 +186,7 @@ def test_bytes_that_were_there_before_the_limit_count(q, count):
     assert str(q.push("x" * 100)) == f"b'{count + 1}'"
     q.ack("1-1")
     assert str(q.push("x" * 10)) == f"b'{count + 2}'"
-    assert q.ids(9) == list(range(6, 15)) if count > 10 else [6, 7, 8, 9, 10, 11, 12]
+    assert q.ids(9) == (list(range(6, 15)) if count > 10 else [6, 7, 8, 9, 10, 11, 12])
 
 
 def test_update_counts_what_is_there_before_it_answers(q):

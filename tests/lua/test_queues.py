@@ -49,7 +49,7 @@ def test_oldest_ready_age_looks_at_all_priorities(q):
     q.push("urgent", priority=9)
     q.pass_time(500)
     q.push("plain")
-    assert 1000 <= q.info()["oldest_ready_age_ms"] < 1500
+    assert q.info()["oldest_ready_age_ms"] == 1000
 
 
 def test_info_settles_in_steps_and_says_so(q):
@@ -90,9 +90,9 @@ def test_shorter_retention_holds_for_the_dead_that_are_there(q):
     q.push("x")
     q.nack(q.pop()["receipt"])
     q.update(retention_period=60000)
-    q.pass_time(59900)
+    q.pass_time(59_999)
     assert q.counts() == (0, 0, 0, 1)
-    q.pass_time(100)
+    q.pass_time(1)
     assert q.counts() == (0, 0, 0, 0)
 
 
