@@ -3,8 +3,13 @@
 import itertools
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.servers import Connection, Valkey, Valqd
+
+# A machine that stalls proves nothing.
+settings.register_profile("valqd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("valqd")
 
 _names = itertools.count(1)
 

@@ -181,6 +181,7 @@ class Valqd(Process):
         output = self.output()
         shutil.rmtree(self.folder, ignore_errors=True)
         assert "Traceback" not in output, output
+        assert self.process.returncode in (0, -signal.SIGKILL), (self.process.returncode, output)
 
 
 class Connection:

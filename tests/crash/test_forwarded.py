@@ -24,7 +24,7 @@ def test_a_backend_whose_address_accepts_and_closes_is_gone():
         Connection(daemon.port, timeout_s=5) as private,
     ):
         assert clean.call("VALQ.PUSH", "q", "before") == b"1"
-        assert private.call("CLIENT", "ID")
+        assert private.call("CLIENT", "ID") > 0
         forwarder.lose_target()
         until(lambda: "NOBACKEND" in str(clean.call("GET", "x")), 5, "it is seen")
         for connection in (clean, private):
@@ -46,7 +46,7 @@ def test_a_command_in_steps_that_loses_the_backend_may_have_been_applied(command
         Connection(daemon.port, timeout_s=5) as client,
     ):
         ids = client.call("VALQ.MPUSH", "q", "1500", *["x"] * 1500)
-        client.call("VALQ.POP", "q", "COUNT", "1500")
+        assert len(client.call("VALQ.POP", "q", "COUNT", "1500")) == 1500
         forwarder.held_back = ids[-1]  # the second step
         client.send(f"VALQ.{command}", "q", *ids)
         until(lambda: forwarder.holds, 5, "it is under way")
@@ -82,7 +82,7 @@ def test_a_worker_that_waits_for_the_backend_takes_no_connections():
             until(lambda: forwarder.holds, 10, "it is started again")
             for _ in range(20):
                 with Connection(daemon.port, timeout_s=3) as connection:
-                    assert connection.call("VALQ.HELP", "pop")
+                    assert isinstance(connection.call("VALQ.HELP", "pop"), list)
             forwarder.held_back = None
             until(lambda: listening_sockets(daemon.port) == 2, 5, "both take connections")
 
@@ -119,8 +119,16 @@ def test_a_login_that_is_under_way_at_a_stop_is_answered():
             assert daemon.process.wait(10) == 0
 
 
-@pytest.mark.parametrize("command", [("VALQ.POP", "q"), ("VALQ.NOPE",), ("VALQ.HELP", "pop")])
-def test_no_answer_overtakes_another_while_a_push_is_half_there(command):
+@pytest.mark.parametrize(
+    ("command", "answered"),
+    [
+        (("VALQ.POP", "q"), lambda answer: answer[b"body"] == b"first"),
+        (("VALQ.NOPE",), lambda answer: str(answer).startswith("ERR unknown command")),
+        (("VALQ.HELP", "pop"), lambda answer: isinstance(answer, list)),
+    ],
+    ids=["pop", "nope", "help"],
+)
+def test_no_answer_overtakes_another_while_a_push_is_half_there(command, answered):
     with (
         Valkey() as valkey,
         Forwarder(valkey.port) as forwarder,
@@ -144,5 +152,4 @@ def test_no_answer_overtakes_another_while_a_push_is_half_there(command):
         time.sleep(0.1)
         forwarder.held_back = None
         assert client.read() == b"2"
-        answer = client.read()
-        assert command != ("VALQ.POP", "q") or answer[b"body"] == b"first"
+        assert answered(client.read())

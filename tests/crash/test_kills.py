@@ -135,6 +135,7 @@ def test_nothing_answered_is_lost_when_the_daemon_is_killed():
             daemon = stack.enter_context(Valqd(valkey.url, port=port))
         time.sleep(0.3)
         load.stop()
+        assert load.errors == set()
         with Connection(port) as connection:
             check(load, connection)
 
@@ -296,24 +297,25 @@ def rss_mb(pid: int) -> float:
 
 
 def test_a_stopped_backend_bounds_memory_and_loses_nothing():
-    clients, body = 60, os.urandom(1 << 20)
+    clients, pushes = 40, 8
+    push = request("VALQ.PUSH", "big", os.urandom(1 << 20))
     with Valkey() as valkey, Valqd(valkey.url) as daemon:
         stop = threading.Event()
         acknowledged = []
 
-        def push():
+        def pipeline():
             with Connection(daemon.port, timeout_s=30) as connection:
                 while not stop.is_set():
-                    if isinstance(connection.call("VALQ.PUSH", "big", body), bytes):
-                        acknowledged.append(1)
+                    connection.send_raw(push * pushes)
+                    acknowledged.append(sum(isinstance(connection.read(), bytes) for _ in range(pushes)))
 
-        threads = [threading.Thread(target=push) for _ in range(clients)]
+        threads = [threading.Thread(target=pipeline) for _ in range(clients)]
         for thread in threads:
             thread.start()
         time.sleep(0.3)
         os.kill(valkey.pid, signal.SIGSTOP)
         peak = 0.0
-        end = time.monotonic() + 2
+        end = time.monotonic() + 1.5
         while time.monotonic() < end:
             peak = max(peak, rss_mb(daemon.pid))
             time.sleep(0.02)
@@ -321,9 +323,9 @@ def test_a_stopped_backend_bounds_memory_and_loses_nothing():
         os.kill(valkey.pid, signal.SIGCONT)
         for thread in threads:
             thread.join()
-        assert peak < 512
+        assert peak < 250
         with Connection(daemon.port) as connection:
-            assert as_map(connection.call("VALQ.INFO", "big"))[b"ready_msgs"] == len(acknowledged)
+            assert as_map(connection.call("VALQ.INFO", "big"))[b"ready_msgs"] == sum(acknowledged) > 0
 
 
 def test_a_client_that_never_reads_bounds_memory():
@@ -343,7 +345,7 @@ def test_clients_that_left_in_the_middle_of_a_body_own_nothing():
             with Connection(daemon.port) as client:
                 client.send_raw(b"*3\r\n$9\r\nVALQ.PUSH\r\n$1\r\nq\r\n$60000000\r\n" + b"x" * 40_000_000)
         with Connection(daemon.port) as client:
-            assert client.call("VALQ.HELP")
+            assert isinstance(client.call("VALQ.HELP"), list)
         assert rss_mb(daemon.pid) < 250
 
 
@@ -354,13 +356,15 @@ def test_twenty_sidecars_deliver_once_and_sweep_once():
             for daemon in daemons:
                 daemon.wait_ready(60)
             connections = [Connection(daemon.port) for daemon in daemons]
-            connections[0].call("VALQ.CREATE", "q", "1", "2")
+            connections[0].call("VALQ.CREATE", "q", "60", "2")
             for number, connection in enumerate(connections):
                 connection.call("VALQ.PUSH", "q", str(number))
-            bodies = [as_map(connection.call("VALQ.POP", "q"))[b"body"] for connection in connections]
-            assert sorted(map(int, bodies)) == list(range(20))
+            popped = [as_map(connection.call("VALQ.POP", "q")) for connection in connections]
+            assert sorted(int(message[b"body"]) for message in popped) == list(range(20))
+            for connection, message in zip(connections, popped, strict=True):
+                assert connection.call("VALQ.EXTEND", "q", message[b"receipt"], "1") > 0
             with Connection(valkey.port) as direct:
-                until(lambda: as_map(connections[7].call("VALQ.INFO", "q"))[b"ready_msgs"] == 20, 3, "leases over")
+                until(lambda: as_map(connections[7].call("VALQ.INFO", "q"))[b"ready_msgs"] == 20, 5, "leases over")
                 direct.call("CONFIG", "RESETSTAT")
                 time.sleep(1)
                 stats = direct.call("INFO", "commandstats").decode()

@@ -124,7 +124,7 @@ def test_what_comes_while_the_functions_are_loaded_again_waits_for_nobody():
         contextlib.ExitStack() as stack,
     ):
         clients = [stack.enter_context(Connection(daemon.port, timeout_s=5)) for _ in range(10)]
-        assert [client.call("VALQ.PUSH", "q", "x") for client in clients]
+        assert [client.call("VALQ.PUSH", "q", "x") for client in clients] == [b"%d" % number for number in range(1, 11)]
         for _ in range(20):
             direct.call("FUNCTION", "FLUSH")
             for client in clients:

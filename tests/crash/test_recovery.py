@@ -96,8 +96,8 @@ def test_sweeps_that_were_refused_are_made_good():
         Connection(daemon.port) as connection,
     ):
         for queue in ("late", "due"):
-            connection.call("VALQ.PUSH", queue, "x", *(["0.3"] if queue == "due" else []))
-        connection.call("VALQ.POP", "late", "VT", "0.3")
+            connection.call("VALQ.PUSH", queue, "x", *(["1"] if queue == "due" else []))
+        connection.call("VALQ.POP", "late", "VT", "1")
         direct.call("CONFIG", "SET", "min-replicas-to-write", "1")
         until(lambda: writes_refused(direct) >= 2, 5, "sweeps refused")
         assert direct.call("ZCARD", "valq:{late}:inflight") == 1
@@ -113,7 +113,7 @@ def test_a_queue_that_cannot_be_swept_is_tried_again_alone():
     with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(valkey.port) as direct:
         with Connection(daemon.port) as connection:
             for queue in ("bad", "good"):
-                connection.call("VALQ.PUSH", queue, "x", "0.3")
+                connection.call("VALQ.PUSH", queue, "x", "1")
         direct.call("HSET", "valq:{bad}:queue", "limits", "junk")
         until(lambda: direct.call("ZCARD", "valq:{good}:delayed") == 0, 3, "the other queue's delay is over")
         until(lambda: "{bad}" in daemon.output(), 3, "it says so")

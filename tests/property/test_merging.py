@@ -322,7 +322,7 @@ def happen(event, data, lane, client):
 
 
 @pytest.mark.parametrize("part", range(20))  # later on in a run, Hypothesis mostly varies examples that it has had
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_replies_are_those_of_the_commands_run_one_by_one(valkey, part, data):
     with Connection(valkey.port) as merged, Connection(valkey.port) as single:

@@ -420,7 +420,6 @@ def test_functions_do_what_the_contract_says(link):
                 max_examples=400 if soak else 60,
                 stateful_step_count=50,
                 derandomize=not soak,
-                deadline=None,
                 database=None,
                 suppress_health_check=list(HealthCheck),
             ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from valqd.commands.grammar import parse
 from valqd.commands.request import Request
-from valqd.commands.spec import Command, Counted, Option, Positional, Slot
+from valqd.commands.spec import Command, Counted, Option, Slot
 from valqd.commands.table import COMMANDS
 from valqd.commands.values import Limits, ValueType
 from valqd.errors import CommandError
@@ -123,8 +123,20 @@ def describe(item: object) -> str:
     return item.option.token if isinstance(item, Slot) else str(item)
 
 
-each_command = pytest.mark.parametrize("command", COMMANDS, ids=describe)
-each_option = pytest.mark.parametrize(("command", "slot"), SLOTS, ids=describe)
+def commands(having: Callable[[Command], object]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("command", list(filter(having, COMMANDS)), ids=describe)
+
+
+def options(having: Callable[[Slot], object]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(("command", "slot"), [pair for pair in SLOTS if having(pair[1])], ids=describe)
+
+
+def counted(command: Command) -> Counted | None:
+    return next((place for place in command.positionals if isinstance(place, Counted)), None)
+
+
+each_command = commands(lambda command: True)
+each_option = options(lambda slot: True)
 
 
 @each_command
@@ -163,11 +175,11 @@ def test_unknown_option_is_named(command: Command) -> None:
         assert refusal(command, *args) == "invalid id 'NOSUCHOPTION': must be a message id (7) or a receipt (7-1)"
 
 
-@each_command
+@commands(lambda command: any(command.slots()))
 def test_option_of_another_command_is_unknown(command: Command) -> None:
     own = {slot.option.token for slot in command.slots()}
     for _, slot in SLOTS:
-        if own and slot.option.token not in own:
+        if slot.option.token not in own:
             text = refusal(command, *required(command), *written(slot.option))
             assert text == f"unknown option '{slot.option.token}' for '{command.full_name}' command"
 
@@ -189,7 +201,7 @@ def test_option_given_twice_is_named(command: Command, slot: Slot) -> None:
     )
 
 
-@each_option
+@options(lambda slot: len(written(slot.option)) > 1)
 def test_option_without_its_values_is_named(command: Command, slot: Slot) -> None:
     words = written(slot.option)
     for length in range(1, len(words)):
@@ -197,16 +209,15 @@ def test_option_without_its_values_is_named(command: Command, slot: Slot) -> Non
         assert text == f"{slot.option.token} lacks its values: {slot.option.syntax()}"
 
 
-@each_option
+@options(lambda slot: slot.parent)
 def test_nested_option_needs_its_parent(command: Command, slot: Slot) -> None:
-    if slot.parent:
-        text = refusal(command, *required(command), *written(slot.option))
-        assert text == f"{slot.option.token} needs {slot.parent.token}"
+    text = refusal(command, *required(command), *written(slot.option))
+    assert text == f"{slot.option.token} needs {slot.parent.token}"
 
 
-@each_option
+@options(lambda slot: slot.choice and len(slot.choice.options) > 1)
 def test_options_of_one_choice_exclude_each_other(command: Command, slot: Slot) -> None:
-    for other in slot.choice.options if slot.choice else ():
+    for other in slot.choice.options:
         if other is not slot.option:
             parent = given_with_parent(slot)
             text = refusal(command, *required(command), *parent, *written(slot.option), *written(other))
@@ -233,11 +244,9 @@ def test_option_value_at_its_borders(command: Command, slot: Slot, index: int) -
         assert text.startswith((f"{label} must be ", "invalid queue name", "invalid id"))
 
 
-@each_command
+@commands(lambda command: command.positionals and command.name != "help" and not counted(command))
 def test_positional_at_its_borders(command: Command) -> None:
-    places = [arg for arg in command.positionals if isinstance(arg, Positional)]
-    if command.name == "help" or len(places) < len(command.positionals):
-        return
+    places = command.positionals
     for index, positional in enumerate(places):
         before = [low(place.type) for place in places[:index]]
         after = [low(place.type) for place in places[index + 1 :]]
@@ -250,25 +259,23 @@ def test_positional_at_its_borders(command: Command) -> None:
             assert text.startswith((f"{positional.name} must be ", "invalid "))
 
 
-@each_command
+@commands(counted)
 def test_count_at_its_borders(command: Command) -> None:
-    for counted in command.positionals:
-        if isinstance(counted, Counted):
-            before = required(command)[:-2]
-            run(command, *before, str(counted.most), *[low(counted.type)] * counted.most)
-            for wrong in ("0", str(counted.most + 1), *JUNK):
-                text = refusal(command, *before, wrong, low(counted.type))
-                assert text == f"{counted.count} must be an integer from 1 to {counted.most}"
+    place = counted(command)
+    before = required(command)[:-2]
+    run(command, *before, str(place.most), *[low(place.type)] * place.most)
+    for wrong in ("0", str(place.most + 1), *JUNK):
+        text = refusal(command, *before, wrong, low(place.type))
+        assert text == f"{place.count} must be an integer from 1 to {place.most}"
 
 
-@each_option
+@options(lambda slot: slot.option.most)
 def test_number_of_groups_at_its_borders(command: Command, slot: Slot) -> None:
     option = slot.option
-    if option.most:
-        for wrong in ("0", str(option.most + 1), *JUNK):
-            words = [option.token, wrong, *written(option)[2:]]
-            text = refusal(command, *required(command), *words)
-            assert text == f"{option.token} n must be an integer from 1 to {option.most}"
+    for wrong in ("0", str(option.most + 1), *JUNK):
+        words = [option.token, wrong, *written(option)[2:]]
+        text = refusal(command, *required(command), *words)
+        assert text == f"{option.token} n must be an integer from 1 to {option.most}"
 
 
 def refused(kind: ValueType) -> list[str]:

@@ -36,7 +36,7 @@ def test_a_push_through_another_daemon_wakes(waiting, pushing, queue):
     start = time.monotonic()
     pushing.call("VALQ.PUSH", queue, "hello")
     assert as_map(waiting.read())[b"body"] == b"hello"
-    assert time.monotonic() - start < 0.2
+    assert time.monotonic() - start < 0.9  # nothing but a wake makes it look within a second
 
 
 def test_waiters_of_any_daemon_are_counted_and_served_first_come_first_served(pair, pushing, queue):
@@ -62,11 +62,12 @@ def test_messages_that_come_at_once_go_to_the_first_in_line_at_any_daemon(
     with contextlib.ExitStack() as stack:
         waiters = []
         for number, has in enumerate(first_daemon_has):
+            if number == 7:  # between who is served and who is not: how long each has waited is known about to the ms
+                time.sleep(0.1)
             waiter = stack.enter_context(Connection(pair[1 if has == "1" else 2].port))
             waiter.send("VALQ.POP", queue, "BLOCK", "0")
             waiters.append(waiter)
             blocked(pushing, queue, number + 1)
-            time.sleep(0.01)
         pushing.call("VALQ.MPUSH", queue, "7", *"abcdefg", *delay)
         assert {as_map(waiter.read())[b"body"] for waiter in waiters[:7]} == set(map(str.encode, "abcdefg"))
         blocked(pushing, queue, 5)
@@ -111,7 +112,7 @@ def test_waiters_of_different_users_are_served_first_come_first_served(pair, pus
             waiter = stack.enter_context(Connection(daemon.port))
             if user != "default":
                 assert admin.call("ACL", "SETUSER", user, "on", ">pw", "allkeys", "+@all") == b"OK"
-                waiter.call("AUTH", user, "pw")
+                assert waiter.call("AUTH", user, "pw") == b"OK"
             waiter.send("VALQ.POP", queue, "BLOCK", "0")
             waiters.append(waiter)
             blocked(pushing, queue, len(waiters))
@@ -120,23 +121,39 @@ def test_waiters_of_different_users_are_served_first_come_first_served(pair, pus
             assert as_map(waiter.read())[b"body"] == b"%d" % number
 
 
+def on_time(took_s, due_s, late_s):
+    """Never before it is due, and soon after it: each time but when the machine stalls, which it does not thrice."""
+    for _ in range(3):
+        took = took_s()
+        assert took > due_s - 0.001
+        if took < due_s + late_s:
+            return
+    raise AssertionError(f"after {took} s, not {due_s}")
+
+
 @pytest.mark.parametrize("delay", [0.3, 1.3])  # s; of what is more than a second ahead only the sweeper knows
 def test_a_delay_that_falls_due_wakes_on_time(waiting, pushing, queue, delay):
-    waiting.send("VALQ.POP", queue, "BLOCK", "0")
-    blocked(pushing, queue, 1)
-    start = time.monotonic()
-    pushing.call("VALQ.PUSH", queue, "later", delay)
-    assert as_map(waiting.read())[b"body"] == b"later"
-    assert delay - 0.001 < time.monotonic() - start < delay + 0.07
+    def took_s():
+        waiting.send("VALQ.POP", queue, "BLOCK", "0", "NOACK")
+        blocked(pushing, queue, 1)
+        start = time.monotonic()
+        pushing.call("VALQ.PUSH", queue, "later", delay)
+        assert as_map(waiting.read())[b"body"] == b"later"
+        return time.monotonic() - start
+
+    on_time(took_s, delay, 0.07)
 
 
 def test_a_lease_that_ends_wakes_on_time(waiting, pushing, queue):
-    pushing.call("VALQ.PUSH", queue, "again")
-    start = time.monotonic()
-    pushing.call("VALQ.POP", queue, "VT", "0.4")
-    waiting.send("VALQ.POP", queue, "BLOCK", "0")
-    assert as_map(waiting.read())[b"receipt"] == b"1-2"
-    assert 0.399 < time.monotonic() - start < 0.5
+    def took_s():
+        id_ = pushing.call("VALQ.PUSH", queue, "again")
+        start = time.monotonic()
+        pushing.call("VALQ.POP", queue, "VT", "0.4")
+        waiting.send("VALQ.POP", queue, "BLOCK", "0")
+        assert as_map(waiting.read())[b"receipt"] == id_ + b"-2"
+        return time.monotonic() - start
+
+    on_time(took_s, 0.4, 0.1)
 
 
 def test_a_nack_and_a_lifted_pause_wake(waiting, pushing, queue):
@@ -219,22 +236,26 @@ def test_inside_multi_nothing_waits(waiting, queue):
 def test_many_waiters_cost_the_backend_nothing_but_the_sweep(queue):
     with contextlib.ExitStack() as stack:
         valkey = stack.enter_context(Valkey())
-        daemon = stack.enter_context(Valqd(valkey.url))  # a new one: it registers them again every 15 s of its life
+        daemon = stack.enter_context(Valqd(valkey.url))
         direct = stack.enter_context(Connection(valkey.port))
         pushing, *waiters = [stack.enter_context(Connection(daemon.port)) for _ in range(301)]
         for waiter in waiters:
             waiter.send("VALQ.POP", queue, "BLOCK", "0")
         blocked(pushing, queue, 300)
         time.sleep(0.2)  # whether clients need a password was asked for the last time
-        direct.call("CONFIG", "RESETSTAT")
 
         def ticks():
             found = re.search(rb"cmdstat_fcall_ro:calls=(\d+)", direct.call("INFO", "commandstats"))
             return int(found[1]) if found else 0
 
-        until(lambda: ticks() >= 12, 10, "twelve ticks of the sweeper")
-        called = set(re.findall(rb"cmdstat_(\S+?):", direct.call("INFO", "commandstats")))
-        assert called == {b"fcall_ro", b"time", b"info", b"config|resetstat"}
+        def called():
+            direct.call("CONFIG", "RESETSTAT")
+            until(lambda: ticks() >= 12, 10, "twelve ticks of the sweeper")
+            return set(re.findall(rb"cmdstat_(\S+?):", direct.call("INFO", "commandstats")))
+
+        sweep = {b"fcall_ro", b"time", b"info", b"config|resetstat"}
+        if called() != sweep:  # they were just then registered again, as they are every 15 s
+            assert called() == sweep
         pushing.call("VALQ.MPUSH", queue, "300", *map(str, range(300)))
         assert sorted(int(as_map(waiter.read())[b"body"]) for waiter in waiters) == list(range(300))
 
@@ -259,7 +280,7 @@ def test_a_wake_that_comes_while_all_who_wait_are_asked_for_another_queue_is_not
                     waiter = next(waiter for waiter in waiters if waiter.socket is ready)
                     waiter.read()
                     served.append(waiter)
-            assert time.monotonic() - began < 0.5
+            assert time.monotonic() - began < 1  # a wake that is lost is made up for within 15 s
             for waiter in served:
                 waiter.send("VALQ.MPOP", 2, *queues, "BLOCK", 0, "NOACK")
 
@@ -291,7 +312,7 @@ def test_who_moved_up_in_line_keeps_its_own_timeout(pair, pushing, queue):
             two.send("VALQ.POP", queue, "BLOCK", 300, "NOACK")
             began = time.monotonic()
             pushing.read()
-            assert one.read() is not None
+            assert as_map(one.read())[b"body"] == b"x"
             assert two.read() is None
             assert 0.25 < time.monotonic() - began < 0.6
 
@@ -319,9 +340,9 @@ def test_who_moved_up_in_line_and_leaves_takes_nothing_along(pair, pushing, queu
                 two.send("VALQ.POP", queue, "BLOCK", 5000)
                 pushing.read()
                 if select.select([one.socket], [], [], 0.3) == ([], [], []):  # the daemon has read the other one first
-                    assert two.read() is not None
+                    assert as_map(two.read())[b"body"] == b"x"
                     pushing.call("VALQ.PUSH", queue, "x")
-                assert one.read() is not None
+                assert as_map(one.read())[b"body"] == b"x"
             blocked(pushing, queue, 0)
             pushing.call("VALQ.PUSH", queue, "y")
             popped = as_map(pushing.call("VALQ.POP", queue, "NOACK"))
@@ -389,12 +410,12 @@ def test_who_asks_as_its_time_ends_is_not_served_before_who_came_first(pair, wai
         Connection(pair[1].port) as pushing,
         Connection(pair[0].port) as holding,
     ):
-        for _ in range(5):
+        for _ in range(3):
             waiting.send("VALQ.POP", queue, "BLOCK", "0")
             blocked(pushing, queue)
-            second.send("VALQ.MPOP", "2", queue, queue + "2", "BLOCK", "100")
+            second.send("VALQ.MPOP", "2", queue, queue + "2", "BLOCK", "400")
             blocked(pushing, queue, 2)
-            holding.send("DEBUG", "SLEEP", "0.3")
+            holding.send("DEBUG", "SLEEP", "0.8")
             time.sleep(0.05)
             pushing.send("VALQ.PUSH", queue, "m")
             assert as_map(waiting.read())[b"body"] == b"m"

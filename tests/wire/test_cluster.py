@@ -69,4 +69,4 @@ def test_leases_end_by_themselves_in_all_slots(client):
 
 def test_a_command_that_names_queues_of_two_slots_is_refused_by_valkey(client):
     refused(client.call("VALQ.MPOP", 2, "a", "b"), "CROSSSLOT")
-    assert client.call("VALQ.PUSH", "a", "x")
+    assert client.call("VALQ.PUSH", "a", "x") == b"1"

@@ -143,7 +143,7 @@ def test_a_cut_request_is_served_when_its_rest_has_come(beside, cut, queue):
     rest, reply = cut.rest
     cut.send_raw(rest)
     assert cut.read() == reply
-    assert cut.call("VALQ.POP", queue) is not None
+    assert message(cut.call("VALQ.POP", queue))["body"] == b"m"
 
 
 # ---- bytes that are no request

@@ -58,6 +58,10 @@ ARITY = [
 ]
 
 
+#: The grammar, of which tests/unit tells more, is that of both protocol versions.
+ONE_VERSION = pytest.mark.parametrize("resp", [2], ids=["resp2"])
+
+
 def name_of(case):
     return " ".join(case)
 
@@ -213,6 +217,7 @@ def test_names_that_are_names(client, queue, name):
     assert client.call("VALQ.DELETE", name) == b"OK"
 
 
+@ONE_VERSION
 @pytest.mark.parametrize(
     "name", ["", "a" * 256, "a b", "a{b", "a}b", "{a}", "a\tb", "a\nb", "a\rb", "a\0b", "\x7f", "a\x1b"]
 )
@@ -331,6 +336,7 @@ NUMBERS = [
 ]
 
 
+@ONE_VERSION
 @pytest.mark.parametrize("number", NUMBERS)
 @pytest.mark.parametrize(
     "call",
@@ -401,7 +407,8 @@ def test_a_queue_belongs_to_the_database_that_is_selected(valqd, resp, queue):
         assert pop(one, queue)["body"] == b"in three"
         assert pop(two, queue)["body"] == b"in nought"
         assert one.call("VALQ.DELETE", queue) == b"OK"
-        assert info(two, queue)["inflight_msgs"] == 1
+        assert one.call("SELECT", "0") == b"OK"
+        assert info(one, queue)["inflight_msgs"] == 1
 
 
 def test_state_lives_under_the_queues_keys_alone(valkey, valqd, resp, queue):

@@ -32,20 +32,26 @@ def said(line):
     return b"".join(request(*command.split()) for command in line.split(" | "))
 
 
-def answers(port, user, writes):
-    """What comes back for each write, as far as it comes; at the end, b"" if the connection was closed."""
+CLOSED = b"(closed)"
+
+
+def answers(port, user, writes, expected=None):
+    """What comes back for each write until it is quiet, with CLOSED at the end of all; ``expected`` may take longer."""
     with Connection(port) as connection:
         if user:
             assert connection.call("AUTH", user, "pw") == b"OK"
         found = []
-        connection.socket.settimeout(0.3)
-        for write in writes:
+        for number, write in enumerate(writes):
             connection.send_raw(said(write))
             got = b""
-            with contextlib.suppress(TimeoutError, ConnectionError):
-                while data := connection.socket.recv(1 << 16):
-                    got += data
-                found.append(b"")
+            with contextlib.suppress(TimeoutError):
+                while not got.endswith(CLOSED):
+                    wait_s = 0.5 if expected is None else 5 if len(got) < len(expected[number]) else 0.1
+                    connection.socket.settimeout(wait_s)
+                    try:
+                        got += connection.socket.recv(1 << 16) or CLOSED
+                    except ConnectionError:
+                        got += CLOSED
             found.append(got)
         return found
 
@@ -74,7 +80,8 @@ def answers(port, user, writes):
 )
 def test_the_same_comes_back_as_from_valkey(pair, user, writes):
     plain, _, daemon = pair
-    assert answers(daemon.port, user, writes) == answers(plain.port, user, writes)
+    expected = answers(plain.port, user, writes)
+    assert answers(daemon.port, user, writes, expected) == expected
 
 
 def test_what_follows_quit_is_not_run(pair, queue):

@@ -22,8 +22,9 @@ def pair():
 def test_a_lane_that_has_32_mib_unanswered_takes_no_more(pair, queue):
     valkey, daemon = pair
     push = request("VALQ.PUSH", queue, b"x" * MIB)
-    with Connection(daemon.port, timeout_s=0.5) as flooding:
+    with Connection(daemon.port) as flooding:
         flooding.call("VALQ.CREATE", queue)
+        flooding.socket.settimeout(0.5)
         sent = 0
         with valkey_stopped(valkey), contextlib.suppress(TimeoutError):
             while sent < 128 * len(push):
@@ -73,9 +74,10 @@ def test_simple_commands_are_taken_in_shares(pair, queue):
 def test_what_waits_behind_a_blocking_command_is_not_remembered_one_by_one(pair, command):
     _, daemon = pair
     pipeline = request(*command) * 10_000
-    with Connection(daemon.port, timeout_s=0.5) as client, Connection(daemon.port) as beside:
+    with Connection(daemon.port) as client, Connection(daemon.port) as beside:
         client.send("BLPOP", "never", "2")
         noticed(beside)
+        client.socket.settimeout(0.5)
         before, sent = rss_kb(daemon.pid), 0
         with contextlib.suppress(TimeoutError):
             while sent < 8 * MIB:

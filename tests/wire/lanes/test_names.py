@@ -72,7 +72,7 @@ def test_lanes_of_identities_that_nobody_has_any_more_are_few(pair, direct):
         before = len(direct.call("CLIENT", "LIST").splitlines())
         for number in range(100):
             assert client.call("AUTH", "default", f"password{number}") == b"OK"
-        assert client.call("VALQ.LIST") is not None
+        assert client.call("VALQ.LIST") == []
     with contextlib.ExitStack() as stack:
         for number in range(60):
             leaving = stack.enter_context(Connection(pair[1].port))
