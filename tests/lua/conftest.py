@@ -11,14 +11,6 @@ AUTO = "30000:5:86400000"
 START_MS = 1_700_000_000_000
 
 
-def source_with_clock() -> str:
-    """The library, with a clock that stops for all that ask it, registrations of waiters too."""
-    stops = "clock.now = function() return clock.offset_ms end"
-    source = bundle.whole_source(test_clock=True)
-    assert source.count(stops) == 1
-    return source.replace(stops, f"{stops} clock.exact = clock.now")
-
-
 class Link(Connection):
     """A connection on which a test can move the functions' clock; ``ok`` raises error replies."""
 
@@ -159,7 +151,7 @@ def link(functions_server):
     """An empty Valkey, and the library freshly loaded: nothing volatile is left of another test.  Time stands still."""
     connection = Link(functions_server.port)
     connection.ok("FLUSHALL")
-    connection.ok("FUNCTION", "LOAD", "REPLACE", source_with_clock())
+    connection.ok("FUNCTION", "LOAD", "REPLACE", bundle.whole_source(test_clock=True))
     Queue(connection, "any").pass_time(0)
     yield connection
     connection.close()

@@ -5,7 +5,8 @@ import struct
 
 import pytest
 
-from tests.lua.conftest import AUTO, Link, flat, source_with_clock
+from tests.lua.conftest import AUTO, Link, flat
+from valqd.lua import bundle
 
 
 def due(q, daemon="me", lease_ms=1000, limit=100):
@@ -436,7 +437,7 @@ def test_a_daemon_learns_that_it_was_forgotten(q):
 
     first = known_since()
     assert known_since() == first
-    q.link.ok("FUNCTION", "LOAD", "REPLACE", source_with_clock())
+    q.link.ok("FUNCTION", "LOAD", "REPLACE", bundle.whole_source(test_clock=True))
     second = known_since()
     assert second > first
     q.pass_time(5000)
