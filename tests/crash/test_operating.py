@@ -138,6 +138,18 @@ def test_who_signals_twice_gets_what_one_signal_does(workers, number):
         assert not alive(server)
 
 
+def test_two_signals_are_as_one_where_the_backend_has_a_name():
+    """Names are looked up in threads of the loop's, which signals must not reach either."""
+    with Valkey() as valkey:
+        for gap_s in (0.002, 0.01, 0.03):
+            with Valqd(valkey.url.replace("127.0.0.1", "localhost")) as daemon:
+                daemon.signal(signal.SIGTERM)
+                time.sleep(gap_s)
+                with contextlib.suppress(ProcessLookupError):
+                    daemon.signal(signal.SIGTERM)
+                assert daemon.process.wait(8) == 0
+
+
 def test_a_script_without_end_does_not_keep_the_embedded_valkey_from_stopping():
     with Valqd(shutdown_timeout=2) as daemon, Connection(daemon.port) as busy:
         server = server_of(busy)

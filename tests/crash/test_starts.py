@@ -2,12 +2,12 @@
 
 import socket
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import pytest
 
 from tests.crash.test_operating import start_refused
-from tests.servers import Connection, Valkey, Valqd, free_port, request, until
+from tests.servers import Connection, Valkey, Valqd, free_port, listening_sockets, request, until
 from valqd.lua import bundle
 
 
@@ -63,14 +63,16 @@ def test_only_a_library_of_a_lower_revision_is_replaced(step, stays):
         assert (there.encode() in direct.call("FUNCTION", "LIST", "WITHCODE")[0][-1]) is stays
 
 
-def test_a_backend_that_loads_its_data_is_waited_for():
+@contextmanager
+def loading():
+    """A Valkey that takes two seconds to load its data."""
     with Valkey() as valkey:
         with Connection(valkey.port) as direct:
             direct.call("CONFIG", "SET", "rdbcompression", "no")
             direct.call("DEBUG", "POPULATE", "300", "key", "2000")
             direct.call("SAVE")
         valkey.kill()
-        valkey.options = ("--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024")
+        valkey.options = ("--key-load-delay", "7000", "--loading-process-events-interval-bytes", "1024")
         valkey.wait_ready = lambda: None
         valkey.start()
 
@@ -79,6 +81,19 @@ def test_a_backend_that_loads_its_data_is_waited_for():
                 return b"loading:1" in direct.call("INFO", "persistence")
 
         until(loads, 10, "it loads")
-        with Valqd(valkey.url) as daemon, Connection(daemon.port) as client:
-            assert "it is loading its data" in daemon.output()
-            assert client.call("DBSIZE") == 300
+        yield valkey
+
+
+def test_a_backend_that_loads_its_data_is_waited_for():
+    with loading() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port) as client:
+        assert "it is loading its data" in daemon.output()
+        assert client.call("DBSIZE") == 300
+
+
+def test_no_worker_that_waits_for_the_backend_outlives_its_daemon():
+    with loading() as valkey, Valqd(valkey.url, workers=2, wait=False) as daemon:
+        until(lambda: "it is loading its data" in daemon.output(), 10, "it waits")
+        daemon.kill()
+        until(lambda: not listening_sockets(daemon.port), 1.5, "nobody has the port")
+        with Connection(valkey.port) as direct:
+            assert b"loading:1" in direct.call("INFO", "persistence")

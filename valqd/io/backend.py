@@ -138,7 +138,8 @@ class Backend:
         except OSError as error:  # ssl.SSLError is one
             files = ", ".join(filter(None, (self.ca_file, self.cert_file, self.key_file)))
             why = getattr(error, "reason", None) or error.strerror or error
-            raise SettingError("backend", f"the certificates cannot be used ({files}): {why}") from None
+            hint = " (is its key in backend_key_file?)" if self.cert_file and not self.key_file else ""
+            raise SettingError("backend", f"the certificates cannot be used ({files}): {why}{hint}") from None
 
     def __str__(self) -> str:
         if self.path:

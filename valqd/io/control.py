@@ -92,7 +92,9 @@ class Control:
             hint = " (does it speak TLS? else valkey://)" if self._backend.tls else ""
             raise StartError(f"backend {self._backend}: no answer within {CONNECT_TIMEOUT_S:g} s{hint}") from None
         except ControlLost:
-            hint = "" if self._backend.tls else " (does it want TLS? then valkeys://)"
+            hint = " (does it want TLS? then valkeys://)"
+            if self._backend.tls:
+                hint = "" if self._backend.cert_file else " (does it want a certificate? then backend_cert_file)"
             raise StartError(f"backend {self._backend}: it closed the connection{hint}") from None
         except UnicodeError:  # from the encoding of names
             raise StartError(f"backend {self._backend}: no valid host name") from None

@@ -153,16 +153,19 @@ class EmbeddedServer:
             command += [f"--{name}", value]
         # Of its own session, so that a ^C in the terminal reaches the daemon alone, which then stops the server last.
         # The lock is inherited: it is held as long as either lives.
-        self._process = subprocess.Popen(  # noqa: S603
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, **_ENVIRONMENT},
-            start_new_session=True,
-            pass_fds=(self._lock,),
-            preexec_fn=partial(_in_child, os.getpid()),
-        )
+        try:
+            self._process = subprocess.Popen(  # noqa: S603
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **_ENVIRONMENT},
+                start_new_session=True,
+                pass_fds=(self._lock,),
+                preexec_fn=partial(_in_child, os.getpid()),
+            )
+        except OSError as error:
+            raise StartError(f"{command[0]} cannot be started: {error.strerror}") from None
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, b"valqd pid %d, its Valkey pid %d" % (os.getpid(), self._process.pid), 0)
 
@@ -212,7 +215,7 @@ class EmbeddedServer:
         try:
             self._spawn()
         except (OSError, StartError) as error:
-            log.error("the embedded Valkey died and cannot be started: %s", getattr(error, "strerror", None) or error)
+            log.error("the embedded Valkey died and was not started again: %s", error)
         else:
             log.error("the embedded Valkey died and was started again; its log ended: %s", last_words)
 

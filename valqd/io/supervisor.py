@@ -16,6 +16,7 @@ import signal
 import socket
 import stat
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,6 +38,8 @@ _LONGEST_RESTART_S = 10.0
 _TICK_S = 0.1
 #: The port of a daemon that was killed is free when its workers have seen it.
 _BIND_FOR_S = 1.5
+#: How long the end of a worker's loop may take.
+_LEAVING_S = 1.0
 #: Of clients, as Valkey has it.
 _KEEPALIVE_S = 300
 
@@ -46,8 +49,8 @@ log = logging.getLogger(__name__)
 def serve(settings: Settings) -> None:
     """Run the daemon until it is told to stop.  Raises StartError, and KeyboardInterrupt when told before it runs.
 
-    Signals are blocked but while a worker's loop takes them: a handler's exception can be lost, in whatever it comes
-    upon, and a second signal must not end the daemon before its Valkey.
+    Signals are blocked, and looked for ten times a second: a handler's exception can be lost in whatever it comes upon,
+    and a second signal must not end the daemon before its Valkey.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
     with contextlib.ExitStack() as stack:
@@ -184,6 +187,11 @@ def _run_worker(
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(main())
+        if settings.backend:
+            # The loop's end waits for a name look-up that hangs, which nothing can cancel; nothing else is left to do.
+            leaving = threading.Timer(_LEAVING_S, os._exit, (0,))
+            leaving.daemon = True
+            leaving.start()
 
 
 class _Supervisor:
@@ -218,8 +226,8 @@ class _Supervisor:
             announce()
             while not is_told_to_stop():
                 self._tick()
-                time.sleep(_TICK_S)
                 self._reap()
+                time.sleep(_TICK_S)
         except _WorkerFailed:
             raise SystemExit(1) from None
         finally:
@@ -231,12 +239,12 @@ class _Supervisor:
             while not select.select([pipe], [], [], _TICK_S)[0]:
                 if is_told_to_stop():
                     return False
-            if not pipe.read(1):  # it ended before it was ready, and has said why unless it was killed
+            if not pipe.read(1):  # it ended before it was ready, and has said why if its status is 1
                 pid, _ = self._numbers.popitem()  # it was started last
                 status = os.waitpid(pid, 0)[1]
                 if is_told_to_stop():  # by a signal that reached both
                     return False
-                if os.WIFSIGNALED(status):
+                if os.waitstatus_to_exitcode(status) != 1:
                     print(f"valqd: worker {number} {_end(status)} as it started", file=sys.stderr)
                 raise _WorkerFailed
         return True

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +23,7 @@ from valqd.io.default_user import DefaultUser
 from valqd.io.lanes import SharedLanes
 from valqd.io.loader import FunctionLoader
 from valqd.io.outbox import Outbox
-from valqd.io.process import available_cores, keep_freed_memory, raise_file_limit, stop_signals
+from valqd.io.process import available_cores, is_told_to_stop, keep_freed_memory, raise_file_limit
 from valqd.io.shared_lane import SharedLane
 from valqd.io.sweeper import Sweeper
 from valqd.io.waiters import Waiters
@@ -34,6 +33,8 @@ from valqd.protocol.host import Identity, Lane, WorkerState
 from valqd.protocol.requests import parse_popped
 
 _TICK_S = 0.02
+#: How often it looks for signals, and after its parent or its Valkey.
+_STOP_TICK_S = 0.1
 _PRIVATE_GRACE_S = 1.0
 
 log = logging.getLogger(__name__)
@@ -76,20 +77,18 @@ class Worker:
         return next(self._ids)
 
     async def run(self, listening: socket.socket, ready: Callable[[], None], tick: Callable[[], None]) -> None:
-        """Serve until a signal says to stop; ``tick`` runs about every half second.  Raises StartError."""
-        stop = asyncio.Event()
-        for number in stop_signals():
-            self.loop.add_signal_handler(number, stop.set)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals())
-        try:
-            if await self._start_unless(stop):
-                await self._serve_until(stop, listening, ready, tick)
-        finally:
-            signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
+        """Serve until a signal (they are blocked) says to stop; ``tick`` runs about ten times a second.
 
-    async def _serve_until(
-        self, stop: asyncio.Event, listening: socket.socket, ready: Callable[[], None], tick: Callable[[], None]
-    ) -> None:
+        Raises StartError.
+        """
+        starting = asyncio.ensure_future(self._start())  # however long the backend loads its data
+        while not starting.done():
+            if is_told_to_stop():
+                starting.cancel()
+                return
+            tick()
+            await asyncio.wait({starting}, timeout=_STOP_TICK_S)
+        await starting
         self.control.connected.append(self._limit_bodies_again)
         keep_freed_memory()
         max_clients = raise_file_limit(self.settings.max_clients, warn=self._number == 0)
@@ -101,25 +100,11 @@ class Worker:
         create = self.loop.create_unix_server if listening.family == socket.AF_UNIX else self.loop.create_server
         server = await create(lambda: Client(self), sock=listening, backlog=1024)
         ready()
-        while not stop.is_set():
+        while not is_told_to_stop():
             tick()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(0.5):
-                    await stop.wait()
+            await asyncio.sleep(_STOP_TICK_S)
         server.close()
         await self._finish(sweeper)
-
-    async def _start_unless(self, stop: asyncio.Event) -> bool:
-        """Connect, however long the backend loads its data; False: told to stop meanwhile.  Raises StartError."""
-        starting = asyncio.ensure_future(self._start())
-        stopped = asyncio.ensure_future(stop.wait())
-        await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if not starting.done():
-            starting.cancel()
-            return False
-        await starting
-        return True
 
     async def _start(self) -> None:
         await self.control.start()
