@@ -28,7 +28,7 @@ _INTRO = """\
 - **Ids** are decimals. A **receipt**, `<id>-<n>`, names one delivery and is taken wherever an id is; it is refused once
   that lease is over.
 - **Examples** show what valkey-cli shows in RESP3 (`valkey-cli -3`), where what they name is there.
-- **Maps** are maps in RESP3 and flat arrays of fields and values in RESP2.
+- **Maps** are maps in RESP3, and in RESP2 flat arrays: each field, then its value. Their order is not promised.
 - **Errors** begin with a stable code. All commands answer `ERR` for what is wrong with their arguments, `NOBACKEND`
   when the backing Valkey cannot be reached, and whatever Valkey itself refuses (`NOPERM`, `OOM`, `READONLY`, ...) in
   its own words.

@@ -73,8 +73,7 @@ class Sending:
         merge = request.merge
         head = ["FCALL", "valq1_" + merge.function, 1, b"valq:{%b}:queue" % request.queues[0]]
         head += [AUTO] if request.takes_auto else []
-        items = (b"1", *merge.items) if merge.function == "pop_many" else merge.items
-        reply = self.link.call(*head, *merge.fixed, *items)
+        reply = self.link.call(*head, *merge.fixed, *merge.items)
         if isinstance(reply, Exception):
             return reply
         if merge.function in ("push_many", "push_records"):
@@ -82,7 +81,7 @@ class Sending:
             return hiredis.ReplyError(found.decode()) if isinstance(found, bytes) else b"%d" % found
         if merge.function == "pop_many":
             if not reply:
-                return [] if merge.items[0].split(b",")[1:2] not in ([], [b""]) else None
+                return [] if merge.items[1].split(b",")[1:2] not in ([], [b""]) else None
             return parsed(joined(reply[0]))[0]
         if merge.function == "extend_many":
             return hiredis.ReplyError(reply[0].decode()) if isinstance(reply[0], bytes) else reply[0]

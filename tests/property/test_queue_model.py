@@ -226,7 +226,7 @@ class QueueMachine(Checks, RuleBasedStateMachine):
 
     @rule(
         queues=st.lists(names, min_size=1, max_size=3, unique=True),
-        form=forms,
+        form=forms | st.sampled_from(["j2", "j3"]),
         several=maybe,
         count=st.none() | st.integers(1, 12),
         vt=st.none() | leases,

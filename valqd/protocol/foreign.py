@@ -68,6 +68,8 @@ def _unless_subscribed(handler: Handler) -> Handler:
     def handle(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         if side.must_ask_if_counted:
             side.ask_if_counted(lambda: handle(side, argv, raw))
+        elif side.is_subscribed and side.can_ask and argv[0].upper() == b"HELLO":
+            side.ask_if_counted(lambda: None, raw)
         elif side.is_subscribed:
             side.send(raw)
         else:

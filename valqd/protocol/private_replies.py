@@ -54,6 +54,7 @@ class PrivateReplies:
         self.raw = False  #: a replication stream: not even replies can be told apart
         #: how replies begin of which the next is not the client's, and whether they end the uncounted mode
         self._markers: dict[bytes, bool] = {}
+        self._behind_one = False
         self._scanner = ReplyScanner()
         self._parser = WholeParser()
         self._held = bytearray()  # the start of a special reply, or of what may be a marker
@@ -118,9 +119,13 @@ class PrivateReplies:
         self.outstanding = self._own = 0
         self._expected.clear()
 
-    def await_marker(self, *, ends: bytes, goes_on: bytes) -> None:
-        """While uncounted: the next reply that begins in either way is not the client's; one ends this mode."""
+    def await_marker(self, *, ends: bytes, goes_on: bytes, behind_one: bool = False) -> None:
+        """While uncounted: the next reply that begins in either way is not the client's; one ends this mode.
+
+        ``behind_one``: a reply that goes on is the client's, and the next one is not.
+        """
         self._markers = {ends: True, goes_on: False}
+        self._behind_one = behind_one
 
     @property
     def has_many(self) -> bool:
@@ -188,7 +193,8 @@ class PrivateReplies:
                 raw = self._take_held(data[start : end.offset])
                 start = end.offset
                 ends = next((ends for marker, ends in self._markers.items() if raw.startswith(marker)), None)
-                if ends is None:
+                if ends is None or (self._behind_one and not ends):
+                    self._behind_one &= ends is None
                     out.append(raw)
                 else:
                     self._markers.clear()

@@ -115,8 +115,13 @@ class PrivateSide:
     @property
     def must_ask_if_counted(self) -> bool:
         """Whether a command whose reply must be found has to ask first if replies match requests again."""
-        may = self.may_count_again and self.replies is not None and not self.replies.raw
-        return self.uncounted and may and not (self.silent or self.in_multi)
+        return self.may_count_again and self.can_ask
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether a mark among replies that do not match requests would be answered."""
+        raw = self.replies is not None and self.replies.raw
+        return self.uncounted and not (raw or self.silent or self.in_multi)
 
     # ---- opening
 
@@ -272,15 +277,18 @@ class PrivateSide:
         self.session.reset()
         self.ask_if_counted(lambda: None)
 
-    def ask_if_counted(self, then: Callable[[], None]) -> None:
-        """Does an uncounted connection answer one to one again?  The reply to a mark tells; then run ``then``."""
+    def ask_if_counted(self, then: Callable[[], None], hello: bytes = b"") -> None:
+        """Does an uncounted connection answer one to one again?  The reply to a mark tells; then run ``then``.
+
+        ``hello``: the client's own, sent before, whose refusal looks like the mark's.
+        """
         replies = self.open()
         request, answer = self._new_mark()
-        replies.await_marker(ends=answer, goes_on=b"-ERR Can't execute 'hello': only ")
+        replies.await_marker(ends=answer, goes_on=b"-ERR Can't execute 'hello': only ", behind_one=bool(hello))
         self.may_count_again = False
         self._after_mark = then
         self.session.hold()
-        self.send(request)
+        self.send(hello + request)
 
     # ---- from the backend
 

@@ -215,3 +215,18 @@ def test_who_has_used_pubsub_goes_on_after_valkey_was_busy(pair, direct, beside,
         assert isinstance(client.call("VALQ.PUSH", queue, "y"), bytes)
         assert client.call("SELECT", "0") == b"OK"
         assert as_map(client.call("VALQ.POP", queue))[b"body"] in (b"x", b"y")
+
+
+@pytest.mark.parametrize("before", [[], ["VALQ.HELP nope"]])
+def test_a_hello_that_a_subscriber_is_refused_is_not_taken_for_the_daemons(pair, direct, queue, before):
+    commands = ["SUBSCRIBE c", *before, "HELLO 3", "UNSUBSCRIBE c", f"VALQ.PUSH {queue} x"]
+    with Connection(pair[1].port, timeout_s=5) as client:
+        client.send_raw(b"".join(request(*command.split()) for command in commands))
+        replies = [client.read() for _ in commands]
+        refused(replies[-3], "ERR Can't execute 'hello'")
+        assert [replies[-2][0], replies[-1]] == [b"unsubscribe", b"1"]
+        assert client.call("SELECT", "1") == b"OK"
+        client.call("SUBSCRIBE", "c")
+        client.call("UNSUBSCRIBE", "c")
+        assert client.call("VALQ.PUSH", queue, "in 1") == b"1"
+        assert client.call("VALQ.POP", queue)[3] == b"in 1"
