@@ -128,6 +128,18 @@ def test_what_follows_a_multi_without_rights_runs_at_once(limited, queue, togeth
         assert message(connection.call("VALQ.POP", queue))["body"] == b"x"
 
 
+def test_a_skip_behind_a_refused_multi_is_one(limited, queue):
+    with Connection(limited[1].port, timeout_s=5) as connection:
+        assert connection.call("AUTH", "nomulti", "pw") == b"OK"
+        connection.send_raw(
+            b"".join(request(*words.split()) for words in ("MULTI", "CLIENT REPLY SKIP", "GET a", "ECHO b"))
+        )
+        refused(connection.read(), "NOPERM")
+        assert connection.read() == b"b"  # GET has no reply
+        assert connection.call("VALQ.POP", queue, "BLOCK", "50") is None
+        assert connection.call("PING") == b"PONG"
+
+
 def test_a_refused_pause_of_clients_changes_nothing(limited, queue):
     valkey, daemon = limited
     with (

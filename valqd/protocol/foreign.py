@@ -99,6 +99,8 @@ def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:
     elif side.in_multi and name in (b"MULTI", b"WATCH"):  # refused, never queued: EXEC's reply has no place for them
         side.send_plain(frame.raw, 1)
         side.multi_began += 1
+    elif side.in_multi and name == b"CLIENT" and not side.is_quiet:  # REPLY is not queued if MULTI was refused
+        side.when_quiet(lambda: forward(side, name, frame))
     elif side.in_multi and name not in _AT_ONCE_IN_MULTI:
         _queue_in_multi(side, name, frame)
     else:
@@ -346,8 +348,10 @@ def _subscribe(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 def _monitor(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if side.must_ask_if_counted:  # its answer is to be known from others
         side.ask_if_counted(lambda: _monitor(side, argv, raw))
-        return
-    side.stop_counting(raw, monitor=MonitorFilter())
+    elif side.monitors:  # Valkey does not answer a second one
+        side.send(raw)
+    else:
+        side.stop_counting(raw, monitor=MonitorFilter())
 
 
 def _sync(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:

@@ -93,6 +93,12 @@ def test_what_the_daemon_asks_for_itself_is_in_no_monitor(pair, direct):
         with Connection(pair[1].port) as client:
             assert client.call("LRANGE", "asked", "0", "-1") == []
         assert b'"LRANGE" "asked"' in monitor.read()
+        monitor.send("MONITOR")  # has no answer
+        refused(monitor.call("GET", "x"), "ERR Replica can't interact")
+        time.sleep(0.2)
+        with Connection(pair[1].port) as client:
+            assert client.call("LRANGE", "asked", "0", "-1") == []
+        assert b'"LRANGE" "asked"' in monitor.read()
 
 
 @pytest.mark.parametrize("resp", [2, 3])
