@@ -1,4 +1,4 @@
-# Everything a fresh machine needs is python3 (3.11 or later) with venv, and make.
+# A fresh machine needs python3 (3.11 or later) with venv, and make; make test: valkey-cli or redis-cli; make bench: cc.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin

@@ -27,7 +27,7 @@ _INTRO = """\
 - **Queue names** are 1 to 255 bytes without `{`, `}`, white space or control characters (the Unicode ones too).
 - **Ids** are decimals. A **receipt**, `<id>-<n>`, names one delivery and is taken wherever an id is; it is refused once
   that lease is over.
-- **Examples** show what valkey-cli shows in RESP3 (`valkey-cli -3`), where what they name is there.
+- **Examples** show what `valkey-cli -3` (RESP3) prints, if the queues and messages that they name are there.
 - **Maps** are maps in RESP3, and in RESP2 flat arrays: each field, then its value. Their order is not promised.
 - **Errors** begin with a stable code. All commands answer `ERR` for what is wrong with their arguments, `NOBACKEND`
   when the backing Valkey cannot be reached, and whatever Valkey itself refuses (`NOPERM`, `OOM`, `READONLY`, ...) in
@@ -41,7 +41,7 @@ queue `orders` and on no other queue:
     ACL SETUSER worker on >secret ~valq:{orders}:* +fcall +@hash +@list +@sortedset +@keyspace +set +time -@dangerous
 
 Without rights on a queue every command on it answers `NOPERM`, creation included. `VALQ.LIST` leaves out what the user
-may not read. A command that names a second queue (DLQ, TO, MPOP) needs rights on both.
+may not read. A command that names other queues (DLQ, TO, MPOP) needs rights on all.
 """
 
 

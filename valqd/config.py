@@ -1,4 +1,4 @@
-"""The daemon's settings: one table, from which flags, environment variables, the file and the docs come.
+"""The daemon's settings: one table, from which flags and variables come; tests hold the file and the README to it.
 
 Command line beats environment beats file beats default.  A setting that is unknown or bad raises SettingError, which
 names it and where it came from.
@@ -113,7 +113,7 @@ SETTINGS: tuple[Setting, ...] = (
         "everysec",
         _one_of("always", "everysec", "no"),
         "always|everysec|no",
-        "How soon the embedded Valkey's writes are on disk: before each reply, within a second, whenever it suits.",
+        "How soon the embedded Valkey's writes are on disk: always before a reply, every second, or (no) at some time.",
     ),
     Setting("workers", "1", _integer(1, 64), "N", "Processes that share the port."),
     Setting(

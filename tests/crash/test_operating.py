@@ -224,6 +224,18 @@ def test_a_killed_daemons_port_is_free_though_clients_do_not_read():
             assert connection.call("STRLEN", "large") == 1_000_000
 
 
+def test_a_stop_waits_for_slow_commands_and_not_for_blocked_ones(valkey):
+    with Valqd(valkey.url) as daemon, Connection(daemon.port) as slow, Connection(daemon.port) as blocked_one:
+        blocked_one.send("BLPOP", "nothing", 0)
+        slow.send("DEBUG", "SLEEP", 2)
+        time.sleep(0.1)
+        since = time.monotonic()
+        daemon.signal(signal.SIGTERM)
+        assert slow.read() == b"OK"
+        assert daemon.process.wait(15) == 0
+        assert time.monotonic() - since < 6
+
+
 def test_nobody_connects_to_a_daemon_that_stops():
     with Valkey() as valkey, Valqd(valkey.url, workers=2) as daemon, contextlib.ExitStack() as stack:
         for _ in range(4):

@@ -23,6 +23,6 @@ async def test_what_is_to_come_first_leaves_first_and_behind_its_own():
     one.transport, other.transport = Transport("one", sent), Transport("other", sent)
     one.write(b"+OK\r\n")
     other.write(b"a")
-    other.write_first(b"b")
+    other.write_now(b"b")
     await asyncio.sleep(0)
     assert sent == [("other", b"ab"), ("one", b"+OK\r\n")]

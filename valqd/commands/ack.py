@@ -15,7 +15,7 @@ def _build(args: Arguments) -> Request:
 SPEC = Command(
     name="ack",
     summary="Acknowledges messages: they are done, and gone.",
-    arguments=(QUEUE_ARGUMENT, Positional("id", ID, "an id or a receipt", repeated=True)),
+    arguments=(QUEUE_ARGUMENT, Positional("id", ID, "which message, or which delivery", repeated=True)),
     build=_build,
     reply="Integer: how many were acknowledged.",
     complexity="O(1) for each id, O(log N) with many in flight; more than 1,000 ids in steps, outside MULTI.",

@@ -15,9 +15,9 @@ def _build(args: Arguments) -> Request:
 SPEC = Command(
     name="cancel",
     summary="Withdraws a message; a worker that has it learns so from its next EXTEND.",
-    arguments=(QUEUE_ARGUMENT, Positional("id", ID, "an id or a receipt")),
+    arguments=(QUEUE_ARGUMENT, Positional("id", ID, "which message, or which delivery")),
     build=_build,
-    reply="Integer: 1 if the message was removed or marked, 0 if none waits or is in flight.",
+    reply="Integer: 1 if the message was removed or marked, 0 if it neither waits nor is in flight.",
     complexity="O(log N).",
     errors=(("NOQUEUE", "there is no such queue"), ("STALE", "the receipt's lease is over")),
     notes=(

@@ -19,7 +19,7 @@ SPEC = Command(
     summary="Moves the end of a delivery's lease.",
     arguments=(
         QUEUE_ARGUMENT,
-        Positional("id", ID, "an id or a receipt"),
+        Positional("id", ID, "which message, or which delivery"),
         Positional("seconds", VISIBILITY, "the lease ends this long from now"),
     ),
     build=_build,

@@ -20,9 +20,9 @@ def _build(args: Arguments) -> Request:
 SPEC = Command(
     name="help",
     summary="Returns helpful text about the commands.",
-    arguments=(Positional("command", COMMAND_NAME, "one command, as push or valq.push", optional=True),),
+    arguments=(Positional("command", COMMAND_NAME, "the name of one, such as push or valq.push", optional=True),),
     build=_build,
-    reply="Array of lines; for one command its syntax, options, reply and complexity.",
+    reply="Array of lines; for one command its syntax, options, reply, complexity and errors.",
     complexity="O(1).",
     notes=("VALQ alone is VALQ.HELP. The daemon answers it by itself.",),
     example=(

@@ -31,7 +31,7 @@ def _on_all() -> Iterator[str]:
         yield _short(command)
         yield from _indented(command.summary)
     yield "VALQ <command> is the same as VALQ.<command>, in any letter case."
-    yield "VALQ.HELP <command> tells more of one."
+    yield "VALQ.HELP <command> tells more about one."
 
 
 def _short(command: Command) -> str:
@@ -58,7 +58,7 @@ def _on_one(command: Command) -> Iterator[str]:
     yield from _indented(command.summary)
     for argument in command.positionals:
         name = argument.name if isinstance(argument, Positional) else argument.count
-        yield f"<{name}>"
+        yield "|".join(argument.type.words) or f"<{name}>"
         yield from _indented(f"{': '.join(filter(None, [argument.doc, argument.ranges()]))}.")
     for slot in command.slots():
         yield _option_syntax(slot.option)

@@ -17,7 +17,7 @@ SPEC = Command(
     arguments=(QUEUE_ARGUMENT,),
     build=_build,
     reply=(
-        "Map of all these. Settings: visibility_timeout (seconds), max_delivery_attempts, retention_period (seconds, 0 "
+        "Map. Settings: visibility_timeout (seconds), max_delivery_attempts, retention_period (seconds, 0 "
         "for ever), overflow (REFUSE or DROPHEAD), and, null where there is none, backoff (a text: kind, base-s, "
         "cap-s, and JITTER percent unless 0), max_length, max_bytes, dead_letter_queue, max_lease (seconds). Now: msgs "
         "(ready + inflight), ready_msgs, inflight_msgs, delayed_msgs, dlq_msgs, oldest_ready_age_ms (0 if none is "
@@ -30,11 +30,10 @@ SPEC = Command(
     notes=(
         "Counts are exact at the moment of the reply: a lease that is over counts as what it has become, which is why "
         "this command writes.",
-        "oldest_ready_age_ms is that of the first id. A message that was redriven from another queue is as old as it "
-        "was there.",
+        "oldest_ready_age_ms: how long ago the ready message with the smallest id was pushed; one that was redriven "
+        "from another queue, how long ago it was pushed there.",
         "Seconds are integers, or a bulk string with up to three decimals where they are not whole (1.5). "
-        "blocked_clients are those that wait in POP or MPOP, at whichever daemon, for the queue of this name in "
-        "whichever database.",
+        "blocked_clients: how many wait in POP or MPOP for a queue of this name, at any daemon and in any database.",
         "What the totals count, since the queue was created:",
         "- pushed_total: messages added, also those from other queues (DLQ, REDRIVE TO): it is id_sequence.\n"
         "- delivered_total: deliveries; redelivered_total: those that were not the first of their message.\n"

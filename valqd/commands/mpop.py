@@ -32,16 +32,16 @@ SPEC = Command(
             "order",
             (
                 Option("ORDER", doc="the first queue, as given, that has something (the default)", name="in-order"),
-                Option("FAIR", doc="each call begins with the next queue"),
+                Option("FAIR", doc="each call begins with another queue, in turn"),
             ),
         ),
     ),
     build=_build,
-    reply="As POP, with queue in each map; with COUNT all maps are from one queue or several, in the queues' order.",
+    reply="As POP, with queue in each map; with COUNT the maps may come from several queues, in the queues' order.",
     complexity="O(Q) with Q the queues, and as POP for each message.",
     errors=ERRORS,
     notes=(
-        "FAIR: a call begins with the queue after the one with which the last call on these queues began; each worker "
+        "FAIR: of calls that name the same queues, each begins one queue further on than the last; every worker "
         "process counts for itself.",
         "The user needs rights on all the queues. On a cluster all must be in one hash slot.",
     ),

@@ -20,7 +20,7 @@ SPEC = Command(
     summary="Gives messages back: they are ready again, delayed, or dead.",
     arguments=(
         QUEUE_ARGUMENT,
-        Positional("id", ID, "an id or a receipt", repeated=True),
+        Positional("id", ID, "which message, or which delivery", repeated=True),
         Option("DELAY", (OptionValue("seconds", DELAY),), "the wait, instead of the queue's backoff; 0: none"),
         OneOf(
             "kind",

@@ -44,8 +44,8 @@ SPEC = Command(
     complexity="O(log N + M) with M the messages returned; READY also 1 for every 128 ids skipped.",
     errors=(("NOQUEUE", "there is no such queue"),),
     notes=(
-        "PEEK, SHOW and SCAN first do what is due, about 1,000 messages of it: when more fall due at once, they may "
-        "show some for a moment as they were.",
+        "PEEK, SHOW and SCAN first do what is due, for about 1,000 messages: when more fall due at once, they may show "
+        "some in their former state for a moment.",
     ),
     example=(("VALQ.PEEK orders DLQ COUNT 1", '1) 1# "id" => "7"\n   2# "state" => "dlq"\n   ...'),),
     flags=("write", "noscript"),

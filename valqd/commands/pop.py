@@ -57,7 +57,7 @@ SPEC = Command(
         "Order is by priority, then by id. A missing queue answers null, unless auto_create is off.",
         "A blocked POP is woken by a push, by a delay that falls due and by a lease that ends. Those that wait on one "
         "queue are served first come first served, at whichever daemon they wait. Inside MULTI it does not wait.",
-        "VT may be as short as 0.001 s here and with PUSH, where a queue's own is at least 1 s.",
+        "VT may be as short as 0.001 s here and with PUSH; a queue's own is at least 1 s.",
     ),
     example=(
         (

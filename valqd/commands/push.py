@@ -109,18 +109,14 @@ SPEC = Command(
     arguments=(
         QUEUE_ARGUMENT,
         Positional("body", BODY, "the message"),
-        Positional("delay", DELAY, "seconds before which it is not delivered", optional=True),
+        Positional("delay", DELAY, "not delivered before so many seconds have passed", optional=True),
         *OPTIONS,
     ),
     build=_build,
     reply="Bulk string: the message's id, a decimal that counts up by 1 in each queue.",
     complexity="O(1), O(log N) with options.",
     errors=ERRORS,
-    notes=(
-        "A missing queue is created with the daemon's defaults, unless auto_create is off. Delays take the whole range "
-        "of a u64 in seconds; a part of a millisecond counts as a whole one.",
-        "Options may come in any order, each once.",
-    ),
+    notes=("A missing queue is created with the daemon's defaults, unless auto_create is off.",),
     example=(
         ("VALQ.PUSH orders hello", '"1"'),
         ("VALQ.PUSH orders later 0.25", '"2"'),

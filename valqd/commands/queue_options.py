@@ -56,8 +56,8 @@ BY_NAME: tuple[Option | OneOf, ...] = (
             OptionValue("base-s", _PAUSE),
             OptionValue("cap-s", _PAUSE),
         ),
-        "the wait before a failed message is ready again: base, base * attempts or base * 2^(attempts-1) seconds, "
-        "at most cap (not less than base); NONE: no wait",
+        "the wait before a failed message is ready again: base, base * attempts or base * 2^(attempts-1) seconds, but "
+        "never more than cap, which is at least base; NONE: no wait",
         removable=True,
         nested=(
             Option(
@@ -77,9 +77,9 @@ BY_NAME: tuple[Option | OneOf, ...] = (
     Option(
         "MAXBYTES",
         (OptionValue("n", _LIMIT),),
-        "the most bytes of bodies the queue holds, the dead not counted; 0 or NONE: no limit. UPDATE first counts what "
-        "is there, some 50,000 messages a second, and the limit holds when it answers (inside MULTI: after as long); "
-        "until then pushes are held against what is counted so far",
+        "the most bytes of bodies the queue holds, the dead not counted; 0 or NONE: no limit. UPDATE answers when it "
+        "has counted what is there, some 50,000 messages a second (inside MULTI it answers at once, and the sweeper "
+        "counts); until then pushes are checked against what is counted so far",
         name="max_bytes",
         removable=True,
     ),

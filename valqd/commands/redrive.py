@@ -48,8 +48,8 @@ SPEC = Command(
     ),
     notes=(
         "The oldest first; with ID, in the order given. Attempts begin at zero; the last error and times are kept; a "
-        "TTL does not come back. Give ids: the delivery that a receipt names is over. With TO the user needs rights on "
-        "both queues; on a cluster both must be in one hash slot.",
+        "TTL does not come back. Give ids: a receipt finds nothing, its delivery is over. With TO the user needs "
+        "rights on both queues; on a cluster both must be in one hash slot.",
     ),
     example=(
         ("VALQ.REDRIVE orders ID 2 7 9 TO retries", "(integer) 2"),

@@ -31,7 +31,7 @@ SPEC = Command(
     summary="Goes through the messages of a queue, a few at a time.",
     arguments=(
         QUEUE_ARGUMENT,
-        Positional("cursor", CURSOR, "0 at first, then what the last reply began with"),
+        Positional("cursor", CURSOR, "where to go on, 0 at first"),
         Option("STATE", (OptionValue("state", words("READY", "INFLIGHT", "DELAYED", "DLQ")),), "only this state"),
         Option(
             "HEADER",
@@ -41,7 +41,8 @@ SPEC = Command(
         Option(
             "MATCH",
             (OptionValue("pattern", PATTERN),),
-            "only bodies that match this glob-style pattern; between two *, with ? or [], it has at most 32 characters",
+            "only bodies that match this glob-style pattern; a part between two * that has ? or [] may be 32 "
+            "characters long",
         ),
         Option(
             "COUNT", (OptionValue("n", BATCH),), "about how many to look at, never more than 1000 in a call; default 10"

@@ -15,10 +15,10 @@ def _build(args: Arguments) -> Request:
 SPEC = Command(
     name="show",
     summary="Returns all that is known of one message.",
-    arguments=(QUEUE_ARGUMENT, Positional("id", ID, "an id or a receipt")),
+    arguments=(QUEUE_ARGUMENT, Positional("id", ID, "which message, or which delivery")),
     build=_build,
     reply=(
-        "Map of all these: id, state (ready, inflight, delayed or dlq), body, attempts (used so far), deliveries (the "
+        "Map: id, state (ready, inflight, delayed or dlq), body, attempts (used so far), deliveries (the "
         "receipt's n), deadline (null unless inflight), due (null unless delayed), priority, headers (a map, empty if "
         "there are none), dedup (its key, or null), visibility_timeout (seconds) and max_attempts (null: the queue's), "
         "expires_at (null without TTL, and from its death on), enqueued_at, last_error, failed_at and died_at (null: "

@@ -1,7 +1,7 @@
 """The daemon's own connection to the backend: version check, function library, timers, wake-ups.
 
-Speaks RESP3 as the daemon's user; while somebody waits for a queue, Valkey tracks keys that it read (see waiters): a
-change of one arrives as a push.
+Speaks RESP3 as the daemon's user; while somebody waits for a queue, Valkey tracks keys that it read (see
+registration): a change of one arrives as a push.
 Bound: callers await their replies; nothing is queued while the connection is down.
 """
 
@@ -69,7 +69,7 @@ class _Connection(ReplyProtocol):
 
 
 class Control:
-    """Keeps the connection; ``connected`` callbacks run after each (re)connection, once the library is there."""
+    """Keeps the connection; ``connected`` callbacks run after each reconnection, once the library is there."""
 
     def __init__(self, backend: Backend, invalidated: Callable[[list[bytes] | None], None]) -> None:
         """``invalidated`` gets tracked keys that changed; None: Valkey has forgotten what it tracked (FLUSHALL)."""

@@ -1,4 +1,4 @@
-"""A Valkey server of the daemon's own: started on a unix socket in the data folder, stopped last and cleanly.
+"""A Valkey server of the daemon's own: started on a unix socket, with a data folder, stopped last and cleanly.
 
 The daemon is a user of its own there, so that the default user may get a password; users are kept by ``ACL SAVE``.
 """

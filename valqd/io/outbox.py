@@ -52,7 +52,7 @@ class Outgoing:
             self._outbox.add(self)
         self._parts.append(data)
 
-    def write_first(self, data: bytes) -> None:
+    def write_now(self, data: bytes) -> None:
         """Send ``data`` now, behind what this connection has to send."""
         self._parts.append(data)
         self.flush()

@@ -1,4 +1,4 @@
-"""What a worker asks of the operating system for itself."""
+"""What the daemon's processes ask of the operating system: stop signals, cores, memory, open files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def stop_signals() -> set[signal.Signals]:
 
 
 def is_told_to_stop() -> bool:
-    """Whether one of them has come while they are blocked."""
+    """Whether a stop signal has come; they are blocked, and looked for by this."""
     return not stop_signals().isdisjoint(signal.sigpending())
 
 

@@ -4,7 +4,8 @@
 
 A lane authenticates as its clients did, never as the daemon.  When its connection is lost, calls that were sent get an
 error that says they may have been applied, others get NOBACKEND; the lane reconnects by itself.  Bounds: beyond
-MAX_BACKLOG_BYTES of requests unanswered, clients that send more are not read from until half of it is gone.
+MAX_BACKLOG_BYTES of requests, or MAX_BACKLOG_CALLS, unanswered, clients that send more are not read from until half of
+it is gone.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Waiter:
     """One blocked command: the recipient of its POPs."""
 
     __slots__ = (
-        "_client", "_gone", "_handle", "_nothing", "_waiters", "in_flight", "is_answered", "lane", "last_call",
+        "_client", "_gone", "_handle", "_nothing", "_waiters", "has_asked", "in_flight", "lane", "last_call",
         "last_seq", "parked", "queues", "request", "since", "timed_out",
     )  # fmt: skip
 
@@ -57,7 +57,7 @@ class Waiter:
         self._gone = False
         self.timed_out = False  # what the POP under way brings is the answer
         self.in_flight = False
-        self.is_answered = False  # it, or who stood before it and is like it, has asked
+        self.has_asked = False  # it, or who stood before it and is like it, has asked
         self.parked = False
         self.since = time.monotonic()  # exact: the loop's own clock stands still during a turn
 
@@ -86,7 +86,7 @@ class Waiter:
             return False
         if b"N" in self.request.args[2] and self.gone:  # NOACK: what it took could not be given back
             return False
-        self.in_flight = self.is_answered = True
+        self.in_flight = self.has_asked = True
         request, worker = self.request, self._waiters.worker
         resp = self._client.session.resp
         post = self._waiters.registration.post(self.lane.identity.db) if self.parked else b""
@@ -170,7 +170,7 @@ class Waiter:
 
     def _time_out(self) -> None:
         """Who came behind others that are not like it asks before it gets nothing: it may be refused."""
-        if not (self.is_answered or self._gone):
+        if not (self.has_asked or self._gone):
             for queue in self.queues:
                 self._waiters.wake(queue)  # who came before it is asked before it
             if self.pop():
@@ -220,7 +220,7 @@ class Waiters:
         if first is None and waiter.pop():
             waiter.lane.wake()
         else:
-            waiter.is_answered = first is not None and first.lane is waiter.lane and first.queues == waiter.queues
+            waiter.has_asked = first is not None and first.lane is waiter.lane and first.queues == waiter.queues
             self.park(waiter)
         return waiter
 

@@ -35,7 +35,8 @@ from valqd.protocol.requests import parse_popped
 _TICK_S = 0.02
 #: How often it looks for signals, and after its parent or its Valkey.
 _STOP_TICK_S = 0.1
-_PRIVATE_GRACE_S = 1.0
+#: At a stop, for commands that wait in Valkey (BLPOP), maybe for ever.
+_GRACE_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -136,10 +137,12 @@ class Worker:
         self.waiters.stop_all()
         loop = self.loop
         deadline = loop.time() + self.settings.shutdown_timeout - 0.5
-        while any(client.busy for client in self.clients) and loop.time() < deadline:
-            await asyncio.sleep(_TICK_S)
-        grace_ends = min(loop.time() + _PRIVATE_GRACE_S, deadline)  # what waits in Valkey (BLPOP) may wait for ever
-        while any(client.is_owed for client in self.clients) and loop.time() < grace_ends:
+        grace_ends = loop.time() + _GRACE_S
+
+        def is_awaited(client: Client) -> bool:
+            return client.is_owed and (loop.time() < grace_ends or not client.session.private.may_block)
+
+        while any(map(is_awaited, self.clients)) and loop.time() < deadline:
             await asyncio.sleep(_TICK_S)
         self.outbox.flush()
         for client in list(self.clients):

@@ -1,6 +1,7 @@
-"""Values to RESP2 or RESP3 bytes, for what the daemon answers itself (HELP, COMMAND, HELLO, errors).
+"""Values to RESP2 or RESP3 bytes, for what the daemon puts together itself.
 
-Queue replies are encoded by the functions in Valkey and never pass through here.  Must not know what the values mean.
+That is HELP, COMMAND, HELLO, errors, and what the steps of one command add up to (LIST, PURGE ...).  Messages are
+encoded by the functions in Valkey and never pass through here.  Must not know what the values mean.
 """
 
 from __future__ import annotations

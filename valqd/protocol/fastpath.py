@@ -1,9 +1,10 @@
-r"""Recognises plain PUSH, POP and ACK, and POPs seen before, in a client's bytes without parsing them.
+r"""Recognises plain PUSH, POP and ACK, and options seen before, in a client's bytes without parsing them.
 
 A client repeats itself: ``*3\r\n$9\r\nVALQ.PUSH\r\n$6\r\norders\r\n$`` is the same 33 bytes before every body that it
 pushes to ``orders``.  The session parses such a command once, the long way, and teaches its prefix here; from then on a
 chunk is compared with known prefixes, and the bulks behind them (``100\r\n<body>\r\n``) go into the merged call as the
-very bytes received.  A POP with options (a worker that waits) repeats itself to the byte: its parse is remembered.
+very bytes received.  So do the options behind a PUSH's body; and a POP with options, or an MPOP, repeats itself to the
+byte: its parse is remembered.
 What does not fit exactly (another spelling, a cut frame, a large body) is left to the framer, which decides alone what
 Valkey would make of it.
 
@@ -128,8 +129,9 @@ class PushTemplate(Template):
         # prefix starts where it ends, so no body can pass for a frame.
         step = end - pos
         next_head = b"\r\n" + data[pos : eol + 2]
+        most = min(MAX_ITEMS, MAX_BYTES_AT_ONCE // step + 1)
         count = 1
-        while count < MAX_ITEMS and end + step <= size and data.startswith(next_head, end - 2):
+        while count < most and end + step <= size and data.startswith(next_head, end - 2):
             count += 1
             end += step
         if data[end - 2 : end] != b"\r\n":

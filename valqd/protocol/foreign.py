@@ -171,7 +171,7 @@ def _exec(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         side.send_plain(raw, 1)
         return
     if effects and (subscribes or side.silent):  # nothing will tell
-        side.is_unknown = side.has_state = True
+        side.identity_is_unknown = side.has_state = True
     if subscribes:
         side.stop_counting(raw, may_count_again=True)
         return
@@ -273,7 +273,7 @@ def _watched_effect(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     effect = _EFFECTS[name]
     resp = None
     if side.mute or side.open().uncounted:  # nothing will tell
-        side.is_unknown = side.has_state = True
+        side.identity_is_unknown = side.has_state = True
         resp = handshake.Hello.of(argv).resp if name == b"HELLO" else None
     side.send_watched(raw, _if_ok(lambda: effect(side, argv)))
     if name == b"HELLO":  # what follows is to be read in the protocol version that it brings

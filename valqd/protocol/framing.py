@@ -7,7 +7,7 @@ deliver in one piece.  Frames of all other commands that grow large are passed o
 a 512 MB SET never lies in the daemon's memory.
 
 Rules followed (Valkey's ``networking.c``): a request that starts with ``*`` is a multibulk, anything else is an
-inline command up to LF; lengths are plain decimals without sign or leading zeros; CRLF follows them and bulks.  At the
+inline command up to LF; lengths are plain decimals without plus or leading zeros; CRLF follows them and bulks.  At the
 first violation the stream is ``BROKEN``: the bytes from there on are for Valkey itself to answer and to close.
 """
 

@@ -79,7 +79,7 @@ class Host(Protocol):
     def write(self, data: bytes) -> None:
         """Send to the client, at the end of this turn of the loop."""
 
-    def write_first(self, data: bytes) -> None:
+    def write_now(self, data: bytes) -> None:
         """Send what its own lane brought, before any client gets what was written by ``write`` in this turn.
 
         So of what comes together a client learns that a key has changed (client side caching) before another learns

@@ -38,7 +38,9 @@ class PrivateSide:
         self.skip_next = False  # CLIENT REPLY SKIP
         self.streaming = False  # a large frame of the client is on its way
         self.is_broken = False  # Valkey is to refuse what came, and to close
-        self.is_unknown = False  # it may be another user, or in another database, than the session: nothing tells
+        self.identity_is_unknown = (
+            False  # it may be another user, or in another database, than the session: nothing tells
+        )
         self.subscribes_in_multi = False
         self.multi_began = 0  # replies expected before the first of its commands
         #: what EXEC will change in this session, if the element at that place of its reply is no error: takes that
@@ -105,7 +107,7 @@ class PrivateSide:
     @property
     def must_be_used(self) -> bool:
         """Whether a VALQ command has to come this way to keep its place (and MULTI its meaning)."""
-        return not self.is_quiet or self.alters_replies or self.is_unknown
+        return not self.is_quiet or self.alters_replies or self.identity_is_unknown
 
     @property
     def will_be_quiet(self) -> bool:
@@ -319,7 +321,7 @@ class PrivateSide:
                 out = bytes(self._cut_push)
                 self._cut_push.clear()
         if out:
-            session.host.write_first(out)
+            session.host.write_now(out)
         if self._after_mark is not None and not replies.awaits_marker:
             then, self._after_mark = self._after_mark, None
             self.may_be_subscribed &= replies.uncounted or session.resp == 3  # which has no mark that would tell
@@ -347,7 +349,7 @@ class PrivateSide:
         if has_state or replies.uncounted or self.silent or self.is_broken or not replies.at_boundary:
             host.close()
             return
-        self.has_state = self.is_unknown = False
+        self.has_state = self.identity_is_unknown = False
         self.leave_multi()
         self.session.resume_if_quiet()
 
@@ -362,4 +364,4 @@ class PrivateSide:
     def reset(self) -> None:
         """RESET: nothing is left of what its connection held."""
         self.leave_multi()
-        self.silent = self.skip_next = self.has_state = self.is_unknown = self.may_be_subscribed = False
+        self.silent = self.skip_next = self.has_state = self.identity_is_unknown = self.may_be_subscribed = False

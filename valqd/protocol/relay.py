@@ -2,10 +2,11 @@
 
 A command is simple when it does nothing to its connection, never blocks, and its reply has one type whatever its
 arguments: then the reply that hiredis parsed can be encoded again to the very bytes that the backend sent (RESP2).
-Anything else about a request (another name, another form, more arguments, RESP3, a client that already has a private
-lane) sends it to the private lane.
+Anything else (another name, or one in mixed case, another number of arguments, RESP3, a client that already has a
+private lane) sends a request to the private lane.
 
-A request is only taken in its canonical form, so that no bytes of one client can break the lane of the others.
+A request is only sent in its canonical form (one in another form is encoded again), so that no bytes of one client can
+break the lane of the others.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
     client ─▶ framer ─▶ ┌ plain PUSH, POP, ACK (fastpath) ┐
                         ├ any other VALQ command ─────────┴▶ shared lane (coalescer), while the private lane is quiet
                         ├ the same, rewritten to FCALL ────▶ private lane, inside MULTI or behind foreign commands
-                        ├ handshake of a clean client ─────▶ answered or relayed (handshake)
+                        ├ handshake of a clean client ─────▶ answered, or shared lane (handshake)
+                        ├ its simple commands in RESP2 ────▶ shared lane (relay)
                         └ all else, byte for byte (foreign) ▶ private lane
 
 Replies leave in request order because at any moment only one lane has replies outstanding for this client: a command

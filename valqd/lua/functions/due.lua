@@ -37,8 +37,8 @@ local function call(keys, args)
     take_checks(now, result, last)
     return result[4] and result or {result[1]}
   end
-  if volatile.bury(now) then
-    waiters.bury(now)
+  if volatile.forget_gone(now) then
+    waiters.forget_gone(now)
   end
   result[2] = sweeper.owner ~= args[1] and 1 or 0
   sweeper.owner = args[1]

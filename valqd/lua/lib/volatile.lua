@@ -35,7 +35,7 @@ function volatile.is_alive(id, now)
 end
 
 -- Forget daemons that are gone: true if there were any.
-function volatile.bury(now)
+function volatile.forget_gone(now)
   local some_are_gone = false
   for daemon in pairs(volatile.seen) do
     if not volatile.is_alive(daemon, now) then

@@ -51,7 +51,7 @@ function waiters.leave(name, post)
 end
 
 -- Forget the posts of daemons that are gone.
-function waiters.bury(now)
+function waiters.forget_gone(now)
   for name, line in pairs(waiters.lines) do
     for post in pairs(line) do
       if not volatile.is_alive(post, now) then
