@@ -1,5 +1,7 @@
 """Transactions, refused ones too, leave a client's order, database and rights as they would be on Valkey."""
 
+import time
+
 import pytest
 
 from tests.servers import Connection, Valkey, Valqd, request, until
@@ -138,6 +140,23 @@ def test_a_skip_behind_a_refused_multi_is_one(limited, queue):
         assert connection.read() == b"b"  # GET has no reply
         assert connection.call("VALQ.POP", queue, "BLOCK", "50") is None
         assert connection.call("PING") == b"PONG"
+
+
+def test_who_subscribes_behind_a_refused_multi_is_subscribed(limited, queue):
+    valkey, daemon = limited
+    with Connection(daemon.port, timeout_s=5) as connection, Connection(valkey.port) as direct:
+        assert connection.call("AUTH", "nomulti", "pw") == b"OK"
+        connection.send_raw(request("MULTI") + request("SUBSCRIBE", "c"))
+        refused(connection.read(), "NOPERM")
+        assert connection.read()[0] == b"subscribe"
+        direct.send_raw(request("DEBUG", "SLEEP", "0.3") + request("PUBLISH", "c", "x"))
+        time.sleep(0.1)
+        connection.send("SELECT", "1")  # its reply comes behind the message
+        assert connection.read()[0] == b"message"
+        refused(connection.read(), "ERR Can't execute 'select'")
+        assert connection.call("UNSUBSCRIBE", "c")[0] == b"unsubscribe"
+        assert connection.call("VALQ.PUSH", queue, "x") == b"1"
+        assert dbs_of(valkey, queue) == [0]
 
 
 def test_a_refused_pause_of_clients_changes_nothing(limited, queue):

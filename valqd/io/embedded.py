@@ -256,7 +256,7 @@ class EmbeddedServer:
 
 
 def _in_child(daemon: int) -> None:
-    """Before the server is run: it takes signals (a supervisor blocks its own), and stops when the daemon is killed."""
+    """Before the server is run: it takes signals, which the daemon blocks, and stops when the daemon is killed."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

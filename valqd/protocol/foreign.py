@@ -99,7 +99,7 @@ def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:
     elif side.in_multi and name in (b"MULTI", b"WATCH"):  # refused, never queued: EXEC's reply has no place for them
         side.send_plain(frame.raw, 1)
         side.multi_began += 1
-    elif side.in_multi and name == b"CLIENT" and not side.is_quiet:  # REPLY is not queued if MULTI was refused
+    elif side.in_multi and name in _AWAIT_MULTI and not side.is_quiet:
         side.when_quiet(lambda: forward(side, name, frame))
     elif side.in_multi and name not in _AT_ONCE_IN_MULTI:
         _queue_in_multi(side, name, frame)
@@ -119,6 +119,7 @@ def _queue_in_multi(side: PrivateSide, name: bytes, frame: Frame) -> None:
     raw = frame.raw
     change: Callable[[bytes], bytes]
     if (effect := _EFFECTS.get(name)) is not None:
+        side.changes_in_multi = True
         change = _if_ok(lambda: effect(side, frame.argv))
     elif name == b"COMMAND" and (asked := _asked_of_command(frame.argv, side.session.resp)) is not None:
         raw, change = asked
@@ -166,6 +167,7 @@ def _multi(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 def _exec(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     effects = side.queued_in_multi
     subscribes = side.subscribes_in_multi
+    changes = side.changes_in_multi
     side.leave_multi()
     if len(argv) != 1:  # refused, and the transaction with it
         side.send_plain(raw, 1)
@@ -187,7 +189,8 @@ def _exec(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
     if effects and not side.silent:
         side.send_watched(raw, watch, pops=True)
-        side.session.when_private_quiet(lambda: None)  # what follows builds on a state that is still to be
+        if changes:
+            side.session.when_private_quiet(lambda: None)  # what follows builds on a state that is still to be
     else:
         side.send_plain(raw, 1)
 
@@ -355,7 +358,10 @@ def _monitor(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
 
 def _sync(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    side.stop_counting(raw, may_count_again=True, stream=True)  # only if it was refused
+    if side.monitors:  # Valkey does not answer it
+        side.send(raw)
+    else:
+        side.stop_counting(raw, may_count_again=True, stream=True)  # only if it was refused
 
 
 def _asked_of_command(argv: list[bytes], resp: int) -> tuple[bytes, Callable[[bytes], bytes]] | None:
@@ -402,6 +408,12 @@ _KNOWN_BY_NAME = frozenset({
 _BLOCKING = frozenset({
     b"BLPOP", b"BRPOP", b"BLMOVE", b"BRPOPLPUSH", b"BLMPOP", b"BZPOPMIN", b"BZPOPMAX", b"BZMPOP", b"XREAD",
     b"XREADGROUP",
+})  # fmt: skip
+
+#: They do to a connection what Valkey does not queue, or not if MULTI was refused: its answer is waited for.
+_AWAIT_MULTI = frozenset({
+    b"CLIENT", b"MONITOR", b"SYNC", b"PSYNC", b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE", b"UNSUBSCRIBE",
+    b"PUNSUBSCRIBE", b"SUNSUBSCRIBE",
 })  # fmt: skip
 
 #: Run at once even inside MULTI (all others are queued by it).

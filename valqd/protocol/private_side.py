@@ -38,14 +38,14 @@ class PrivateSide:
         self.skip_next = False  # CLIENT REPLY SKIP
         self.streaming = False  # a large frame of the client is on its way
         self.is_broken = False  # Valkey is to refuse what came, and to close
-        self.identity_is_unknown = (
-            False  # it may be another user, or in another database, than the session: nothing tells
-        )
+        #: it may be another user, or in another database, than the session: nothing tells
+        self.identity_is_unknown = False
         self.subscribes_in_multi = False
         self.multi_began = 0  # replies expected before the first of its commands
         #: what EXEC will change in this session, if the element at that place of its reply is no error: takes that
         #: element, returns what the client gets instead
         self.queued_in_multi: list[tuple[int, Callable[[bytes], bytes]]] = []
+        self.changes_in_multi = False  # some of that changes the session
         self.pops_due = 0  # replies still to come that may hold popped messages
         self.may_count_again = False  # Pub/Sub may be over, or never was in the way (RESP3)
         self.may_be_subscribed = False
@@ -248,7 +248,7 @@ class PrivateSide:
             replies.stop_counting()
             self.skip_next = False
             self.calls.may_be_missing()
-            self._may_be_refused = monitor is not None or (stream and not replies.raw)
+            self._may_be_refused |= monitor is not None or (stream and not replies.raw)
             replies.raw = stream
             self._monitor = monitor
             self.may_count_again = may_count_again
@@ -357,7 +357,7 @@ class PrivateSide:
 
     def leave_multi(self) -> None:
         """EXEC, DISCARD or RESET."""
-        self.in_multi = self.subscribes_in_multi = False
+        self.in_multi = self.subscribes_in_multi = self.changes_in_multi = False
         self.calls.may_be_missing()
         self.queued_in_multi = []
 

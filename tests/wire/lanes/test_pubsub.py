@@ -236,3 +236,15 @@ def test_a_hello_that_a_subscriber_is_refused_is_not_taken_for_the_daemons(pair,
         client.call("UNSUBSCRIBE", "c")
         assert client.call("VALQ.PUSH", queue, "in 1") == b"1"
         assert client.call("VALQ.POP", queue)[3] == b"in 1"
+
+
+def test_who_was_refused_to_replicate_twice_waits_for_messages_as_ever(pair, direct, queue):
+    direct.call("ACL", "SETUSER", "nosync", "on", ">pw", "~*", "&*", "+@all", "-sync")
+    with Connection(pair[1].port, timeout_s=5) as client:
+        assert client.call("AUTH", "nosync", "pw") == b"OK"
+        client.send_raw(request("SYNC") * 2)
+        for _ in range(2):
+            refused(client.read(), "NOPERM")
+        since = time.monotonic()
+        assert client.call("VALQ.POP", queue, "BLOCK", "300") is None
+        assert time.monotonic() - since > 0.25
