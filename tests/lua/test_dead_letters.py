@@ -344,3 +344,15 @@ def test_redrive_leaves_what_dies_after_it_began(q):
         steps.append(moved)
     assert sum(steps) == 500
     assert q.counts() == (1500 - len(steps), 0, 0, len(steps))
+
+
+def test_redrive_into_its_own_full_queue_drops_nothing(q):
+    q.create(max_length=5, overflow="DROPHEAD", attempts=1)
+    q.fill(5)
+    q.nack(*q.ids())
+    q.fill(5)
+    assert str(q.fcall("redrive", "n2", "", "ALL", "", "")).startswith("FULL")
+    assert (q.info()["dlq_msgs"], q.info()["dropped_total"]) == (5, 0)
+    q.ids(2, flags="N")
+    assert q.do("redrive", "n2", "", "ALL", "", "") == 2
+    assert q.counts() == (5, 0, 0, 3)

@@ -118,14 +118,16 @@ class Queue:
         if self.settings.dlq:
             target = self.model.queues.get(self.settings.dlq) or self.model.create(self.settings.dlq, Settings())
             target.seq += 1
-            where_from = [b"valq-queue", self.name.encode(), b"valq-id", b"%d" % message.id]
-            where_from += [b"valq-attempts", b"%d" % message.attempts, b"valq-reason", why]
+            ours = {b"valq-queue": self.name.encode(), b"valq-id": b"%d" % message.id}
+            ours |= {b"valq-attempts": b"%d" % message.attempts, b"valq-reason": why}
+            pairs = zip(message.headers[::2], message.headers[1::2], strict=True)
+            headers = [*ours.items(), *(pair for pair in pairs if pair[0] not in ours)]
             target.messages[target.seq] = Message(
                 target.seq,
                 message.body,
                 self.now,
                 priority=message.priority,
-                headers=message.headers + where_from,
+                headers=[item for pair in headers for item in pair],
                 last_error=message.last_error,
                 failed_at=message.failed_at,
                 died_at=self.now,
@@ -181,14 +183,14 @@ class Queue:
         over_bytes = sum(len(message.body) for message in alive) + size - limit if limit else 0
         return len(alive) + count - length if length else 0, over_bytes
 
-    def make_room(self, count, size, spent=0):
-        """How many were dropped; ``spent`` have been by the same call before."""
+    def make_room(self, count, size, spent=0, keeps=False):
+        """How many were dropped; ``spent`` have been by the same call before.  ``keeps``: none may be."""
         length, limit = self.settings.max_length, self.settings.max_bytes
         over, over_bytes = self.excess(count, size)
         if over <= 0 and over_bytes <= 0:
             return 0
         ready = sorted(self.in_state("ready"), key=lambda message: message.id)
-        if self.settings.overflow != "DROPHEAD" or over > len(ready):
+        if keeps or self.settings.overflow != "DROPHEAD" or over > len(ready):
             raise Refused("FULL")
         if (length and count > length) or (limit and size > limit):
             raise Refused("FULL")
@@ -324,7 +326,7 @@ class Queue:
         deadline = self.now + ms
         if self.settings.max_lease:
             message.leased_at = self.now if message.leased_at is None else message.leased_at
-            deadline = max(self.now, min(deadline, message.leased_at + self.settings.max_lease))
+            deadline = min(deadline, max(message.at, message.leased_at + self.settings.max_lease))
         message.at = deadline
         return deadline
 
@@ -351,7 +353,7 @@ class Queue:
     def redrive(self, target, names, limit, stepped):
         if target is not self and target.is_paused("in"):
             raise Refused("PAUSED")
-        found = self.in_state("dlq") if names is None else [self.find(name)[0] for name in names]
+        found = self.in_state("dlq") if names is None else [self.find(name)[0] for name in names if b"-" not in name]
         moved = spent = 0
         for place, message in enumerate(found):
             if moved == limit:
@@ -361,7 +363,7 @@ class Queue:
             if not message or message.state != "dlq" or message.id not in self.messages:
                 continue
             try:
-                spent += target.make_room(1, len(message.body), spent)
+                spent += target.make_room(1, len(message.body), spent, keeps=target is self)
             except Refused:
                 if not moved:
                     raise

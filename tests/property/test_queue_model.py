@@ -252,7 +252,12 @@ class QueueMachine(Checks, RuleBasedStateMachine):
         got = self.send(form, *command, *words)
         if count is None:
             got = [] if got is None else [got]
-        assert [flat(message) for message in got] == wanted, (form, words)
+        got = [flat(message) for message in got]
+        if form == "n3":  # maps come in the order of Lua's tables
+            for message in [*got, *wanted]:
+                if headers := message.get("headers"):
+                    message["headers"] = sorted(zip(headers[::2], headers[1::2], strict=True))
+        assert got == wanted, (form, words)
 
     def delivery(self, queue, message, noack, meta, several):
         found = {"queue": queue.name.encode()} if several else {}

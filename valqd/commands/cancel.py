@@ -22,7 +22,7 @@ SPEC = Command(
     errors=(("NOQUEUE", "there is no such queue"), ("STALE", "the receipt's lease is over")),
     notes=(
         "A waiting message is removed. For one in flight the next EXTEND answers CANCELLED, and it is not delivered "
-        "again, however its delivery ends; it is counted as cancelled then, unless it is acknowledged.",
+        "again, however its delivery ends; it is counted as cancelled then, unless it is acked, deleted or purged.",
     ),
     example=(("VALQ.CANCEL orders 6", "(integer) 1"),),
     flags=("write", "noscript", "fast"),

@@ -103,7 +103,8 @@ BY_NAME: tuple[Option | OneOf, ...] = (
     Option(
         "MAXLEASE",
         (OptionValue("seconds", seconds(1 * MS, YEAR_S, zero="0 for no limit")),),
-        "the longest that EXTEND keeps one delivery; 0 or NONE: no limit",
+        "the longest that EXTEND keeps one delivery; 0 or NONE: no limit. For deliveries under way when it is set, it "
+        "may count from their first EXTEND",
         name="max_lease",
         removable=True,
     ),

@@ -42,7 +42,8 @@ SPEC = Command(
         ("NOQUEUE", "there is no such queue, or no such target"),
         (
             "FULL",
-            "a limit of the queue that takes them is reached, and none was moved (else the reply tells how many)",
+            "a limit of the queue that takes them is reached, and none was moved (else the reply tells how many); "
+            "DROPHEAD makes room only for messages from another queue",
         ),
         ("PAUSED", "the other queue (TO) is paused IN"),
     ),

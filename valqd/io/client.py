@@ -141,10 +141,7 @@ class Client(Outgoing, asyncio.Protocol):
         self._worker.clients.discard(self)
         if self._ending is not None:
             self._ending.cancel()
-        if self._lane is not None:
-            self._lane.forget_name(self.session)
-            self._worker.lanes.leave(self._lane)
-            self._lane = None
+        self._leave_lane()
         if self.private_lane is not None:
             self.private_lane.client_left()
         if self.waiter is not None:
@@ -186,7 +183,15 @@ class Client(Outgoing, asyncio.Protocol):
                     lane.take_name(self.session, name)
             self._worker.lanes.leave(self._lane)
         self._lane = lane
+        if self.is_closing():  # a reply came to its private lane after it had left: it will not leave this one
+            self._leave_lane()
         return lane
+
+    def _leave_lane(self) -> None:
+        if self._lane is not None:
+            self._lane.forget_name(self.session)
+            self._worker.lanes.leave(self._lane)
+            self._lane = None
 
     def prove(self, identity: Identity, request: bytes, done: Callable[[bytes | None], None]) -> None:
         """Have the backend check an identity."""

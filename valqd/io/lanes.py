@@ -61,8 +61,8 @@ class SharedLanes:
     def renew_first(self) -> None:
         """Clients that connect from now on get a new lane."""
         old = self._lanes.pop(self._first_identity, None)
-        if old is not None and not old.users:
-            old.close()
+        if old is not None:
+            self._close_when_idle(old)
         self.get(self._first_identity)
 
     def leave(self, lane: SharedLane) -> None:

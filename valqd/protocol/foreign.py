@@ -71,6 +71,8 @@ def _unless_subscribed(handler: Handler) -> Handler:
         elif side.is_subscribed and side.can_ask and argv[0].upper() == b"HELLO":
             side.ask_if_counted(lambda: None, raw)
         elif side.is_subscribed:
+            if side.silent:  # nothing will tell: it may be over
+                side.identity_is_unknown = side.has_state = True
             side.send(raw)
         else:
             handler(side, argv, raw)
@@ -240,10 +242,8 @@ def _hello_effect(side: PrivateSide, argv: list[bytes]) -> None:
     hello = handshake.Hello.of(argv)
     if hello.password is not None:
         side.session.accepted_as(side.session.identity.as_user(hello.user, hello.password))
-    if hello.resp == 2 and side.session.resp == 3:
-        side.back_to_resp2()
     if hello.resp is not None:
-        side.session.set_resp(hello.resp)
+        side.set_resp(hello.resp)
 
 
 def _client_effect(side: PrivateSide, argv: list[bytes]) -> None:
@@ -280,7 +280,7 @@ def _watched_effect(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         resp = handshake.Hello.of(argv).resp if name == b"HELLO" else None
     side.send_watched(raw, _if_ok(lambda: effect(side, argv)))
     if name == b"HELLO":  # what follows is to be read in the protocol version that it brings
-        side.session.when_private_quiet(lambda: side.session.set_resp(resp) if resp is not None else None)
+        side.session.when_private_quiet(lambda: side.set_resp(resp) if resp is not None else None)
 
 
 def _reset(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
@@ -348,10 +348,9 @@ def _subscribe(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     side.stop_counting(raw, may_count_again=True)
 
 
+@_unless_subscribed
 def _monitor(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    if side.must_ask_if_counted:  # its answer is to be known from others
-        side.ask_if_counted(lambda: _monitor(side, argv, raw))
-    elif side.monitors:  # Valkey does not answer a second one
+    if side.monitors:  # Valkey does not answer a second one
         side.send(raw)
     else:
         side.stop_counting(raw, monitor=MonitorFilter())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from valqd.commands.request import Request, fcall, function_call, queue_key
 from valqd.errors import BackendDown
-from valqd.protocol.calls import Listener, without_place
+from valqd.protocol.calls import Listener, nothing_popped, without_place
 from valqd.protocol.monitor import encode_own
 from valqd.protocol.private_replies import PrivateReplies, Slot
 from valqd.protocol.requests import echo_call, encode_request
@@ -64,7 +64,10 @@ class PrivateCalls:
 
     def _rewrite(self, request: Request) -> None:
         session = self._side.session
-        call = encode_request(function_call(request, b"n%d" % session.resp, session.worker.auto_create))
+        mode = (
+            b"n3" if self._side.identity_is_unknown else b"n%d" % session.resp
+        )  # of a map Valkey makes what its client reads
+        call = encode_request(function_call(request, mode, session.worker.auto_create))
         pops = request.command in ("pop", "mpop")
         if self._side.in_multi:
             if pops:
@@ -97,10 +100,12 @@ class PrivateCalls:
             session.when_private_quiet(lambda: None)
 
     def _given_back(self, request: Request, raw: bytes) -> bytes:
-        """``raw``; if the client has left, what it popped goes back to its queue."""
-        if self._side.session.gone:
-            self._side.session.host.release(request.queues[0] if request.command == "pop" else b"", raw)
-        return raw
+        """``raw``; if the client has left, what it popped goes back to its queue, and it gets nothing."""
+        session = self._side.session
+        if not session.gone or self._side.identity_is_unknown:  # its queue may be another database's
+            return raw
+        session.host.release(request.queues[0] if request.command == "pop" else b"", raw)
+        return nothing_popped(request, session.resp)
 
     def _repeat(
         self, replies: PrivateReplies, call: bytes, slot: Slot, shape: Callable[[bytes], bytes], failure: bytes | None

@@ -85,11 +85,11 @@ class PrivateReplies:
 
         self.expect_special(own)
 
-    def expect_until(self, start: bytes) -> None:
-        """A reply will come that begins so, which the daemon asked for itself; maybe others before it."""
+    def expect_until(self, starts: tuple[bytes, ...]) -> None:
+        """A reply will come that begins like one of these, which the daemon asked for; maybe others before it."""
 
         def own(raw: bytes) -> bytes:
-            if raw.startswith(start):
+            if raw.startswith(starts):
                 self._own -= 1
                 return b""
             self.outstanding += 1
@@ -188,11 +188,14 @@ class PrivateReplies:
         """What the client gets of ``data``, taken apart at the replies that are not plain."""
         out: list[bytes | Slot] = []
         start = 0
+        is_rest = not (self._scanner.at_boundary or self._held)  # of a reply whose start is no marker's
         for end in self._scanner.feed(data):
             if self.uncounted:
                 raw = self._take_held(data[start : end.offset])
                 start = end.offset
-                ends = next((ends for marker, ends in self._markers.items() if raw.startswith(marker)), None)
+                markers = {} if is_rest else self._markers
+                is_rest = False
+                ends = next((ends for marker, ends in markers.items() if raw.startswith(marker)), None)
                 if ends is None or (self._behind_one and not ends):
                     self._behind_one &= ends is None
                     out.append(raw)
@@ -221,7 +224,7 @@ class PrivateReplies:
             start = end.offset
             out.append(head(raw))
         rest = data[start:]
-        if rest and (self._special_is_next() or (self.uncounted and self._may_be_marker(rest))):
+        if rest and (self._special_is_next() or (self.uncounted and not is_rest and self._may_be_marker(rest))):
             self._held += rest
         elif rest:
             out.append(self._take_held(rest))

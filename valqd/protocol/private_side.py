@@ -24,6 +24,9 @@ from valqd.protocol.replay import replay
 if TYPE_CHECKING:
     from valqd.protocol.session import Session
 
+#: How a mark is answered where a connection only takes Pub/Sub.
+_REFUSED = b"-ERR Can't execute 'hello': only "
+
 
 class PrivateSide:
     """Of one session.  ``replies`` is None while the lane is not open."""
@@ -216,7 +219,7 @@ class PrivateSide:
         """
         if not self.alters_replies and self.replies is not None:
             request, answer = self._new_mark()
-            self.replies.expect_until(answer)
+            self.replies.expect_until((answer, _REFUSED))
             self.send_own(request)
 
     def _new_mark(self) -> tuple[bytes, bytes]:
@@ -261,13 +264,14 @@ class PrivateSide:
         """Whether the backend only takes what has to do with Pub/Sub (RESP2) and refuses the rest."""
         return self.uncounted and self._monitor is None and self.session.resp == 2
 
-    def back_to_resp2(self) -> None:
-        """HELLO 2: who is still subscribed gets replies that do not match requests from now on."""
-        if self.may_be_subscribed:
+    def set_resp(self, resp: int) -> None:
+        """HELLO: who is still subscribed gets replies that do not match requests from RESP2 on."""
+        if resp == 2 and self.session.resp == 3 and self.may_be_subscribed:
             self.open().stop_counting()
             self.pops_due = 0
             self.calls.forget()
             self.may_count_again = True
+        self.session.set_resp(resp)
 
     def reset_uncounted(self, raw: bytes) -> None:
         """Send RESET while replies do not match requests."""
@@ -286,7 +290,7 @@ class PrivateSide:
         """
         replies = self.open()
         request, answer = self._new_mark()
-        replies.await_marker(ends=answer, goes_on=b"-ERR Can't execute 'hello': only ", behind_one=bool(hello))
+        replies.await_marker(ends=answer, goes_on=_REFUSED, behind_one=bool(hello))
         self.may_count_again = False
         self._after_mark = then
         self.session.hold()
@@ -347,6 +351,7 @@ class PrivateSide:
             host.write(error.resp() * owed)
         has_state = sent and (self.in_multi or self.has_state or self.may_be_subscribed)
         if has_state or replies.uncounted or self.silent or self.is_broken or not replies.at_boundary:
+            self.session.end()  # what it has sent beyond this is not to be run without that state
             host.close()
             return
         self.has_state = self.identity_is_unknown = False

@@ -283,7 +283,7 @@ class Session:
         if private.in_multi and isinstance(value, CommandError):
             # As with any command that cannot be queued, EXEC must refuse: a call that Valkey refuses, with our words.
             private.send_watched(b"*1\r\n$5\r\nFCALL\r\n", lambda raw: data if raw[:1] == b"-" else raw)
-        elif private.alters_replies or private.in_push:
+        elif private.alters_replies:
             echo = echo_call(value)
             self.when_shared_quiet(lambda: private.calls.with_library(lambda: private.send_plain(echo, 1)))
         elif not private.is_quiet:

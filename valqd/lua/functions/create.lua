@@ -14,8 +14,8 @@ local function call(keys, args)
     end
     return reply.error('QUEUEEXISTS', "queue '" .. name .. "' is already there")
   end
-  local settings = limits.parse(name, {}, args, 3)
-  limits.note_target(name, nil, settings.limits)
-  queue.create(keys[1], settings.vt, settings.attempts, settings.retention, settings.limits)
+  local settings, bounds = limits.parse(name, {}, args, 3)
+  limits.note_target(name, nil, bounds)
+  queue.create(keys[1], settings.vt, settings.attempts, settings.retention, bounds)
   return reply.in_mode({ok = 'OK'}, args[1])
 end

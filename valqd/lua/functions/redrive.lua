@@ -9,22 +9,20 @@ local REDRIVE_STEP = 1000
 
 -- Move one dead letter to `target`: whether it was moved, and the text of the FULL error when that has no room.
 local function redrive_one(q, target, id, meta)
-  if target == q then
-    local full = add.make_room(q, 1, server.call('HSTRLEN', q.prefix .. 'body', id))
-    meta = record.load(q, id) -- its retention may be over, as was found on the way
-    if not full and meta then
-      life.redrive(q, id, meta)
-    end
-    return not full and meta, full
+  local keeps = target == q -- the oldest, which would make way, are what was just moved
+  local full = add.make_room(target, 1, server.call('HSTRLEN', q.prefix .. 'body', id), keeps)
+  if full then
+    return false, full
   end
-  local body = server.call('HGET', q.prefix .. 'body', id)
-  local full = add.make_room(target, 1, #body)
-  if not full then
+  meta = record.load(q, id) -- its retention may be over, as was found on the way
+  if meta and target == q then
+    life.redrive(q, id, meta)
+  elseif meta then
     local copy = {t = meta.t, n = 0, a = 0, p = meta.p, v = meta.v, m = meta.m, h = meta.h, e = meta.e, f = meta.f, D = meta.D}
-    record.enter(target, record.add(target, body, copy), copy, 'r')
+    record.enter(target, record.add(target, server.call('HGET', q.prefix .. 'body', id), copy), copy, 'r')
     record.drop(q, id, meta)
   end
-  return not full, full
+  return meta
 end
 
 -- One step: moved, token for the next ('' when done), text of a FULL error.

@@ -10,11 +10,11 @@ local function call(keys, args)
   local q = queue.need(keys[1])
   life.settle(q, life.BRIEFLY)
   life.finish(q) -- before what may end the call
-  local settings = limits.parse(q.name, q.limits or {}, args, 2)
-  limits.note_target(q.name, q.limits, settings.limits)
-  q.limits = settings.limits
+  local settings, bounds = limits.parse(q.name, q.limits or {}, args, 2)
+  limits.note_target(q.name, q.limits, bounds)
+  q.limits = bounds
   queue.save_limits(q)
-  for field, value in pairs({vt = settings.vt, attempts = settings.attempts, retention = settings.retention}) do
+  for field, value in pairs(settings) do
     server.call('HSET', q.key, field, value)
   end
   q.attempts = false -- queue.rules is to read them again

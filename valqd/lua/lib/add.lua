@@ -107,8 +107,9 @@ end
 
 -- Make room for `count` messages of `bytes` in all, or return the text of the FULL error, having changed nothing.
 -- With DROPHEAD the oldest ready messages make way: all that must, when the queue was within its limits; when it was not,
--- for they were lowered, a call drops TRIM_STEP, or what it brings if that is more, and the sweep drops the rest.
-function add.make_room(q, count, bytes)
+-- for they were lowered, a call drops TRIM_STEP, or what it brings if that is more, and the sweep drops the rest.  keeps:
+-- nothing makes way.
+function add.make_room(q, count, bytes, keeps)
   local bounds = q.limits
   if not bounds or not (bounds.max_length or bounds.max_bytes) then
     return nil
@@ -119,7 +120,7 @@ function add.make_room(q, count, bytes)
     life.settle(q, life.FULLY)
     over, over_bytes, full = excess(q, count, bytes)
   end
-  if not full or bounds.overflow ~= 'DROPHEAD' or (bounds.max_length and count > bounds.max_length)
+  if not full or keeps or bounds.overflow ~= 'DROPHEAD' or (bounds.max_length and count > bounds.max_length)
     or (bounds.max_bytes and bytes > bounds.max_bytes)
     or over > queue.ready(q) then -- what is delayed or in flight is not dropped
     return full

@@ -185,7 +185,7 @@ function life.delay(q, id, meta, until_ms)
 end
 
 -- The delivery of a record that was in flight (and is in no index now) has ended without an ack: back to ready, delayed, or
--- dead.  delay_ms nil: by the queue's backoff.
+-- dead.
 function life.give_back(q, id, meta, delay_ms, why)
   if meta.c then
     record.drop(q, id, meta)
@@ -200,7 +200,6 @@ function life.give_back(q, id, meta, delay_ms, why)
     life.die(q, id, meta, why)
     return
   end
-  delay_ms = delay_ms or life.backoff_ms(q, id, meta.a)
   if delay_ms > 0 then
     life.delay(q, id, meta, q.now + delay_ms)
   else
@@ -278,7 +277,8 @@ local function end_leases(q, ids)
     local meta = metas[i]
     meta.f = q.now
     meta.e = 'lease expired'
-    life.give_back(q, tonumber(text), meta, nil, 'lease expired')
+    local id = tonumber(text)
+    life.give_back(q, id, meta, life.backoff_ms(q, id, meta.a), 'lease expired')
   end
   local dead = q.dead
   q.dead = false

@@ -66,6 +66,5 @@ function limits.parse(name, old, args, at)
       error(reply.error('ERR', "unknown field '" .. field .. "'"))
     end
   end
-  settings.limits = new
-  return settings
+  return settings, new
 end

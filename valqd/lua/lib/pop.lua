@@ -39,6 +39,7 @@ local function take_plain(q, want, below, taken, leases, deadline)
     if not found[1] then
       id = (bucket + 1) * slots + 1
     end
+    local first = n
     for i = 1, #found, 2 do
       if id >= below then
         break
@@ -54,11 +55,12 @@ local function take_plain(q, want, below, taken, leases, deadline)
           leases[l + 1] = deadline
           leases[l + 2] = text
           l = l + 2
-        else
-          log.forget(q, bucket, 1)
         end
       end
       id = id + 1
+    end
+    if not l and n > first then
+      log.forget(q, bucket, n - first)
     end
   end
   q.plain = id > q.seq and 0 or q.plain - (n - before)
@@ -187,15 +189,14 @@ function pop.take(q, want, options)
     queue.write(q, 'ZADD', 'inflight', leases)
     queue.note_due(q, deadline_ms)
     if q.limits and q.limits.max_lease then -- the time of delivery has to be known
-      for i = 1, #ids do
-        if not taken.metas[i] then
-          local meta = record.of_inflight(q, tonumber(ids[i]))
-          meta.l = deadline_ms
-          meta.g = q.now
-          record.save(q, ids[i], meta)
-          taken.metas[i] = meta
-        end
+      queue.gather(q)
+      record.of_all_inflight(q, ids, taken.metas)
+      for i in pairs(taken.ages) do
+        local meta = taken.metas[i]
+        meta.l, meta.g = deadline_ms, q.now
+        record.save(q, ids[i], meta)
       end
+      queue.flush(q)
     end
   end
   return taken

@@ -6,9 +6,6 @@ local receipt = {}
 -- "<id>" or "<id>-<n>": id as a number and n as a number or nil; nil if it is neither.
 function receipt.parse(text)
   local id, n = text:match('^(%d+)%-?(%d*)$')
-  if not id then
-    return nil
-  end
   return tonumber(id), tonumber(n)
 end
 
@@ -24,9 +21,7 @@ end
 -- flight and, by a receipt, still this one; else nil, id, code, error text.
 local function find_inflight(q, text)
   local id, n = receipt.parse(text)
-  if not id then
-    return nil, nil, 'ERR', "invalid id '" .. text .. "'"
-  end
+
   local state, meta = record.find(q, id)
   if not state then
     return nil, id, 'NOMSG', 'no message ' .. text:match('%d+') .. " in queue '" .. q.name .. "'"

@@ -155,17 +155,12 @@ function record.of_all_inflight(q, ids, metas)
   end
 end
 
--- Make a record of a plain message that is in flight (and leave it there).  nil if there is no such message.
+-- Make a record of a plain message that is in flight (and leave it there).
 function record.of_inflight(q, id)
-  local age, body = log.read(q, id)
-  if not age then
-    return nil
-  end
-  local meta = {t = log.enqueued_at(q, age), n = 1, a = 1, s = 'i'}
-  record.create(q, id, body, meta)
-  record.save(q, id, meta)
-  log.forget(q, log.bucket(id), 1)
-  return meta
+  local metas = {}
+  record.of_all_inflight(q, {id}, metas)
+  record.save(q, id, metas[1])
+  return metas[1]
 end
 
 -- Make a record of a plain message that is ready (and leave it so).
