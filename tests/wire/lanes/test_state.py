@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import socket
 import time
 
 import pytest
@@ -161,3 +162,37 @@ def test_what_follows_a_hello_in_a_transaction_is_of_its_protocol_version(pair, 
         replies = [client.read() for _ in commands]
         assert isinstance(replies[3], dict if hello == "3" else list)
         assert replies[4:] == [0, b"end"]
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        "CLIENT REPLY OFF | SUBSCRIBE a | UNSUBSCRIBE a | HELLO 3 | CLIENT REPLY ON",
+        "CLIENT REPLY OFF | MULTI | HELLO 3 | EXEC | CLIENT REPLY ON",
+        "MULTI | SUBSCRIBE a | HELLO 3 | EXEC",
+    ],
+)
+def test_a_protocol_version_that_nothing_tells_of_is_answered_in(pair, beside, queue, commands):
+    beside.call("VALQ.PUSH", queue, "x")
+    with Connection(pair[1].port, timeout_s=5) as client:
+        client.send_raw(b"".join(request(*command.split()) for command in commands.split(" | ")))
+        client.send("VALQ.SHOW", queue, "1")
+        while not isinstance(reply := client.read(), dict) or b"body" not in reply:
+            assert b"body" not in reply, "it is flat"
+        assert reply[b"body"] == b"x"
+
+
+def test_a_skipped_hello_of_a_subscriber_costs_no_answer(pair):
+    with Connection(pair[1].port, resp=3, timeout_s=5) as client:
+        client.call("SUBSCRIBE", "a")
+        client.send_raw(request("CLIENT", "REPLY", "SKIP") + request("HELLO", "2"))
+        assert [client.call("PING"), client.call("PING")] == [[b"pong", b""]] * 2
+
+
+def test_who_has_left_behind_other_commands_gets_no_message(pair, beside, queue):
+    beside.call("VALQ.PUSH", queue, "x")
+    with Connection(pair[1].port, timeout_s=5) as client:
+        client.send_raw(request("LRANGE", "none", "0", "-1") + request("VALQ.POP", queue))
+        client.socket.shutdown(socket.SHUT_WR)
+        assert client.read_until_closed() == b"*0\r\n$-1\r\n"
+    until(lambda: beside.call("VALQ.POP", queue), 5, "it is in the queue")
