@@ -71,8 +71,8 @@ def _unless_subscribed(handler: Handler) -> Handler:
         elif side.is_subscribed and side.can_ask and argv[0].upper() == b"HELLO":
             side.ask_if_counted(lambda: None, raw)
         elif side.is_subscribed:
-            if side.silent:  # nothing will tell: it may be over
-                side.identity_is_unknown = side.has_state = True
+            if side.silent:  # Pub/Sub may be over
+                side.untold([argv[0].upper()])
             side.send(raw)
         else:
             handler(side, argv, raw)
@@ -121,7 +121,7 @@ def _queue_in_multi(side: PrivateSide, name: bytes, frame: Frame) -> None:
     raw = frame.raw
     change: Callable[[bytes], bytes]
     if (effect := _EFFECTS.get(name)) is not None:
-        side.changes_in_multi = True
+        side.changes_in_multi.add(name)
         change = _if_ok(lambda: effect(side, frame.argv))
     elif name == b"COMMAND" and (asked := _asked_of_command(frame.argv, side.session.resp)) is not None:
         raw, change = asked
@@ -174,8 +174,8 @@ def _exec(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if len(argv) != 1:  # refused, and the transaction with it
         side.send_plain(raw, 1)
         return
-    if effects and (subscribes or side.silent):  # nothing will tell
-        side.identity_is_unknown = side.has_state = True
+    if effects and (subscribes or side.silent):
+        side.untold(changes)
     if subscribes:
         side.stop_counting(raw, may_count_again=True)
         return
@@ -275,8 +275,8 @@ def _watched_effect(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         return
     effect = _EFFECTS[name]
     resp = None
-    if side.mute or side.open().uncounted:  # nothing will tell
-        side.identity_is_unknown = side.has_state = True
+    if side.mute or side.open().uncounted:
+        side.untold([name])
         resp = handshake.Hello.of(argv).resp if name == b"HELLO" else None
     side.send_watched(raw, _if_ok(lambda: effect(side, argv)))
     if name == b"HELLO":  # what follows is to be read in the protocol version that it brings

@@ -64,9 +64,8 @@ class PrivateCalls:
 
     def _rewrite(self, request: Request) -> None:
         session = self._side.session
-        mode = (
-            b"n3" if self._side.identity_is_unknown else b"n%d" % session.resp
-        )  # of a map Valkey makes what its client reads
+        # In RESP3's native mode Valkey makes of a map what its client reads, though in another order.
+        mode = b"n3" if self._side.resp_is_unknown else b"n%d" % session.resp
         call = encode_request(function_call(request, mode, session.worker.auto_create))
         pops = request.command in ("pop", "mpop")
         if self._side.in_multi:

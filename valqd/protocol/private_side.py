@@ -12,7 +12,7 @@ Bounds: what is held of a push is bounded by what Valkey buffers for a subscribe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from valqd.errors import BackendDown, CommandError
@@ -41,14 +41,14 @@ class PrivateSide:
         self.skip_next = False  # CLIENT REPLY SKIP
         self.streaming = False  # a large frame of the client is on its way
         self.is_broken = False  # Valkey is to refuse what came, and to close
-        #: it may be another user, or in another database, than the session: nothing tells
-        self.identity_is_unknown = False
+        self.identity_is_unknown = False  # it may be another user, or in another database, than the session
+        self.resp_is_unknown = False  # it may speak another protocol version
         self.subscribes_in_multi = False
         self.multi_began = 0  # replies expected before the first of its commands
         #: what EXEC will change in this session, if the element at that place of its reply is no error: takes that
         #: element, returns what the client gets instead
         self.queued_in_multi: list[tuple[int, Callable[[bytes], bytes]]] = []
-        self.changes_in_multi = False  # some of that changes the session
+        self.changes_in_multi: set[bytes] = set()  # commands of these names change the session
         self.pops_due = 0  # replies still to come that may hold popped messages
         self.may_count_again = False  # Pub/Sub may be over, or never was in the way (RESP3)
         self.may_be_subscribed = False
@@ -354,19 +354,26 @@ class PrivateSide:
             self.session.end()  # what it has sent beyond this is not to be run without that state
             host.close()
             return
-        self.has_state = self.identity_is_unknown = False
+        self.has_state = self.identity_is_unknown = self.resp_is_unknown = False
         self.leave_multi()
         self.session.resume_if_quiet()
 
     # ---- state
 
+    def untold(self, names: Collection[bytes]) -> None:
+        """Commands of these names were sent, and nothing will tell whether they were accepted."""
+        self.identity_is_unknown = self.has_state = True
+        self.resp_is_unknown |= b"HELLO" in names
+
     def leave_multi(self) -> None:
         """EXEC, DISCARD or RESET."""
-        self.in_multi = self.subscribes_in_multi = self.changes_in_multi = False
+        self.in_multi = self.subscribes_in_multi = False
         self.calls.may_be_missing()
         self.queued_in_multi = []
+        self.changes_in_multi = set()
 
     def reset(self) -> None:
         """RESET: nothing is left of what its connection held."""
         self.leave_multi()
-        self.silent = self.skip_next = self.has_state = self.identity_is_unknown = self.may_be_subscribed = False
+        self.silent = self.skip_next = self.may_be_subscribed = False
+        self.has_state = self.identity_is_unknown = self.resp_is_unknown = False
