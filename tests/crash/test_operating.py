@@ -225,8 +225,12 @@ def test_a_killed_daemons_port_is_free_though_clients_do_not_read():
 
 
 def test_a_stop_waits_for_slow_commands_and_not_for_blocked_ones(valkey):
-    with Valqd(valkey.url) as daemon, Connection(daemon.port) as slow, Connection(daemon.port) as blocked_one:
-        blocked_one.send("BLPOP", "nothing", 0)
+    with contextlib.ExitStack() as stack:
+        daemon = stack.enter_context(Valqd(valkey.url))
+        slow, *others = [stack.enter_context(Connection(daemon.port)) for _ in range(4)]
+        never = (request("BLPOP", "nothing", 0), request("WAIT", 9, 0), b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$999999\r\nx")
+        for connection, sent in zip(others, never, strict=True):
+            connection.send_raw(sent)
         slow.send("DEBUG", "SLEEP", 2)
         time.sleep(0.1)
         since = time.monotonic()

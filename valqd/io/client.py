@@ -183,7 +183,7 @@ class Client(Outgoing, asyncio.Protocol):
                     lane.take_name(self.session, name)
             self._worker.lanes.leave(self._lane)
         self._lane = lane
-        if self.is_closing():  # a reply came to its private lane after it had left: it will not leave this one
+        if self.is_closing():  # its SELECT was answered after it had left: it will not leave this one
             self._leave_lane()
         return lane
 

@@ -35,7 +35,7 @@ from valqd.protocol.requests import parse_popped
 _TICK_S = 0.02
 #: How often it looks for signals, and after its parent or its Valkey.
 _STOP_TICK_S = 0.1
-#: At a stop, for commands that wait in Valkey (BLPOP), maybe for ever.
+#: How long a stop waits for commands that may wait in Valkey for ever (BLPOP).
 _GRACE_S = 1.0
 
 log = logging.getLogger(__name__)
@@ -140,7 +140,9 @@ class Worker:
         grace_ends = loop.time() + _GRACE_S
 
         def is_awaited(client: Client) -> bool:
-            return client.is_owed and (loop.time() < grace_ends or not client.session.private.may_block)
+            private = client.session.private
+            may_never_end = private.may_block or private.streaming  # the rest of a large command is not read any more
+            return client.is_owed and (loop.time() < grace_ends or not may_never_end)
 
         while any(map(is_awaited, self.clients)) and loop.time() < deadline:
             await asyncio.sleep(_TICK_S)

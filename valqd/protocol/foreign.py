@@ -71,7 +71,7 @@ def _unless_subscribed(handler: Handler) -> Handler:
         elif side.is_subscribed and side.can_ask and argv[0].upper() == b"HELLO":
             side.ask_if_counted(lambda: None, raw)
         elif side.is_subscribed:
-            if side.silent:  # Pub/Sub may be over
+            if side.silent:  # Pub/Sub may be over, and then it is run: no reply tells
                 side.untold([argv[0].upper()])
             side.send(raw)
         else:
@@ -174,7 +174,7 @@ def _exec(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if len(argv) != 1:  # refused, and the transaction with it
         side.send_plain(raw, 1)
         return
-    if effects and (subscribes or side.silent):
+    if changes and (subscribes or side.silent):
         side.untold(changes)
     if subscribes:
         side.stop_counting(raw, may_count_again=True)
@@ -392,7 +392,11 @@ def _command(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
 @_unless_subscribed
 def _wait(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    side.session.fence(lambda: side.send_plain(raw, 1))
+    def send() -> None:
+        side.may_block = True
+        side.send_plain(raw, 1)
+
+    side.session.fence(send)
 
 
 #: Subcommands of CLIENT that leave nothing behind on the connection.
@@ -409,13 +413,13 @@ _BLOCKING = frozenset({
     b"XREADGROUP",
 })  # fmt: skip
 
-#: They do to a connection what Valkey does not queue, or not if MULTI was refused: its answer is waited for.
+#: Behind a MULTI that was refused these change the connection at once: its answer is waited for before they are sent.
 _AWAIT_MULTI = frozenset({
     b"CLIENT", b"MONITOR", b"SYNC", b"PSYNC", b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE", b"UNSUBSCRIBE",
     b"PUNSUBSCRIBE", b"SUNSUBSCRIBE",
 })  # fmt: skip
 
-#: Run at once even inside MULTI (all others are queued by it).
+#: Go to their own handlers even inside MULTI; of all others it is only noted what EXEC will change.
 _AT_ONCE_IN_MULTI = frozenset({
     b"MULTI", b"EXEC", b"DISCARD", b"RESET", b"QUIT", b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE", b"UNSUBSCRIBE",
     b"PUNSUBSCRIBE", b"SUNSUBSCRIBE",

@@ -64,7 +64,7 @@ class PrivateCalls:
 
     def _rewrite(self, request: Request) -> None:
         session = self._side.session
-        # In RESP3's native mode Valkey makes of a map what its client reads, though in another order.
+        # With n3 the function returns maps, and Valkey writes them in the version that the connection speaks.
         mode = b"n3" if self._side.resp_is_unknown else b"n%d" % session.resp
         call = encode_request(function_call(request, mode, session.worker.auto_create))
         pops = request.command in ("pop", "mpop")
@@ -99,10 +99,10 @@ class PrivateCalls:
             session.when_private_quiet(lambda: None)
 
     def _given_back(self, request: Request, raw: bytes) -> bytes:
-        """``raw``; if the client has left, what it popped goes back to its queue, and it gets nothing."""
+        """``raw``; if the client has left, what can go back to its queue does, and it gets nothing."""
         session = self._side.session
-        if not session.gone or self._side.identity_is_unknown:  # its queue may be another database's
-            return raw
+        if not session.gone or b"N" in request.args[2] or self._side.identity_is_unknown:
+            return raw  # NOACK: nothing can be given back; unknown: its queue may be another database's
         session.host.release(request.queues[0] if request.command == "pop" else b"", raw)
         return nothing_popped(request, session.resp)
 

@@ -188,7 +188,7 @@ class PrivateReplies:
         """What the client gets of ``data``, taken apart at the replies that are not plain."""
         out: list[bytes | Slot] = []
         start = 0
-        is_rest = not (self._scanner.at_boundary or self._held)  # of a reply whose start is no marker's
+        is_rest = not (self._scanner.at_boundary or self._held)  # of a reply whose start was passed on: no marker
         for end in self._scanner.feed(data):
             if self.uncounted:
                 raw = self._take_held(data[start : end.offset])

@@ -42,7 +42,7 @@ class PrivateSide:
         self.streaming = False  # a large frame of the client is on its way
         self.is_broken = False  # Valkey is to refuse what came, and to close
         self.identity_is_unknown = False  # it may be another user, or in another database, than the session
-        self.resp_is_unknown = False  # it may speak another protocol version
+        self.resp_is_unknown = False  # it may speak another protocol version than the session
         self.subscribes_in_multi = False
         self.multi_began = 0  # replies expected before the first of its commands
         #: what EXEC will change in this session, if the element at that place of its reply is no error: takes that
@@ -265,7 +265,7 @@ class PrivateSide:
         return self.uncounted and self._monitor is None and self.session.resp == 2
 
     def set_resp(self, resp: int) -> None:
-        """HELLO: who is still subscribed gets replies that do not match requests from RESP2 on."""
+        """HELLO was accepted, or nothing will tell.  In RESP2 a subscriber's messages come among its replies."""
         if resp == 2 and self.session.resp == 3 and self.may_be_subscribed:
             self.open().stop_counting()
             self.pops_due = 0

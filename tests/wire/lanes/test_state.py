@@ -189,10 +189,21 @@ def test_a_skipped_hello_of_a_subscriber_costs_no_answer(pair):
         assert [client.call("PING"), client.call("PING")] == [[b"pong", b""]] * 2
 
 
-def test_who_has_left_behind_other_commands_gets_no_message(pair, beside, queue):
-    beside.call("VALQ.PUSH", queue, "x")
-    with Connection(pair[1].port, timeout_s=5) as client:
-        client.send_raw(request("LRANGE", "none", "0", "-1") + request("VALQ.POP", queue))
-        client.socket.shutdown(socket.SHUT_WR)
-        assert client.read_until_closed() == b"*0\r\n$-1\r\n"
-    until(lambda: beside.call("VALQ.POP", queue), 5, "it is in the queue")
+def test_who_has_left_behind_other_commands_gets_no_message_but_one_that_cannot_be_given_back(pair, beside, queue):
+    for options, gets_it in (((), False), (("NOACK",), True)):
+        beside.call("VALQ.PUSH", queue, "a message")
+        with Connection(pair[1].port, timeout_s=5) as client:
+            client.send_raw(request("LRANGE", "none", "0", "-1") + request("VALQ.POP", queue, *options))
+            client.socket.shutdown(socket.SHUT_WR)
+            assert (b"a message" in client.read_until_closed()) is gets_it
+        if not gets_it:
+            until(lambda: beside.call("VALQ.POP", queue, "NOACK"), 5, "it is in the queue")
+
+
+def test_a_silent_transaction_that_only_pops_leaves_the_client_as_it_was(client, queue):
+    commands = ["CLIENT REPLY OFF", "MULTI", f"VALQ.POP {queue}", "EXEC", "CLIENT REPLY ON"]
+    client.send_raw(b"".join(request(*command.split()) for command in commands))
+    assert client.read() == b"OK"
+    since = time.monotonic()
+    assert client.call("VALQ.POP", queue, "BLOCK", "300") is None
+    assert time.monotonic() - since > 0.25

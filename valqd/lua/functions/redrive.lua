@@ -8,13 +8,13 @@
 local REDRIVE_STEP = 1000
 
 -- Move one dead letter to `target`: whether it was moved, and the text of the FULL error when that has no room.
-local function redrive_one(q, target, id, meta)
-  local keeps = target == q -- the oldest, which would make way, are what was just moved
+local function redrive_one(q, target, id)
+  local keeps = target == q -- the oldest, which would make way, may be what was just moved
   local full = add.make_room(target, 1, server.call('HSTRLEN', q.prefix .. 'body', id), keeps)
   if full then
     return false, full
   end
-  meta = record.load(q, id) -- its retention may be over, as was found on the way
+  local meta = record.load(q, id) -- its retention may be over, as was found on the way
   if meta and target == q then
     life.redrive(q, id, meta)
   elseif meta then
@@ -48,7 +48,7 @@ local function redrive(q, target, args, token)
     id = tonumber(id)
     local meta = left > moved and record.load(q, id)
     if meta and meta.s == 'q' and meta.D <= began then
-      local is_moved, full = redrive_one(q, target, id, meta)
+      local is_moved, full = redrive_one(q, target, id)
       if full then
         return moved, '', full
       end

@@ -37,8 +37,8 @@ function limits.note_target(name, old, new)
   end
 end
 
--- Read {field, value} pairs of args from index `at` for queue `name`, on top of the limits `old`: {vt, attempts, retention
--- (given ones, as strings), limits}.  With what cannot be the call ends (see guard).
+-- Read {field, value} pairs of args from index `at` for queue `name`, on top of the limits `old`.  Returns those of
+-- vt, attempts and retention that are given (as strings), and the new limits.  On a bad value the call ends (see guard).
 function limits.parse(name, old, args, at)
   local settings = {}
   local new = {}

@@ -21,7 +21,6 @@ end
 -- flight and, by a receipt, still this one; else nil, id, code, error text.
 local function find_inflight(q, text)
   local id, n = receipt.parse(text)
-
   local state, meta = record.find(q, id)
   if not state then
     return nil, id, 'NOMSG', 'no message ' .. text:match('%d+') .. " in queue '" .. q.name .. "'"
