@@ -28,11 +28,37 @@ class Transport:
 
 
 @pytest.fixture
-def client():
+def users():
+    """How the users of lanes become more and fewer."""
+    return []
+
+
+class Lane(SimpleNamespace):
+    @property
+    def users(self):
+        return 0
+
+    @users.setter
+    def users(self, number):
+        self.changes.append(number)
+
+
+@pytest.fixture
+def client(users):
     soon = []
-    lane = SimpleNamespace(
-        users=0, coalescer=Coalescer(), up=True, relays=True, names={}, wake=lambda: None, full_for=lambda client: False
-    )
+
+    def lane(identity):
+        return Lane(
+            changes=users,
+            coalescer=Coalescer(),
+            up=True,
+            relays=True,
+            names={},
+            wake=lambda: None,
+            full_for=lambda client: False,
+            forget_name=lambda session: None,
+        )
+
     worker = SimpleNamespace(
         outbox=SimpleNamespace(add=lambda outgoing: None),
         state=WorkerState(b"", Limits(), Identity()),
@@ -40,7 +66,7 @@ def client():
         settings=SimpleNamespace(max_clients=9),
         clients=set(),
         default_user=SimpleNamespace(known=lambda then: True),
-        lanes=SimpleNamespace(get=lambda identity: lane, leave=lambda lane: None),
+        lanes=SimpleNamespace(get=lane, leave=lambda lane: users.append(-1)),
         loop=SimpleNamespace(call_soon=lambda callback, *args: soon.append(lambda: callback(*args))),
         waiters=SimpleNamespace(block=lambda client, request: None),
     )
@@ -64,3 +90,10 @@ def test_who_sends_much_at_once_is_read_from_again_in_the_next_turn(client):
     for callback in client.soon:
         callback()
     assert not client.transport.is_paused
+
+
+def test_who_has_left_uses_no_lane_when_its_select_is_answered(client, users):
+    client.connection_lost(None)
+    client.transport.is_closing = lambda: True
+    client.lane(Identity(db=5))
+    assert users == [1, -1, 1, -1]  # it came, left, was given another lane, and left that

@@ -144,3 +144,15 @@ def test_what_comes_before_a_mark_is_the_clients_and_the_mark_is_not_owed():
     assert private.feed(b"-ERR mark\r\n") == b""
     private.expect(1)
     assert private.owed == 1
+
+
+def test_a_message_that_is_cut_where_it_looks_like_a_mark_is_none():
+    mark = b"-ERR Syntax error in HELLO option 'valqd-mark-7-1'"
+    private = PrivateReplies()
+    private.stop_counting()
+    private.await_marker(ends=mark, goes_on=b"-ERR Can't execute 'hello': only ")
+    message = b"*3\r\n" + bulk(b"message") + bulk(b"a") + bulk(b"x" * 100 + mark + b"\r\n" + mark)
+    cut = message.index(mark)
+    assert private.feed(message[:cut]) + private.feed(message[cut:]) == message
+    assert private.feed(mark + b"\r\n") == b""
+    assert not private.uncounted

@@ -136,3 +136,15 @@ def test_nothing_of_a_client_that_was_reset_is_replayed(host, session):
     session.private.received(b"+OK\r\n*0\r\n")
     converse(session, ("RESET", b"+RESET\r\n"))
     assert session.client_info == {}
+
+
+def test_what_was_sent_beyond_a_transaction_that_was_lost_is_not_run(host, session):
+    converse(session, ("MULTI", b"+OK\r\n"))
+    session.set_unread(True)
+    session.receive(request("SET", "b", "2") + request("EXEC"))
+    sent = len(host.sent)
+    session.private.lost(BackendDown(under_way=True), sent=True)
+    session.set_unread(False)  # as a transport says while it closes
+    assert host.closed
+    assert len(host.sent) == sent
+    assert host.coalescer.idle

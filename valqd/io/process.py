@@ -9,6 +9,8 @@ import os
 import resource
 import signal
 
+#: How often signals, workers that died and the embedded Valkey are looked for.
+STOP_TICK_S = 0.1
 #: File descriptors beyond the clients' own: listening, lanes, control, logs.
 _SPARE_FILES = 128
 #: glibc's numbers for mallopt.

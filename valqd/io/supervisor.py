@@ -27,15 +27,13 @@ from valqd.errors import StartError
 from valqd.io.backend import Backend, refuse_files
 from valqd.io.embedded import EmbeddedServer
 from valqd.io.keepalive import keep_alive
-from valqd.io.process import is_told_to_stop, stop_if_told, stop_signals
+from valqd.io.process import STOP_TICK_S, is_told_to_stop, stop_if_told, stop_signals
 from valqd.io.worker import Worker
 
 _BACKLOG = 1024
 #: A worker that dies is restarted after this long, and twice as long each time that it dies soon again.
 _RESTART_S = 0.3
 _LONGEST_RESTART_S = 10.0
-#: How often the supervisor looks after its workers, and for signals.
-_TICK_S = 0.1
 #: The port of a daemon that was killed is free when its workers have seen it.
 _BIND_FOR_S = 1.5
 #: How long the end of a worker's loop may take.
@@ -227,7 +225,7 @@ class _Supervisor:
             while not is_told_to_stop():
                 self._tick()
                 self._reap()
-                time.sleep(_TICK_S)
+                time.sleep(STOP_TICK_S)
         except _WorkerFailed:
             raise SystemExit(1) from None
         finally:
@@ -236,7 +234,7 @@ class _Supervisor:
     def _is_ready(self, number: int, reader: int) -> bool:
         """Wait for a worker's byte; False: the daemon is to stop.  Raises _WorkerFailed."""
         with os.fdopen(reader, "rb") as pipe:
-            while not select.select([pipe], [], [], _TICK_S)[0]:
+            while not select.select([pipe], [], [], STOP_TICK_S)[0]:
                 if is_told_to_stop():
                     return False
             if not pipe.read(1):  # it ended before it was ready, and has said why if its status is 1

@@ -23,7 +23,7 @@ from valqd.io.default_user import DefaultUser
 from valqd.io.lanes import SharedLanes
 from valqd.io.loader import FunctionLoader
 from valqd.io.outbox import Outbox
-from valqd.io.process import available_cores, is_told_to_stop, keep_freed_memory, raise_file_limit
+from valqd.io.process import STOP_TICK_S, available_cores, is_told_to_stop, keep_freed_memory, raise_file_limit
 from valqd.io.shared_lane import SharedLane
 from valqd.io.sweeper import Sweeper
 from valqd.io.waiters import Waiters
@@ -33,8 +33,6 @@ from valqd.protocol.host import Identity, Lane, WorkerState
 from valqd.protocol.requests import parse_popped
 
 _TICK_S = 0.02
-#: How often it looks for signals, and after its parent or its Valkey.
-_STOP_TICK_S = 0.1
 #: How long a stop waits for commands that may wait in Valkey for ever (BLPOP).
 _GRACE_S = 1.0
 
@@ -88,7 +86,7 @@ class Worker:
                 starting.cancel()
                 return
             tick()
-            await asyncio.wait({starting}, timeout=_STOP_TICK_S)
+            await asyncio.wait({starting}, timeout=STOP_TICK_S)
         await starting
         self.control.connected.append(self._limit_bodies_again)
         keep_freed_memory()
@@ -103,7 +101,7 @@ class Worker:
         ready()
         while not is_told_to_stop():
             tick()
-            await asyncio.sleep(_STOP_TICK_S)
+            await asyncio.sleep(STOP_TICK_S)
         server.close()
         await self._finish(sweeper)
 
