@@ -193,7 +193,7 @@ def test_who_has_left_behind_other_commands_gets_no_message_but_one_that_cannot_
     for options, gets_it in (((), False), (("NOACK",), True)):
         beside.call("VALQ.PUSH", queue, "a message")
         with Connection(pair[1].port, timeout_s=5) as client:
-            client.send_raw(request("LRANGE", "none", "0", "-1") + request("VALQ.POP", queue, *options))
+            client.send_raw(request("DEBUG", "SLEEP", "0.2") + request("VALQ.POP", queue, *options))
             client.socket.shutdown(socket.SHUT_WR)
             assert (b"a message" in client.read_until_closed()) is gets_it
         if not gets_it:
