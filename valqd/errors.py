@@ -6,7 +6,7 @@ starts with.  ``StartError`` and ``ControlLost`` reach no client as they are: an
 
 from __future__ import annotations
 
-#: Codes of the queue's own errors, raised in the backend; ``ERR`` and ``NOBACKEND`` are also the daemon's.
+#: Codes of the queue's own errors, raised in the backend; others: ``ERR``, and the daemon's ``NOBACKEND``.
 QUEUE_CODES = frozenset({"NOQUEUE", "QUEUEEXISTS", "NOMSG", "STALE", "NOTINFLIGHT", "FULL", "PAUSED", "CANCELLED"})
 #: How much of a client's own bytes an error repeats, before escaping.
 MAX_SHOWN_BYTES = 64

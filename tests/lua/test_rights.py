@@ -81,8 +81,8 @@ def test_a_key_that_is_no_queues_names_nobody_elses_queue(q, worker, function):
 def test_list_leaves_out_what_the_user_may_not_read(q, worker):
     q.create()
     q.other("secret").create()
-    assert worker.do("list_all", "n2", "", keys=[]) == [b"orders"]
-    assert q.do("list_all", "n2", "", keys=[]) == [b"orders", b"secret"]
+    assert worker.do("list", "n2", "", "", keys=[]) == [b"orders"]
+    assert q.do("list", "n2", "", "", keys=[]) == [b"orders", b"secret"]
 
 
 def test_refusal_inside_a_function_is_in_valkeys_own_words(q, functions_server):

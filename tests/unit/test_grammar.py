@@ -363,8 +363,8 @@ def test_extend_merges_its_pair() -> None:
     ("line", "function", "queues", "args"),
     [
         ("VALQ.DELETE q", "delete", (b"q",), ()),
-        ("VALQ.LIST", "list_all", (), (b"",)),
-        ("VALQ.LIST MATCH a*", "list_all", (), (b"a*",)),
+        ("VALQ.LIST", "list", (), (b"",)),
+        ("VALQ.LIST MATCH a*", "list", (), (b"a*",)),
         ("VALQ.INFO q", "info", (b"q",), ()),
         ("VALQ.PURGE q", "purge", (b"q",), (b"main",)),
         ("VALQ.PURGE q Dlq", "purge", (b"q",), (b"dlq",)),
@@ -394,7 +394,7 @@ def test_request(line: str, function: str, queues: tuple[bytes, ...], args: tupl
     request = ask(line)
     assert (request.function, request.queues, request.args) == (function, queues, args)
     assert request.merge is None
-    assert (request.steps is Steps.TOKEN) == (function in ("purge", "redrive"))
+    assert (request.steps is Steps.TOKEN) == (function in ("purge", "redrive", "list"))
 
 
 def test_refusals_of_the_rest() -> None:
@@ -422,7 +422,7 @@ def test_function_call_order() -> None:
     assert function_call(ask("VALQ.PUSH q m"), b"n2", b"30000:5:0") == [
         *(b"FCALL", b"valq1_push", b"1", key, b"n2", b"30000:5:0", b"", b"0", b"0", b"m")
     ]
-    assert function_call(ask("VALQ.LIST"), b"n2", b"") == [b"FCALL", b"valq1_list_all", b"0", b"n2", b""]
+    assert function_call(ask("VALQ.LIST"), b"n2", b"") == [b"FCALL", b"valq1_list", b"0", b"n2", b"", b""]
     assert function_call(ask("VALQ.MPOP 2 a b"), b"n3", b"")[:6] == [
         *(b"FCALL", b"valq1_mpop", b"2", b"valq:{a}:queue", b"valq:{b}:queue", b"n3")
     ]

@@ -350,11 +350,11 @@ def test_wait_covers_a_push(pair):
 
 @pytest.mark.parametrize("between", [(), ("PING",), ("ECHO", "x"), ("CLIENT", "SETNAME", "x"), ("HELLO", "2")], ids=str)
 def test_wait_covers_a_push_that_is_known_from_others(pair, between):
-    """A write of its own, here the only thing that asks whether the queue EXISTS, has to go before WAIT."""
+    """A write of its own, here the only thing that says DEL, has to go before WAIT."""
     _, behind, daemon = pair
 
     def fences():
-        return direct.call("INFO", "commandstats").partition(b"cmdstat_exists:calls=")[2].partition(b",")[0]
+        return direct.call("INFO", "commandstats").partition(b"cmdstat_del:calls=")[2].partition(b",")[0]
 
     with Connection(daemon.port) as other, Connection(daemon.port) as connection, Connection(behind.port) as direct:
         direct.call("CONFIG", "RESETSTAT")

@@ -61,7 +61,7 @@ def key_spec_values(command: Command, name_items: int) -> Set:
     for spec in key_specs(command):
         begin: dict[str, Value]
         if spec.word:
-            start = name_items + command.fewest
+            start = name_items + command.required
             begin = {"type": "keyword", "spec": {"keyword": spec.word, "startfrom": start}}
         else:
             begin = {"type": "index", "spec": {"index": name_items}}
@@ -111,7 +111,7 @@ def _keys(argv: list[bytes]) -> list[tuple[bytes, tuple[str, ...]]]:
                 raise CommandError("Invalid arguments specified for command")
             found += [(key, spec.flags) for key in argv[start + 1 : start + 1 + count]]
         elif spec.word:
-            first = start + command.fewest - command.needs_more
+            first = start + command.required
             place = next((i for i in range(first, len(argv) - 1) if argv[i].upper() == spec.word.encode()), None)
             if place is not None and not (spec.removable and argv[place + 1].upper() == b"NONE"):
                 found.append((argv[place + 1], spec.flags))

@@ -8,7 +8,7 @@ from valqd.commands.values import PATTERN
 
 
 def _build(args: Arguments) -> Request:
-    return Request("list", "list_all", (), (args.get("match"),), steps=Steps.NAMES)
+    return Request("list", "list", (), (args.get("match"),), steps=Steps.TOKEN)
 
 
 SPEC = Command(

@@ -30,10 +30,9 @@ class Merge(NamedTuple):
 class Steps(Enum):
     """How a command that takes several calls, so that none holds Valkey for long, goes on."""
 
-    TOKEN = auto()  #: each call returns how many, and a token for the next in place of the last one in ARGV
+    TOKEN = auto()  #: each call returns how many, or names, and a token for the next in place of the last one in ARGV
     REPEATED = auto()  #: the same call, until it answers
     COUNTING = auto()  #: the first call does it; more of them without ``args`` follow until one answers
-    NAMES = auto()  #: a cursor through names, for LIST
     IDS = auto()  #: MOST_IDS of the ids at the end of ``args`` at a time; counts are added up
 
 

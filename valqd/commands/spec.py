@@ -224,10 +224,14 @@ class Command:
         return tuple(arg for arg in self.arguments if isinstance(arg, Positional | Counted))
 
     @property
+    def required(self) -> int:
+        """How many arguments come before all options and optional ones, the name not counted."""
+        return sum(2 if isinstance(arg, Counted) else not arg.optional for arg in self.positionals)
+
+    @property
     def fewest(self) -> int:
         """The least number of arguments, the name not counted."""
-        needed = sum(2 if isinstance(arg, Counted) else not arg.optional for arg in self.positionals)
-        return needed + self.needs_more
+        return self.required + self.needs_more
 
     @property
     def most(self) -> int | None:

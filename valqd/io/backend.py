@@ -147,63 +147,39 @@ class Backend:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'valkeys' if self.tls else 'valkey'}://{host}:{self.port}"
 
-    async def connect(self, factory: Callable[[], asyncio.Protocol]) -> None:
-        """Open one connection.  Raises OSError (ssl.SSLError and TimeoutError are OSErrors)."""
+    async def connect(self, factory: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
+        """Open one connection; its transport.  Raises OSError (ssl.SSLError and TimeoutError are OSErrors)."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             if self.path:
-                await self._connect_unix(factory)
-            else:
-                tls = _tls_context(self.ca_file, self.cert_file, self.key_file) if self.tls else None
-                transport, _ = await loop.create_connection(factory, self.host, self.port, ssl=tls)
-                if not transport.is_closing():
-                    keep_alive(transport.get_extra_info("socket"), _KEEPALIVE_S, _UNANSWERED_S)
+                return await self._connect_unix(factory)
+            tls = _tls_context(self.ca_file, self.cert_file, self.key_file) if self.tls else None
+            transport, _ = await loop.create_connection(factory, self.host, self.port, ssl=tls)
+            if not transport.is_closing():
+                keep_alive(transport.get_extra_info("socket"), _KEEPALIVE_S, _UNANSWERED_S)
+            return transport
 
-    async def _connect_unix(self, factory: Callable[[], asyncio.Protocol]) -> None:
+    async def _connect_unix(self, factory: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
         """Wait while its backlog is full, as the system does for TCP."""
         while True:
             try:
-                await asyncio.get_running_loop().create_unix_connection(factory, self.path)
-                return
+                transport, _ = await asyncio.get_running_loop().create_unix_connection(factory, self.path)
+                return transport
             except BlockingIOError:
                 await asyncio.sleep(_BACKLOG_FULL_S)
 
     async def ping(self, timeout_s: float = CONNECT_TIMEOUT_S) -> bytes:
         """What a new connection is answered to a PING, an error too.  Raises OSError when there is no answer."""
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        probe = _Probe(answer)
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self.connect(lambda: probe)
-                return await answer
-        finally:
-            probe.close()
-
-
-class _Probe(asyncio.Protocol):
-    """A new connection's answer to a PING."""
-
-    def __init__(self, answer: asyncio.Future[bytes]) -> None:
-        self._answer = answer
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.write(encode_own([b"PING"]))
-
-    def data_received(self, data: bytes) -> None:
-        if not self._answer.done():
-            self._answer.set_result(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self._answer.done():
-            self._answer.set_exception(exc or ConnectionResetError())
-
-    def close(self) -> None:
-        """Nothing more is wanted of it."""
-        self._answer.cancel()
-        if self._transport is not None:
-            self._transport.abort()
+        reader = asyncio.StreamReader()
+        async with asyncio.timeout(timeout_s):
+            transport = await self.connect(lambda: asyncio.StreamReaderProtocol(reader))
+            try:
+                transport.write(encode_own([b"PING"]))
+                if answer := await reader.read(1024):
+                    return answer
+                raise ConnectionResetError
+            finally:
+                transport.abort()
 
 
 class ReplyProtocol(asyncio.Protocol, ABC):

@@ -73,7 +73,7 @@ class Client(Outgoing, asyncio.Protocol):
             transport.close()
             return
         self._worker.clients.add(self)
-        if not self._worker.default_user.known(self._default_user_known):
+        if not self._worker.default_user.when_known(self._default_user_known):
             self.session.hold()
 
     def _default_user_known(self) -> None:
@@ -117,8 +117,9 @@ class Client(Outgoing, asyncio.Protocol):
     @property
     def is_owed(self) -> bool:
         """Whether anything that it sent is still to be answered."""
-        private = self.session.private
-        return self.busy or self.session.held or private.outstanding > 0 or private.is_broken
+        session, private = self.session, self.session.private
+        is_waiting = self.waiter is not None or (self.task is not None and not self.task.done())
+        return is_waiting or session.pending > 0 or session.held or private.outstanding > 0 or private.is_broken
 
     def pause_writing(self) -> None:
         """The client does not read: stop reading from it, and from the backend for it."""
@@ -257,11 +258,6 @@ class Client(Outgoing, asyncio.Protocol):
     def stop_reading(self) -> None:
         """Take no further commands (shutdown)."""
         self._set_stop(Stop.SHUTDOWN, True)
-
-    @property
-    def busy(self) -> bool:
-        """Whether an answer is still due that does not wait in Valkey."""
-        return bool(self.session.pending or self.waiter or (self.task and not self.task.done()))
 
     @property
     def has_hung_up(self) -> bool:

@@ -30,7 +30,7 @@ class DefaultUser:
         self._waiting: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
 
-    def known(self, then: Callable[[], None]) -> bool:
+    def when_known(self, then: Callable[[], None]) -> bool:
         """Whether it was asked lately; if not, ``then`` runs as soon as there is an answer, or none in time."""
         if self._loop.time() < self._known_until:
             return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from valqd.commands.request import MOST_IDS, Request, Steps, fcall, function_call
+from valqd.commands.request import MOST_IDS, Request, Steps, function_call
 from valqd.errors import BackendDown
 from valqd.protocol.calls import NoDelivery, error_line
 from valqd.protocol.encoding import encode
@@ -49,9 +49,7 @@ async def run_steps(session: Session, request: Request) -> None:
     """Run ``request`` over the session's shared lane and finish its hold with the answer."""
     lane = session.lane
     try:
-        if request.steps is Steps.NAMES:
-            data = encode(await _names(lane, request), session.resp)
-        elif request.steps is Steps.IDS:
+        if request.steps is Steps.IDS:
             data = encode(await _for_all_ids(lane, request, session), session.resp)
         elif request.steps is Steps.TOKEN:
             data = encode(await _until_done(lane, request, session), session.resp)
@@ -91,16 +89,6 @@ async def _until_answered(lane: Lane, request: Request, session: Session) -> byt
             request = request._replace(args=())
 
 
-async def _names(lane: Lane, request: Request) -> list[bytes]:
-    names: set[bytes] = set()
-    cursor = b"0"
-    while True:
-        cursor, some = await ask(lane, fcall("list", (), *request.args, cursor))
-        names.update(some)
-        if cursor == b"0":
-            return sorted(names)
-
-
 async def _for_all_ids(lane: Lane, request: Request, session: Session) -> int:
     total = 0
     fixed, ids = request.args[: request.fixed_args], request.args[request.fixed_args :]
@@ -115,12 +103,12 @@ async def _for_all_ids(lane: Lane, request: Request, session: Session) -> int:
     return total
 
 
-async def _until_done(lane: Lane, request: Request, session: Session) -> int:
-    total = 0
+async def _until_done(lane: Lane, request: Request, session: Session) -> int | list[bytes]:
+    parts: list[Any] = []
     token = b""
     while True:
         argv = function_call(request, b"e%d" % session.resp, session.worker.auto_create, token)
-        count, token = await ask(lane, argv, begun=bool(token))
-        total += int(count)
+        part, token = await ask(lane, argv, begun=bool(token))
+        parts.append(part)
         if not token:
-            return total
+            return sum(parts) if isinstance(part, int) else sorted(set().union(*parts))

@@ -226,13 +226,11 @@ class _Supervisor:
                 self._tick()
                 self._reap()
                 time.sleep(STOP_TICK_S)
-        except _WorkerFailed:
-            raise SystemExit(1) from None
         finally:
             self._stop()
 
     def _is_ready(self, number: int, reader: int) -> bool:
-        """Wait for a worker's byte; False: the daemon is to stop.  Raises _WorkerFailed."""
+        """Wait for a worker's byte; False: the daemon is to stop.  Raises SystemExit when it failed."""
         with os.fdopen(reader, "rb") as pipe:
             while not select.select([pipe], [], [], STOP_TICK_S)[0]:
                 if is_told_to_stop():
@@ -244,7 +242,7 @@ class _Supervisor:
                     return False
                 if os.waitstatus_to_exitcode(status) != 1:
                     print(f"valqd: worker {number} {_end(status)} as it started", file=sys.stderr)
-                raise _WorkerFailed
+                raise SystemExit(1)
         return True
 
     def _start(self, number: int) -> int:
@@ -331,10 +329,6 @@ def _end(status: int) -> str:
     """How a process ended, from its wait status."""
     code = os.waitstatus_to_exitcode(status)
     return f"was ended by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"ended with exit status {code}"
-
-
-class _WorkerFailed(Exception):
-    """A worker ended before it was ready."""
 
 
 def _tell(writer: int) -> None:

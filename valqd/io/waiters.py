@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from valqd.commands.request import Request, function_call
 from valqd.io.control import Control
 from valqd.io.registration import MOST_IN_ORDER, Line, QueueId, Registration
-from valqd.protocol.calls import Call, Route, error_line, nothing_popped
+from valqd.protocol.calls import Route, error_line, nothing_popped
 from valqd.protocol.host import Lane, WorkerState
 from valqd.protocol.requests import encode_request, join_merged
 
@@ -40,7 +40,7 @@ class Waiter:
     """One blocked command: the recipient of its POPs."""
 
     __slots__ = (
-        "_client", "_gone", "_handle", "_nothing", "_waiters", "has_asked", "in_flight", "lane", "last_call",
+        "_client", "_gone", "_handle", "_nothing", "_waiters", "has_asked", "in_flight", "lane", "last_queue",
         "last_seq", "parked", "queues", "request", "since", "timed_out",
     )  # fmt: skip
 
@@ -53,7 +53,7 @@ class Waiter:
         self._nothing = nothing_popped(request, client.session.resp)
         self._handle: asyncio.TimerHandle | None = None
         self.last_seq = 0
-        self.last_call: Call | None = None
+        self.last_queue: bytes | None = None
         self._gone = False
         self.timed_out = False  # what the POP under way brings is the answer
         self.in_flight = False

@@ -27,7 +27,7 @@ from valqd.io.process import STOP_TICK_S, available_cores, is_told_to_stop, keep
 from valqd.io.shared_lane import SharedLane
 from valqd.io.sweeper import Sweeper
 from valqd.io.waiters import Waiters
-from valqd.protocol.calls import NoDelivery, bulk
+from valqd.protocol.calls import Listener, bulk
 from valqd.protocol.framing import MAX_BULK_BYTES
 from valqd.protocol.host import Identity, Lane, WorkerState
 from valqd.protocol.requests import parse_popped
@@ -95,7 +95,7 @@ class Worker:
         sweeper = Sweeper(self.control, self._daemon, self.waiters.registration)
         self.lanes.get(self.state.first_identity)
         is_exposed = listening.family != socket.AF_UNIX and not ip_address(listening.getsockname()[0]).is_loopback
-        self.default_user.known(self._warn_if_open if is_exposed and self._number == 0 else lambda: None)
+        self.default_user.when_known(self._warn_if_open if is_exposed and self._number == 0 else lambda: None)
         create = self.loop.create_unix_server if listening.family == socket.AF_UNIX else self.loop.create_server
         server = await create(lambda: Client(self), sock=listening, backlog=1024)
         ready()
@@ -190,7 +190,7 @@ class Worker:
         for name, given_back in receipts.items():
             route = self.state.routes.get("nack_many", name, False, (b"RETURN", b"0", b""))
             items = b"".join([bulk(receipt) for receipt in given_back])
-            lane.coalescer.join(_Releaser(), route, items, len(given_back), len(given_back), True)
+            lane.coalescer.join(Listener(_released), route, items, len(given_back), len(given_back), True)
             lane.wake()
 
 
@@ -202,9 +202,6 @@ def _as_map(message: Any) -> dict[Any, Any]:
     return {}
 
 
-class _Releaser(NoDelivery):
-    """Gets the answers that nobody waits for."""
-
-    def answer(self, data: bytes) -> None:
-        if data[:1] == b"-":
-            log.warning("a message of a client that left stays leased: %s", data.decode("utf-8", "replace").strip())
+def _released(answer: bytes) -> None:
+    if answer[:1] == b"-":
+        log.warning("a message of a client that left stays leased: %s", answer.decode("utf-8", "replace").strip())

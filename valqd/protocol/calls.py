@@ -31,7 +31,7 @@ NULL = {2: b"$-1\r\n", 3: b"_\r\n"}
 #: What Valkey adds to a function's error; before 9.1 it names the function.
 _PLACE = re.compile(rb" script: (?:valq1_\w+, )?on @user_function:\d+\.\r\n\Z")
 
-#: How one command whose reply is an integer array is answered.
+#: What an ACK of one id answers, by whether it counts.
 _BITS = (b":0\r\n", b":1\r\n")
 
 
@@ -39,7 +39,7 @@ class Recipient(Protocol):
     """Who gets a deal: a client's session, or a parked POP."""
 
     last_seq: int  #: sequence number of the newest call that holds one of its commands
-    last_call: Call | None
+    last_queue: bytes | None  #: of the newest merged one
 
     @property
     def gone(self) -> bool:
@@ -60,7 +60,7 @@ class NoDelivery:
 
     def __init__(self) -> None:
         self.last_seq = 0
-        self.last_call: Call | None = None
+        self.last_queue: bytes | None = None
         self.gone = False
 
     def answer_fragments(self, fragments: list[bytes]) -> None:
@@ -78,7 +78,7 @@ class Listener(NoDelivery):
         self.answer = heard
 
 
-#: recipient, commands (or ids), and what the call's kind needs to know; a literal has 0 commands and its bytes.
+#: recipient, commands (or ids), and what the call's kind needs to know.
 Deal = tuple[Recipient, int, Any]
 
 
@@ -118,7 +118,7 @@ def without_place(reply: bytes) -> bytes:
 
 
 class Call(ABC):
-    """One function call on the shared lane, and who gets which part of its reply."""
+    """One request on the shared lane, or several of one client, and who gets which part of the reply."""
 
     __slots__ = ("deals", "items", "route", "seq", "size", "units")
 
@@ -159,16 +159,17 @@ class Call(ABC):
     def deliver(self, reply: Any) -> None:
         """Deal the backend's reply (as hiredis parsed it) out to the recipients, in the order they joined."""
 
+    def deal_each(self, values: list[Any], encoded: Callable[[Any], bytes]) -> None:
+        """Deal out a reply of one value for each command."""
+        at = 0
+        for recipient, count, _ in self.deals:
+            recipient.answer(b"".join(map(encoded, values[at : at + count])))
+            at += count
+
     def fail(self, error: bytes) -> None:
         """Answer every command of this call with ``error`` (a whole RESP error)."""
         for recipient, count, extra in self.deals:
-            recipient.answer(error * self.commands(count, extra) if count else extra)
-        self.let_go()
-
-    def let_go(self) -> None:
-        """All is answered: free the bodies.  The recipients may remember this call for long (``last_call``)."""
-        self.items = []
-        self.deals = []
+            recipient.answer(error * self.commands(count, extra))
 
     def commands(self, count: int, extra: Any) -> int:
         """How many commands a deal stands for."""
@@ -183,20 +184,11 @@ class PushCall(Call):
     def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
         if type(reply) is int:
             first = reply
-            for recipient, count, extra in self.deals:
-                if count:
-                    recipient.answer(ids(first, count))
-                    first += count
-                else:
-                    recipient.answer(extra)
+            for recipient, count, _ in self.deals:
+                recipient.answer(ids(first, count))
+                first += count
         elif type(reply) is list:
-            at = 0
-            for recipient, count, extra in self.deals:
-                if count:
-                    recipient.answer(b"".join([_id_or_error(value) for value in reply[at : at + count]]))
-                    at += count
-                else:
-                    recipient.answer(extra)
+            self.deal_each(reply, _id_or_error)
         else:
             self.fail(error_line(reply))
 
@@ -232,9 +224,6 @@ class PopCall(Call):
         runs = iter(reply)
         total = 0
         for recipient, count, extra in self.deals:
-            if not count:
-                recipient.answer(extra)
-                continue
             run = next(runs, None)
             if run is None:
                 recipient.answer(extra * count)
@@ -275,7 +264,7 @@ class CountCall(Call):
                 if extra is None:
                     recipient.answer(b":1\r\n" if count == 1 else b":1\r\n" * count)
                 else:
-                    recipient.answer(b":%d\r\n" % count if count else extra)
+                    recipient.answer(b":%d\r\n" % count)
         elif type(reply) is list:
             at = 0
             for recipient, count, extra in self.deals:
@@ -284,7 +273,7 @@ class CountCall(Call):
                 if extra is None:
                     recipient.answer(b"".join([_BITS[bit] for bit in part]))
                 else:
-                    recipient.answer(b":%d\r\n" % sum(part) if count else extra)
+                    recipient.answer(b":%d\r\n" % sum(part))
         else:
             self.fail(error_line(reply))
 
@@ -301,14 +290,10 @@ class ExtendCall(Call):
         return 2 * self.units
 
     def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
-        if type(reply) is not list:
+        if type(reply) is list:
+            self.deal_each(reply, _deadline_or_error)
+        else:
             self.fail(error_line(reply))
-            return
-        at = 0
-        for recipient, count, extra in self.deals:
-            part = reply[at : at + count]
-            at += count
-            recipient.answer(b"".join([_deadline_or_error(value) for value in part]) if count else extra)
 
 
 class LoneCall(Call):
@@ -326,20 +311,13 @@ class LoneCall(Call):
     def is_function(self) -> bool:  # noqa: D102 - see Call
         return b"\r\nFCALL" in self.request[:20]
 
-    def let_go(self) -> None:  # noqa: D102 - see Call
-        super().let_go()
-        self.request = b""
-
     def encode(self) -> list[bytes]:  # noqa: D102 - see Call
         return [self.request]
 
     def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
         data = self.shape(reply)
-        for recipient, count, extra in self.deals:
-            if not count:
-                recipient.answer(extra)
-            elif data is not None:  # else: the shape took care of the answer, or will
-                recipient.answer(data)
+        if data is not None:  # else: the shape took care of the answer, or will
+            self.deals[0][0].answer(data)
 
 
 class ProofCall(LoneCall):
@@ -386,11 +364,6 @@ class RelayCall(Call):
     def is_function(self) -> bool:  # noqa: D102 - see Call
         return False
 
-    def let_go(self) -> None:  # noqa: D102 - see Call
-        super().let_go()
-        self.request = b""
-        self._got = []
-
     def encode(self) -> list[bytes]:  # noqa: D102 - see Call
         return [self.request]
 
@@ -402,8 +375,7 @@ class RelayCall(Call):
         answer = b"".join(self._got)
         if len(answer) > relay.LARGE_REPLY_BYTES:
             self._large_reply()
-        for recipient, count, extra in self.deals:
-            recipient.answer(answer if count else extra)
+        self.deals[0][0].answer(answer)
 
     def commands(self, count: int, extra: Any) -> int:  # noqa: D102 - see Call
         return len(self._kinds)

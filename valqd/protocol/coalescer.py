@@ -7,8 +7,7 @@ loops or clocks: the shared lane sends what ``take`` returns and hands every rep
                                  oldest … newest                    FIFO, as the backend answers
 
 A command may join an open call only if no newer call holds a command of the same client (``last_seq``): so the calls,
-run one after the other, respect every client's own order.  Replies that need no backend (an argument error) travel as
-literals in the client's last call, so that they leave in request order too.
+run one after the other, respect every client's own order.
 
 Bounds: nothing joins a call that holds MAX_ITEMS items or MAX_CALL_BYTES bytes.  A deal is never cut, so a call holds
 less than that and one deal more: up to 1,023 pushes (the fast path's runs are of at most MAX_ITEMS), all that one ACK
@@ -89,7 +88,7 @@ class Coalescer:
         self.backlog_bytes += size
         call.deals.append((who, count, extra))
         who.last_seq = call.seq
-        who.last_call = call
+        who.last_queue = route.queue
 
     def lone(self, who: Recipient, request: bytes, shape: Callable[[Any], bytes | None]) -> None:
         """Add a call that merges with nothing; ``shape`` turns its reply into the answer's bytes."""
@@ -110,7 +109,6 @@ class Coalescer:
         self.backlog_bytes += call.size
         call.deals.append((who, 1, None))
         who.last_seq = call.seq
-        who.last_call = call
 
     def take(self) -> list[bytes]:
         """Close all open calls; their requests in order, in pieces, for one write."""
@@ -134,7 +132,6 @@ class Coalescer:
         if self._kept is None:
             if not is_missing_function(reply):
                 call.deliver(reply)
-                call.let_go()
                 return
             self._kept = {}
         self._kept[call] = reply
@@ -200,7 +197,6 @@ class Coalescer:
                 call.fail(error)
             else:
                 call.deliver(reply)
-                call.let_go()
 
     def fail_unsent(self, error: bytes) -> None:
         """The backend cannot be reached: refuse what was not sent."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import itemgetter
-from typing import TYPE_CHECKING
 
 from hiredis import PushNotification
 
@@ -19,18 +18,15 @@ from valqd.protocol import command_reply, handshake
 from valqd.protocol.encoding import encode
 from valqd.protocol.framing import Frame, Kind
 from valqd.protocol.monitor import MonitorFilter
+from valqd.protocol.private_side import PrivateSide, Transaction
 from valqd.protocol.replies import split_elements
 from valqd.protocol.requests import encode_request
-from valqd.protocol.whole import MAX_BYTES, WholeParser, may_be_huge
-
-if TYPE_CHECKING:
-    from valqd.protocol.private_side import PrivateSide
+from valqd.protocol.whole import MAX_BYTES, may_be_huge, parse
 
 #: Names (as clients spelled them) known to be neither ours nor special.  Bounded by starting afresh.
 _PLAIN_NAMES: set[bytes] = set()
 _MAX_PLAIN_NAMES = 2048
 
-_parser = WholeParser()
 _name = itemgetter(0)
 
 
@@ -42,7 +38,7 @@ def count_plain(data: bytes, likely: int) -> int:
     """
     if data[0] != 0x2A or len(data) > MAX_BYTES or may_be_huge(data):
         return 0
-    requests = _parser.parse(data, likely)
+    requests = parse(data, likely)
     if requests is None or (b"\n>" in data and PushNotification in map(type, requests)):  # which are no requests
         return 0
     try:
@@ -58,8 +54,8 @@ def remember(name: bytes) -> None:
     _PLAIN_NAMES.add(name)
 
 
-Handler = Callable[["PrivateSide", list[bytes], bytes], None]
-Effect = Callable[["PrivateSide", list[bytes]], None]
+Handler = Callable[[PrivateSide, list[bytes], bytes], None]
+Effect = Callable[[PrivateSide, list[bytes]], None]
 
 
 def _unless_subscribed(handler: Handler) -> Handler:
@@ -98,13 +94,13 @@ def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:
         if frame.kind is Kind.COMMAND and name not in _BLOCKING and len(name) < 64:
             remember(frame.argv[0])
         side.send_plain(frame.raw, 1)
-    elif side.in_multi and name in (b"MULTI", b"WATCH"):  # refused, never queued: EXEC's reply has no place for them
+    elif side.multi is not None and name in (b"MULTI", b"WATCH"):  # refused, never queued: EXEC's reply lacks them
         side.send_plain(frame.raw, 1)
-        side.multi_began += 1
-    elif side.in_multi and name in _AWAIT_MULTI and not side.is_quiet:
+        side.multi.began += 1
+    elif side.multi is not None and name in _AWAIT_MULTI and not side.is_quiet:
         side.when_quiet(lambda: forward(side, name, frame))
-    elif side.in_multi and name not in _AT_ONCE_IN_MULTI:
-        _queue_in_multi(side, name, frame)
+    elif side.multi is not None and name not in _AT_ONCE_IN_MULTI:
+        _queue_in_multi(side, side.multi, name, frame)
     else:
         special(side, frame.argv, frame.raw)
 
@@ -116,12 +112,12 @@ def _blocks(name: bytes, frame: Frame) -> bool:
     return not (name[:1] == b"X" and frame.kind is Kind.COMMAND and b"BLOCK" not in map(bytes.upper, frame.argv))
 
 
-def _queue_in_multi(side: PrivateSide, name: bytes, frame: Frame) -> None:
+def _queue_in_multi(side: PrivateSide, multi: Transaction, name: bytes, frame: Frame) -> None:
     """Inside MULTI a command only takes effect with EXEC."""
     raw = frame.raw
     change: Callable[[bytes], bytes]
     if (effect := _EFFECTS.get(name)) is not None:
-        side.changes_in_multi.add(name)
+        multi.changes.add(name)
         change = _if_ok(lambda: effect(side, frame.argv))
     elif name == b"COMMAND" and (asked := _asked_of_command(frame.argv, side.session.resp)) is not None:
         raw, change = asked
@@ -154,29 +150,26 @@ def _multi(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if len(argv) != 1:
         side.send_plain(raw, 1)
         return
-    effects = side.queued_in_multi
+    multi = side.multi = Transaction()
 
     def watch(reply: bytes) -> bytes:
-        if not _ok(reply) and side.queued_in_multi is effects:
+        if not _ok(reply) and side.multi is multi:
             side.leave_multi()
         return reply
 
-    side.in_multi = True
     side.send_watched(raw, watch)
-    side.multi_began = side.open().asked
+    multi.began = side.open().asked
 
 
 def _exec(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    effects = side.queued_in_multi
-    subscribes = side.subscribes_in_multi
-    changes = side.changes_in_multi
+    multi = side.multi
     side.leave_multi()
-    if len(argv) != 1:  # refused, and the transaction with it
+    if multi is None or len(argv) != 1:  # refused, and the transaction with it
         side.send_plain(raw, 1)
         return
-    if changes and (subscribes or side.silent):
-        side.untold(changes)
-    if subscribes:
+    if multi.changes and (multi.subscribes or side.silent):
+        side.untold(multi.changes)
+    if multi.subscribes:
         side.stop_counting(raw, may_count_again=True)
         return
 
@@ -184,14 +177,14 @@ def _exec(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         if reply[:1] != b"*" or reply[:3] == b"*-1":
             return reply
         results = split_elements(reply)
-        for place, effect in effects:
+        for place, effect in multi.effects:
             if _ok(results[place]):
                 results[place] = effect(results[place])
         return reply[: reply.index(b"\n") + 1] + b"".join(results)
 
-    if effects and not side.silent:
+    if multi.effects and not side.silent:
         side.send_watched(raw, watch, pops=True)
-        if changes:
+        if multi.changes:
             side.session.when_private_quiet(lambda: None)  # what follows builds on a state that is still to be
     else:
         side.send_plain(raw, 1)
@@ -338,8 +331,8 @@ def _sets_state(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 def _subscribe(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     """Replies stop matching requests: each channel is confirmed by a message, in RESP3 by a push."""
     side.may_be_subscribed |= b"UNSUBSCRIBE" not in argv[0].upper()
-    if side.in_multi:
-        side.subscribes_in_multi = True
+    if side.multi is not None:
+        side.multi.subscribes = True
         side.send_plain(raw, 1)
         return
     if side.monitors:  # and goes on to
@@ -402,11 +395,12 @@ def _wait(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 #: Subcommands of CLIENT that leave nothing behind on the connection.
 _STATELESS_CLIENT = frozenset({b"ID", b"INFO", b"LIST", b"GETNAME", b"KILL", b"HELP"})
 
-#: What they do to the connection is told by their name alone, however many arguments they have.
-_KNOWN_BY_NAME = frozenset({
-    b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE", b"UNSUBSCRIBE", b"PUNSUBSCRIBE", b"SUNSUBSCRIBE", b"WATCH", b"MONITOR",
-    b"SYNC", b"PSYNC",
+_PUBSUB = frozenset({
+    b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE", b"UNSUBSCRIBE", b"PUNSUBSCRIBE", b"SUNSUBSCRIBE",
 })  # fmt: skip
+
+#: What they do to the connection is told by their name alone, however many arguments they have.
+_KNOWN_BY_NAME = _PUBSUB | {b"WATCH", b"MONITOR", b"SYNC", b"PSYNC"}
 
 _BLOCKING = frozenset({
     b"BLPOP", b"BRPOP", b"BLMOVE", b"BRPOPLPUSH", b"BLMPOP", b"BZPOPMIN", b"BZPOPMAX", b"BZMPOP", b"XREAD",
@@ -414,16 +408,10 @@ _BLOCKING = frozenset({
 })  # fmt: skip
 
 #: Behind a MULTI that was refused these change the connection at once: its answer is waited for before they are sent.
-_AWAIT_MULTI = frozenset({
-    b"CLIENT", b"MONITOR", b"SYNC", b"PSYNC", b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE", b"UNSUBSCRIBE",
-    b"PUNSUBSCRIBE", b"SUNSUBSCRIBE",
-})  # fmt: skip
+_AWAIT_MULTI = _PUBSUB | {b"CLIENT", b"MONITOR", b"SYNC", b"PSYNC"}
 
 #: Go to their own handlers even inside MULTI; of all others it is only noted what EXEC will change.
-_AT_ONCE_IN_MULTI = frozenset({
-    b"MULTI", b"EXEC", b"DISCARD", b"RESET", b"QUIT", b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE", b"UNSUBSCRIBE",
-    b"PUNSUBSCRIBE", b"SUNSUBSCRIBE",
-})  # fmt: skip
+_AT_ONCE_IN_MULTI = _PUBSUB | {b"EXEC", b"DISCARD", b"RESET", b"QUIT"}
 
 SPECIAL: dict[bytes, Handler] = {
     b"MULTI": _multi,
@@ -436,12 +424,7 @@ SPECIAL: dict[bytes, Handler] = {
     b"QUIT": _quit,
     b"REPLCONF": _replconf,
     b"CLIENT": _client,
-    b"SUBSCRIBE": _subscribe,
-    b"PSUBSCRIBE": _subscribe,
-    b"SSUBSCRIBE": _subscribe,
-    b"UNSUBSCRIBE": _subscribe,
-    b"PUNSUBSCRIBE": _subscribe,
-    b"SUNSUBSCRIBE": _subscribe,
+    **dict.fromkeys(_PUBSUB, _subscribe),
     b"WATCH": _sets_state,
     b"MONITOR": _monitor,
     b"SYNC": _sync,

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import hiredis
 
 from valqd.protocol.inline import split_inline
-from valqd.protocol.whole import MAX_BYTES, WholeParser, may_be_huge
+from valqd.protocol.whole import MAX_BYTES, may_be_huge, parse
 
 #: A line (an inline command, or a length) that is longer is an error in Valkey: PROTO_INLINE_MAX_SIZE.
 MAX_LINE_BYTES = 64 * 1024
@@ -87,7 +87,6 @@ class RequestFramer:
         self._skipping = False  # the current frame is OVERSIZED: its bytes are dropped
         self._skip = 0  # bytes of the current bulk (with its CRLF) still to come while streaming or skipping
         self._broken = False
-        self._parser = WholeParser()
         self._cut: deque[tuple[bytes, list[bytes]]] = deque()  # requests that were cut at once, not in _buf any more
         self._cut_bytes = 0
         self.unauthenticated = False  #: more than Valkey takes of such a client is a protocol error
@@ -179,7 +178,7 @@ class RequestFramer:
             return False
         if self._broken or self.unauthenticated or may_be_huge(data):
             return False
-        requests = self._parser.parse(data)
+        requests = parse(data)
         if requests is None or not all(requests):
             return False
         try:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from hiredis import PushNotification
 
 from valqd.protocol.replies import ReplyScanner
-from valqd.protocol.whole import WholeParser
+from valqd.protocol.whole import parse
 
 
 class Slot:
@@ -56,7 +56,6 @@ class PrivateReplies:
         self._markers: dict[bytes, bool] = {}
         self._behind_one = False
         self._scanner = ReplyScanner()
-        self._parser = WholeParser()
         self._held = bytearray()  # the start of a special reply, or of what may be a marker
         self._output: deque[bytes | Slot] = deque()  # what waits, behind a slot
 
@@ -178,7 +177,7 @@ class PrivateReplies:
         """Replies in ``data`` (pushes are none), or -1 when it does not end with a whole one."""
         if b"|" in data and (data[0] == 0x7C or b"\n|" in data):  # hiredis takes an attribute for a reply
             return -1
-        replies = self._parser.parse(data, likely)
+        replies = parse(data, likely)
         if replies is None:
             return -1
         pushes = sum([type(reply) is PushNotification for reply in replies]) if b">" in data else 0

@@ -28,6 +28,18 @@ if TYPE_CHECKING:
 _REFUSED = b"-ERR Can't execute 'hello': only "
 
 
+class Transaction:
+    """A MULTI under way, and what its EXEC will do."""
+
+    def __init__(self) -> None:
+        self.began = 0  # replies expected before the first of its commands
+        self.subscribes = False
+        #: what will change in this session, if the element at that place of EXEC's reply is no error: takes that
+        #: element, returns what the client gets instead
+        self.effects: list[tuple[int, Callable[[bytes], bytes]]] = []
+        self.changes: set[bytes] = set()  # commands of these names change the session
+
+
 class PrivateSide:
     """Of one session.  ``replies`` is None while the lane is not open."""
 
@@ -35,7 +47,7 @@ class PrivateSide:
         self.session = session
         self.replies: PrivateReplies | None = None
         # State that the backend's connection holds
-        self.in_multi = False
+        self.multi: Transaction | None = None
         self.has_state = False  # WATCH, CLIENT TRACKING and the like: cannot be made again on another connection
         self.silent = False  # CLIENT REPLY OFF
         self.skip_next = False  # CLIENT REPLY SKIP
@@ -43,12 +55,6 @@ class PrivateSide:
         self.is_broken = False  # Valkey is to refuse what came, and to close
         self.identity_is_unknown = False  # it may be another user, or in another database, than the session
         self.resp_is_unknown = False  # it may speak another protocol version than the session
-        self.subscribes_in_multi = False
-        self.multi_began = 0  # replies expected before the first of its commands
-        #: what EXEC will change in this session, if the element at that place of its reply is no error: takes that
-        #: element, returns what the client gets instead
-        self.queued_in_multi: list[tuple[int, Callable[[bytes], bytes]]] = []
-        self.changes_in_multi: set[bytes] = set()  # commands of these names change the session
         self.pops_due = 0  # replies still to come that may hold popped messages
         self.may_count_again = False  # Pub/Sub may be over, or never was in the way (RESP3)
         self.may_be_subscribed = False
@@ -91,6 +97,11 @@ class PrivateSide:
     def uncounted(self) -> bool:
         """Whether replies do not match requests."""
         return self.replies is not None and self.replies.uncounted
+
+    @property
+    def in_multi(self) -> bool:
+        """Whether commands are queued for EXEC."""
+        return self.multi is not None
 
     @property
     def mute(self) -> bool:
@@ -234,7 +245,8 @@ class PrivateSide:
 
     def queue_in_multi(self, effect: Callable[[bytes], bytes]) -> None:
         """What the next command will change in this session, by its part of EXEC's reply."""
-        self.queued_in_multi.append((self.open().asked - self.multi_began, effect))
+        assert self.multi is not None
+        self.multi.effects.append((self.open().asked - self.multi.began, effect))
 
     # ---- Pub/Sub and the like
 
@@ -367,10 +379,8 @@ class PrivateSide:
 
     def leave_multi(self) -> None:
         """EXEC, DISCARD or RESET."""
-        self.in_multi = self.subscribes_in_multi = False
+        self.multi = None
         self.calls.may_be_missing()
-        self.queued_in_multi = []
-        self.changes_in_multi = set()
 
     def reset(self) -> None:
         """RESET: nothing is left of what its connection held."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import hiredis
 
-from valqd.protocol.whole import WholeParser, may_be_huge
+from valqd.protocol.whole import may_be_huge, parse
 
 #: Larger requests, or chunks of them, take the private lane.
 MAX_REQUEST_BYTES = 16 * 1024
@@ -76,8 +76,6 @@ _COMMANDS: dict[str, _Simple] = {
 }
 _SIMPLE = {spelling.encode(): simple for name, simple in _COMMANDS.items() for spelling in (name, name.lower())}
 
-_parser = WholeParser()
-
 
 def reply_type(argv: list[bytes]) -> ReplyType | None:
     """What a request answers if it is simple, else None."""
@@ -92,7 +90,7 @@ def reply_types(data: bytes) -> list[ReplyType] | None:
     """The reply types of the requests in ``data``, if it is nothing but whole simple requests in canonical form."""
     if len(data) > MAX_REQUEST_BYTES or may_be_huge(data):
         return None
-    requests = _parser.parse(data)
+    requests = parse(data)
     if requests is None or len(requests) > MAX_REQUESTS:
         return None
     kinds: list[ReplyType] = []

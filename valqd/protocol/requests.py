@@ -8,7 +8,7 @@ from valqd.commands.request import Request, fcall
 from valqd.errors import CommandError
 from valqd.protocol.calls import Recipient, Route, bulk
 from valqd.protocol.coalescer import Coalescer
-from valqd.protocol.whole import WholeParser
+from valqd.protocol.whole import parse
 
 #: Bodies beyond this travel without being copied into a larger piece.
 _LARGE_BODY_BYTES = 16 * 1024
@@ -44,4 +44,4 @@ def echo_call(value: Any) -> bytes:
 
 def parse_popped(data: bytes) -> list[Any]:
     """The replies in the bytes of one deal of a POP call."""
-    return WholeParser().parse(data) or []
+    return parse(data) or []

@@ -24,7 +24,7 @@ from valqd.commands.help_text import help_lines
 from valqd.commands.request import Merge, Request, function_call
 from valqd.errors import CommandError
 from valqd.protocol import foreign, handshake, relay
-from valqd.protocol.calls import Call, Route, error_line, nothing_popped
+from valqd.protocol.calls import Route, error_line, nothing_popped
 from valqd.protocol.encoding import encode
 from valqd.protocol.fastpath import MAX_BYTES_AT_ONCE
 from valqd.protocol.framing import MAX_ARGUMENTS, Frame, Kind, RequestFramer
@@ -60,7 +60,7 @@ class Session:
         self.private = PrivateSide(self)
         # Order on the shared lane (see Recipient)
         self.last_seq = 0
-        self.last_call: Call | None = None
+        self.last_queue: bytes | None = None  # pushed to or popped from since the last fence
         self.pending = 0  # deals whose answers have not come
         self._taken_bytes = 0  # by the fast path and relayed, since all was answered last
         self._gone = False
@@ -70,7 +70,6 @@ class Session:
         self._unread = False
         self._advancing = False
         self._resume: Callable[[], None] | None = None  # runs first when the lane awaited is quiet
-        self._last_queue: bytes | None = None  # pushed to or popped from since the last fence
         self._likely = 0  # how many foreign requests its next chunk probably holds: as many as the last
         self._needs_private = False
 
@@ -100,8 +99,6 @@ class Session:
                 if taken:
                     self.pending += deals
                     self._taken_bytes += taken
-                    assert self.last_call is not None
-                    self._last_queue = self.last_call.route.queue
                     lane.wake()
                     if enough or self._has_its_share:
                         self._wait_for_answers()
@@ -278,7 +275,7 @@ class Session:
 
     def _answer_here(self, value: Any) -> None:
         """Answer a VALQ command without the backend, in its turn."""
-        data = value.resp() if isinstance(value, CommandError) else encode(value, self.resp)
+        data = encode(value, self.resp)
         private = self.private
         if private.in_multi and isinstance(value, CommandError):
             # As with any command that cannot be queued, EXEC must refuse: a call that Valkey refuses, with our words.
@@ -288,11 +285,8 @@ class Session:
             self.when_shared_quiet(lambda: private.calls.with_library(lambda: private.send_plain(echo, 1)))
         elif not private.is_quiet:
             self.when_private_quiet(lambda: self.host.write(data))
-        elif self.pending and self.last_call is not None:
-            self.last_call.deals.append((self, 0, data))
-            self.pending += 1
         else:
-            self.host.write(data)
+            self.when_shared_quiet(lambda: self.host.write(data))
 
     # ---- VALQ commands
 
@@ -325,7 +319,7 @@ class Session:
     def _share(self, request: Request) -> None:
         """Send over the shared lane."""
         if request.queues:
-            self._last_queue = request.queues[0]
+            self.last_queue = request.queues[0]
         if request.block_ms is not None:
             self.when_shared_quiet(lambda: self._hold_for(self.host.block, request))
         elif request.steps is not None:
@@ -376,7 +370,7 @@ class Session:
     def _relay(self, request: bytes, kinds: list[ReplyType]) -> None:
         """Send simple requests over the shared lane."""
         self.lane.coalescer.relay(self, request, kinds, self.lane.large_reply)
-        self._last_queue = self._last_queue or _ANY_QUEUE
+        self.last_queue = self.last_queue or _ANY_QUEUE
         self.pending += 1
         self._taken_bytes += len(request)
         self.lane.wake()
@@ -397,11 +391,11 @@ class Session:
 
     def fence(self, then: Callable[[], None]) -> None:
         """Before WAIT: have it cover what this client wrote over the shared lane, then run ``then``."""
-        queue = self._last_queue
+        queue = self.last_queue
         if queue is None or self.private.alters_replies:  # then WAIT does not wait, is refused, or gets no reply
             then()
         else:
-            self._last_queue = None
+            self.last_queue = None
             self.private.calls.fence(queue, then)
 
     def leave_shared_lane(self) -> None:
@@ -419,7 +413,7 @@ class Session:
         """What the backend says to clients that have not authenticated is known (again): take frames."""
         self._set_identity(self.identity)  # its lane may be another now
         self.framer.unauthenticated = bool(self.worker.password_needed)
-        self.finish(b"")
+        self.go_on(lambda: None)
 
     def _set_identity(self, identity: Identity) -> None:
         self.identity = identity

@@ -70,3 +70,7 @@ class WholeParser:
             pass
         self._reader = hiredis.Reader(notEnoughData=_NOT_YET)
         return None
+
+
+#: For all clients: it remembers nothing of any, and a reader of its own would keep up to 16 KiB for each.
+parse = WholeParser().parse

@@ -6,12 +6,8 @@
 -- Errors: none
 -- Complexity: O(1)
 local function call(keys, args)
-  if server.call('EXISTS', keys[1]) == 1 then
-    server.call('HINCRBY', keys[1], 'bytes', 0)
-  else -- what came before may have been the queue's deletion
-    local key = keys[1]:sub(1, -6) .. 'fence'
-    server.call('SET', key, '')
-    server.call('DEL', key)
-  end
+  local key = keys[1]:sub(1, -6) .. 'fence'
+  server.call('SET', key, '')
+  server.call('DEL', key)
   return {ok = 'OK'}
 end

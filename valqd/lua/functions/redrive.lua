@@ -7,7 +7,8 @@
 -- Complexity: O(m log n) for m messages moved, in steps of 1000
 local REDRIVE_STEP = 1000
 
--- Move one dead letter to `target`: whether it was moved, and the text of the FULL error when that has no room.
+-- Move one dead letter to `target`: its fields if it was moved, else false, and the text of the FULL error when that has no
+-- room.
 local function redrive_one(q, target, id)
   local keeps = target == q -- the oldest, which would make way, may be what was just moved
   local full = add.make_room(target, 1, server.call('HSTRLEN', q.prefix .. 'body', id), keeps)

@@ -168,8 +168,8 @@ local function take_mixed(q, want, options, records, taken, leases, deadline)
   end
 end
 
--- Take up to `want` messages.  Returns arrays: ids (as text), bodies, and by the same index ages (plain messages) or metas
--- (records).  The caller settles first and saves the cursors after.
+-- Take up to `want` messages.  Returns arrays: ids (as text), bodies, and by the same index ages (of what was plain) and
+-- metas (of what is a record now).  The caller settles first and saves the cursors after.
 function pop.take(q, want, options)
   local taken = {ids = {}, bodies = {}, ages = {}, metas = {}}
   if want == 0 or queue.paused(q, 'out') then

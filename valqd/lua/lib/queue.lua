@@ -14,7 +14,7 @@
 --   dedup      HASH  key -> id                        windows  ZSET  dedup key -> ms at which its window is over
 --   forward    ZSET  dead letters (id -> died_at ms) that the caller had no right to put into the dead letter queue
 --   sources    HASH  queues whose dead come here: set by who made them so, and could write here; outlives the queue
---   fence      set and removed at once, when the queue is not there: a write for WAIT
+--   fence      set and removed at once: a write for WAIT
 --   wake:<p>   set and removed at once: tells the daemon of post p (see waiters) that something is ready
 --
 -- A message is PLAIN while it has no option, priority 0 and at most PLAIN_BYTES, from its push to the ack of its first
@@ -254,5 +254,5 @@ function queue.names(pattern, cursor)
       names[#names + 1] = name
     end
   end
-  return {step[1], names}
+  return step[1], names
 end
