@@ -121,8 +121,8 @@ SETTINGS: tuple[Setting, ...] = (
         "yes",
         _yes_no,
         "yes|no",
-        "Whether PUSH creates a queue that is not there. If not, it answers NOQUEUE, and so do POP and MPOP, instead "
-        "of null.",
+        "Whether PUSH creates a queue that is not there, and POP and MPOP answer null for it. If not, all three "
+        "answer NOQUEUE.",
     ),
     Setting(
         "visibility_timeout",
@@ -145,7 +145,7 @@ SETTINGS: tuple[Setting, ...] = (
         str(512 * 1024 * 1024),
         _integer(1024, 512 * 1024 * 1024, " bytes"),
         "BYTES",
-        "Largest body; a whole VALQ command may hold 64 KiB more. What is larger is refused.",
+        "Largest body. A whole VALQ command may hold 64 KiB more. Anything larger is refused.",
     ),
     Setting(
         "shutdown_timeout",
@@ -159,7 +159,7 @@ SETTINGS: tuple[Setting, ...] = (
         "info",
         _one_of("debug", "info", "warning", "error"),
         "LEVEL",
-        "What is logged on stderr: debug, info, warning or error.",
+        "What is logged on stderr: error, warning, info, or debug (each client, too).",
     ),
 )
 
@@ -210,7 +210,7 @@ def _command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="a TOML file with settings (or VALQD_CONFIG in the environment); see config/valqd.toml",
+        help="a TOML file with these settings, named with _ instead of - (or VALQD_CONFIG in the environment)",
     )
     for setting in SETTINGS:
         default = f" (default {setting.default})" if setting.default else ""
@@ -228,6 +228,8 @@ def _from_file(path: str) -> dict[str, str]:
     known = {setting.name for setting in SETTINGS}
     values = {}
     for name, value in table.items():
+        if isinstance(value, dict):
+            raise SettingError(f"[{name}]", f"in {path}: settings stand in no table")
         if name not in known:
             raise SettingError(name, f"unknown setting in {path}")
         if isinstance(value, bool):

@@ -99,3 +99,8 @@ def test_ack_of_a_waiting_message_in_the_middle_is_not_delivered(q):
     assert q.ack(4, 1, 10) == 3
     assert q.counts() == (7, 0, 0, 0)
     assert q.ids() == [2, 3, 5, 6, 7, 8, 9]
+
+
+def test_many_records_that_wait_are_acked_by_their_ids(q):
+    q.push(*"abcde", priority=1)
+    assert q.ack(1, 2, 3, 4, 5) == 5

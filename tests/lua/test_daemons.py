@@ -483,3 +483,84 @@ def test_a_clock_that_is_set_back_gives_the_sweepers_lease_away(q):
     assert due(q, "me") is None
     q.pass_time(-3_600_000)
     assert due(q, "me")[0] == 1
+
+
+def test_who_waits_asks_again_when_a_pop_ended_before_what_is_ready(q):
+    q.create(attempts=3)
+    q.push(*["x"] * 6000)
+    q.nack(*[message["receipt"] for message in q.pop(6000)])
+    q.update(max_delivery_attempts=1)
+    assert q.pop() is None
+    assert q.counts()[0] > 0
+    assert q.do("due", "me", 1000, 10, keys=["valq::daemons"])[3:] == [b"orders"]
+
+
+def test_a_client_that_takes_many_is_one_that_was_served(q):
+    q.create()
+    arm(q, "a", 20, 10, takes=10)
+    q.push(*"x" * 10)
+    assert len(many_in_turn(q, "a", 10)) == 10
+    assert q.info()["blocked_clients"] == 1
+
+
+def test_who_asks_late_still_gets_what_nobody_has_taken(q):
+    q.create()
+    arm(q, "a", 20)
+    arm(q, "b", 10)
+    q.push("x")
+    q.pass_time(150)
+    assert in_turn(q, "a", 1) == [b"x"]
+
+
+def test_a_queue_of_one_name_in_another_database_keeps_its_timer(q):
+    q.push("x", delay=5000)
+    q.link.ok("SELECT", 5)
+    try:
+        q.push("y", delay=1000)
+        q.pass_time(1000)
+        assert due(q)[2:] == [b"orders"]
+        q.sweep()
+    finally:
+        q.link.ok("SELECT", 0)
+    q.sweep()
+    q.pass_time(4000)
+    assert due(q)[2:] == [b"orders"]
+
+
+def test_a_pause_keeps_its_timer_when_something_falls_due_before(q):
+    q.push("x", delay=1000)
+    q.do("pause", "n2", "OUT", 5000)
+    q.pass_time(1000)
+    assert due(q)[2:] == [b"orders"]
+    q.sweep()
+    assert 0 < due(q)[1] <= 4000
+
+
+def test_what_an_update_has_yet_to_count_is_left_to_the_sweep(q):
+    q.fill(5000)
+    assert q.do("update", "e2", "max_bytes", "49000") is None
+    assert due(q)[2:] == [b"orders"]
+
+
+@pytest.mark.parametrize(
+    "call", [("ack", "n2", "1-1"), ("ack", "n2", "1-1", "2-1"), ("del", "n2", "1"), ("purge", "n2", "", "all")]
+)
+def test_a_queue_whose_messages_are_gone_is_swept_once_and_not_sooner_than_every_five_seconds(q, call):
+    def named():
+        return due(q)[2:]
+
+    q.create(vt=3600_000)
+    q.fill(3)
+    q.ids(2)
+    assert named() == []
+    q.pass_time(5000)
+    q.do(*call)
+    assert named() == [b"orders"]
+    q.sweep()
+    q.ack("2-1", 3)
+    q.pass_time(4000)
+    assert named() == []
+    q.pass_time(1000)
+    assert named() in ([b"orders"], [])
+    q.pass_time(5000)
+    assert named() == []

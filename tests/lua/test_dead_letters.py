@@ -356,3 +356,51 @@ def test_redrive_into_its_own_full_queue_drops_nothing(q):
     q.ids(2, flags="N")
     assert q.do("redrive", "n2", "", "ALL", "", "") == 2
     assert q.counts() == (5, 0, 0, 3)
+
+
+def test_dead_letters_are_not_kept_for_as_long_as_a_lease(q):
+    q.create(vt=3600_000, retention=60_000)
+    q.push("x")
+    q.nack(q.pop()["receipt"], kind="FATAL")
+    assert 0 < q.do("due", "me", 1000, 10, keys=["valq::daemons"])[2] <= 60_000
+    q.pass_time(60_000)
+    assert q.counts() == (0, 0, 0, 0)
+
+
+@pytest.fixture
+def limited(q, functions_server):
+    """A user who has no rights on the queue where the dead are to go."""
+    q.create(dead_letter_queue="graves")
+    q.other("graves").create()
+    q.link.ok("ACL", "SETUSER", "limited", "reset", "on", "nopass", "+@all", "~valq:{orders}:*")
+    connection = Link(functions_server.port)
+    connection.ok("AUTH", "limited", "x")
+    yield connection
+    connection.close()
+
+
+def killed(q, user, count):
+    q.fill(count)
+    receipts = [flat(m)["receipt"] for m in user.ok("FCALL", "valq1_pop", 1, q.key, "n2", AUTO, count, "", "")]
+    assert user.ok("FCALL", "valq1_nack", 1, q.key, "n2", "FATAL", "", "boom", *receipts) == count
+
+
+def test_the_sweeper_moves_all_that_wait_for_it(q, limited):
+    killed(q, limited, 250)
+    q.sweep()
+    assert q.counts() == (0, 0, 0, 0)
+
+
+def test_a_dead_letter_that_waits_for_the_sweeper_can_be_redriven(q, limited):
+    killed(q, limited, 1)
+    assert limited.ok("FCALL", "valq1_redrive", 1, q.key, "n2", "", "ALL", "", "") == 1
+    q.sweep()
+    assert q.counts() == (1, 0, 0, 0)
+    q.do("delete", "n2")
+    assert q.stored() == []
+
+
+def test_a_queue_whose_dead_wait_for_the_sweeper_leaves_no_key_behind(q, limited):
+    killed(q, limited, 1)
+    q.do("delete", "n2")
+    assert q.stored() == []

@@ -2,6 +2,9 @@
 
 import pytest
 
+from tests.lua.conftest import AUTO
+from tests.lua.test_push import records
+
 
 def held(q):
     return q.push("again", dedup="k", dedup_until_done=1) == b"1"
@@ -70,12 +73,12 @@ def test_of_several_bodies_with_one_key_the_first_counts(q):
     assert q.counts() == (1, 0, 0, 0)
 
 
-@pytest.mark.parametrize("over", ["expired", "dead"])
+@pytest.mark.parametrize("over", ["expired", "dead", "window"])
 def test_a_key_is_free_at_once_though_many_messages_are_over_and_not_settled_yet(q, over):
     q.create(attempts=1, vt=1000)
     for at in range(300):
-        options = {"ttl": 500 + at} if over == "expired" else {}
-        q.push("old", dedup=f"k{at}", dedup_until_done=1, **options)
+        options = {"dedup_window": 500 + at} if over == "window" else {"dedup_until_done": 1}
+        q.push("old", dedup=f"k{at}", **options, **({"ttl": 500 + at} if over == "expired" else {}))
         if over == "dead":
             q.pop(vt=1000 + at)
     q.pass_time(5000)
@@ -83,4 +86,31 @@ def test_a_key_is_free_at_once_though_many_messages_are_over_and_not_settled_yet
     assert q.push("fresh", dedup="k299", dedup_until_done=1) == b"301"
     q.sweep()
     assert q.push("fresh", dedup="k299", dedup_until_done=1) == b"301"
-    assert q.counts()[0] == 1
+    assert q.counts()[0] == (301 if over == "window" else 1)
+
+
+def test_one_in_flight_holds_its_key_beyond_its_ttl_though_much_is_not_settled_yet(q):
+    q.push("a", dedup="k", dedup_until_done=1, ttl=5000)
+    q.pop(vt=60000)
+    for at in range(600):
+        q.push("old", ttl=100 + at)
+    q.pass_time(6000)
+    assert held(q)
+
+
+def test_an_extended_lease_holds_its_key_though_much_is_not_settled_yet(q):
+    q.push("a", dedup="k", dedup_until_done=1, max_attempts=1)
+    q.pop(vt=1000)
+    q.extend("1-1", 60000)
+    for at in range(600):
+        q.push("old", ttl=100 + at)
+    q.pass_time(6000)
+    assert held(q)
+
+
+def test_one_dedup_key_twice_in_one_call_though_much_is_not_settled_yet(q):
+    for at in range(600):
+        q.push("old", ttl=100 + at)
+    q.pass_time(6000)
+    done = {"dedup": "d", "dedup_until_done": 1}
+    assert q.do("push_records", AUTO, *records((b"a", done), (b"b", done))) == [601, 601]

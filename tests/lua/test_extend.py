@@ -18,8 +18,8 @@ def test_errors_name_what_is_wrong(q):
     q.ids(1)
     assert str(q.extend("9", 1000)) == "NOMSG no message 9 in queue 'orders'"
     assert str(q.extend("2", 1000)) == "NOTINFLIGHT message 2 is not in flight"
-    assert str(q.extend("1-2", 1000)) == "STALE receipt 1-2 is over"
-    assert str(q.extend("2-1", 1000)) == "STALE receipt 2-1 is over"
+    assert str(q.extend("1-2", 1000)) == "STALE the lease of receipt 1-2 is over"
+    assert str(q.extend("2-1", 1000)) == "STALE the lease of receipt 2-1 is over"
     q.ack(1)
     assert str(q.extend("1-1", 1000)).startswith("NOMSG ")
 

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.lua.conftest import AUTO
+from tests.lua.test_push import records
 from valqd.commands.request import packed
 
 
@@ -12,7 +13,7 @@ def test_length_counts_ready_delayed_and_in_flight(q):
     q.push("b", delay=9999)
     q.push("c")
     q.ids(1)
-    assert str(q.push("d")) == "FULL queue 'orders' is full: max_length is 3"
+    assert str(q.push("d")) == "FULL queue 'orders' is full: MAXLEN is 3"
     q.nack(1)
     assert q.push("d") == b"4"
 
@@ -77,7 +78,7 @@ def test_bytes_are_those_of_all_bodies_but_the_dead(q, overflow):
         assert q.push("x" * 400) == b"4"
         assert q.counts() == (3, 0, 0, 0)
         return
-    assert str(q.push("x" * 101)) == "FULL queue 'orders' is full: max_bytes is 1000"
+    assert str(q.push("x" * 101)) == "FULL queue 'orders' is full: MAXBYTES is 1000"
     q.nack(q.pop()["receipt"])
     assert q.push("x" * 400) == b"4"
     q.ack(2)
@@ -250,3 +251,18 @@ def test_what_is_over_and_not_settled_yet_makes_way_before_what_lives(q):
 def test_a_field_that_is_none_is_refused(q):
     q.create()
     assert str(q.update(pause_in=1)) == "ERR unknown field 'pause_in'"
+
+
+def test_one_call_drops_no_more_for_several_clients(q):
+    q.fill(7000)
+    q.update(max_length=10, overflow="DROPHEAD")
+    pushes = [(b"x", {"priority": 1})] * 3
+    assert q.do("push_records", AUTO, *records(*pushes)) == 7001
+    assert q.counts()[0] == 5001
+
+
+def test_merged_pushes_are_refused_one_by_one_for_their_bytes_too(q):
+    q.create(max_bytes=10)
+    reply = q.do("push_many", AUTO, b"x" * 6, b"y" * 6, b"z" * 4)
+    assert (reply[0], reply[2]) == (1, 2)
+    assert reply[1].startswith(b"FULL ")

@@ -115,7 +115,7 @@ def test_show_errors(q):
     q.push("x")
     q.nack(q.pop()["receipt"])
     assert str(q.fcall("show", "n2", "2")) == "NOMSG no message 2 in queue 'orders'"
-    assert str(q.fcall("show", "n2", "1-1")) == "STALE receipt 1-1 is over"
+    assert str(q.fcall("show", "n2", "1-1")) == "STALE the lease of receipt 1-1 is over"
     assert flat(q.do("show", "n2", "1"))["deliveries"] == 1
 
 
@@ -218,6 +218,8 @@ def test_scan_takes_every_cursor_it_has_given_whatever_became_of_the_queue(q, re
         ("\\*", "x", False), ("a*b*c", "aXbYbZc", True), ("*%d+*", "a%d+b", True), ("*\0*", "a\0b", True),
         ("*\0*", "ab", False), ("[]", "x", False), ("a[", "a[", False), ("*aa", "aaa", True), ("aa*aa", "aaa", False),
         ("[*-]", "?", True), ("[*-]", "^", False), ("[\\]-[", "-", True), ("[\\]-[", "\\", False),
+        ("a", "ab", False), ("[c-a]x", "bx", True), ("a\0b", "a\0c", False), ("[^]x", "ax", True),
+        ("[\0-b]x", "ax", True),
     ],
 )  # fmt: skip
 def test_patterns_are_valkeys(q, pattern, body, found):
@@ -228,3 +230,15 @@ def test_patterns_are_valkeys(q, pattern, body, found):
 def test_a_pattern_of_many_stars_does_not_hold_the_server(q):
     q.push("a" * 20000)
     assert scan(q, match="*a" * 30 + "*b") == []
+
+
+def test_show_tells_what_has_fallen_due(q):
+    q.push("x", delay=1000)
+    q.pass_time(1000)
+    assert q.show(1)["state"] == b"ready"
+
+
+def test_scan_finds_a_header_without_a_name(q):
+    q.push("x", headers={"": "v"})
+    q.push("y")
+    assert scan(q, header=("", "v")) == [1]

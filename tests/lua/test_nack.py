@@ -56,6 +56,7 @@ def test_backoff_decides_without_a_delay(q, backoff, waits):
         q.pass_time(wait - 1)
         assert q.pop() is None
         q.pass_time(1)
+    assert q.pop() is not None
 
 
 def test_backoff_holds_for_leases_that_end_too(q):

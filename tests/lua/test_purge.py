@@ -65,6 +65,7 @@ def test_200_000_messages_go_without_holding_the_server(q, function):
         assert steps_with(q, "all", lambda: at.append(worked_ms(q))) == 200_000
     else:
         q.do("delete", "n2")
+        assert q.stored() == []
     at.append(worked_ms(q))
     assert max(after - before for before, after in itertools.pairwise(at)) < 50
     assert q.pop() is None

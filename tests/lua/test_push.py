@@ -88,6 +88,15 @@ def test_message_in_flight_outlives_its_ttl_only_until_it_comes_back(q):
     assert q.info()["expired_total"] == 1
 
 
+@pytest.mark.parametrize(("ttl", "dead", "expired"), [(1001, 1, 0), (1000, 0, 1)])
+def test_who_died_before_its_ttl_was_over_is_dead_however_late_that_is_settled(q, ttl, dead, expired):
+    q.push("x", ttl=ttl, vt=1000, max_attempts=1)
+    q.pop()
+    q.pass_time(5000)
+    assert q.counts() == (0, 0, 0, dead)
+    assert (q.info()["dead_total"], q.info()["expired_total"]) == (dead, expired)
+
+
 def test_own_vt_and_attempts_win_over_the_queues(q):
     q.push("x", vt=1000, max_attempts=1)
     q.pop()
@@ -151,7 +160,7 @@ def test_a_push_with_options_that_finds_no_room_is_refused_alone(q):
     pushes = [(b"x" * 6, {"priority": 1}), (b"y" * 6, {"priority": 2}), (b"z" * 4, {"priority": 3})]
     reply = q.do("push_records", AUTO, *records(*pushes))
     assert (reply[0], reply[2]) == (1, 2)
-    assert reply[1] == b"FULL queue 'orders' is full: max_bytes is 10"
+    assert reply[1] == b"FULL queue 'orders' is full: MAXBYTES is 10"
     assert [message["body"] for message in q.pop(10)] == [b"z" * 4, b"x" * 6]
 
 
@@ -171,3 +180,13 @@ def test_a_call_that_fails_halfway_leaves_nothing_to_the_next(q):
     assert q.do("push_records", AUTO, *push) == 2
     q.pass_time(1000)
     assert [message["body"] for message in q.pop(10)] == [b"b", b"a"]
+
+
+def test_a_message_given_back_after_a_call_that_failed_halfway_is_not_lost(q):
+    q.create()
+    push = list(records((b"a", {"delay": 1000})))
+    assert "Bad data format" in str(q.fcall("push_records", AUTO, *push, b"\xc1", b"x"))
+    q.push("b")
+    assert q.do("nack_many", "FAIL", "", "", q.pop()["receipt"]) == 1
+    assert q.counts() == (1, 0, 0, 0)
+    assert q.pop()["body"] == b"b"

@@ -89,8 +89,10 @@ def test_shorter_retention_holds_for_the_dead_that_are_there(q):
     q.create(attempts=1)
     q.push("x")
     q.nack(q.pop()["receipt"])
+    q.pass_time(30_000)
+    assert q.counts() == (0, 0, 0, 1)
     q.update(retention_period=60000)
-    q.pass_time(59_999)
+    q.pass_time(29_999)
     assert q.counts() == (0, 0, 0, 1)
     q.pass_time(1)
     assert q.counts() == (0, 0, 0, 0)
@@ -152,3 +154,25 @@ def test_list_takes_a_pattern_for_the_name_alone(q, pattern, names):
     for name in ("ord", "ord\\", "a", "[a", "b-c"):
         q.other(name).create()
     assert q.do("list", "n2", "", pattern, keys=[]) == [name.encode() for name in names]
+
+
+def test_a_clock_that_is_set_back_makes_nobody_younger_than_new(q):
+    q.push("x")
+    q.pass_time(-1000)
+    assert q.info()["oldest_ready_age_ms"] == 0
+    assert q.pop(flags="M")["age_ms"] == 0
+
+
+def test_info_tells_the_longest_lease_in_seconds(q):
+    q.create(max_lease=90_000)
+    assert q.info()["max_lease"] == 90
+
+
+def test_info_in_a_transaction_settles_all(q):
+    q.create(vt=1000)
+    for _ in range(30):
+        q.fill(100)
+        q.ids(100)
+        q.pass_time(1)
+    q.pass_time(1000)
+    assert q.info()["ready_msgs"] == 3000

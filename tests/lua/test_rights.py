@@ -113,3 +113,20 @@ def test_a_call_that_is_refused_half_way_leaves_nothing_to_the_next(q, functions
     assert len(other.do("pop_many", AUTO, "1", "")) == 1
     assert other.info()["redelivered_total"] == 0
     assert other.info()["delivered_total"] == 1
+
+
+def test_who_dies_in_a_call_that_was_refused_half_way_takes_nobody_along(q, functions_server):
+    q.create(attempts=1, vt=1000)
+    q.push("x")
+    q.pop()
+    q.pass_time(1000)
+    other = q.other("other").create()
+    other.push("y")
+    receipt = other.pop()["receipt"]
+    q.link.ok("ACL", "SETUSER", "half", "reset", "on", "nopass", "~*", "+@all", "-hstrlen")
+    connection = Link(functions_server.port)
+    connection.ok("AUTH", "half", "x")
+    assert str(connection.call("FCALL", "valq1_ack_many", 1, q.key, "9")).startswith("NOPERM ")
+    connection.close()
+    assert other.do("nack_many", "FATAL", "", "", receipt) == 1
+    assert other.counts() == (0, 0, 0, 1)

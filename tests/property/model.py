@@ -134,14 +134,15 @@ class Queue:
             )
             self.drop(message)
 
-    def give_back(self, message, delay, why, failures=None):
+    def give_back(self, message, delay, why, failures=None, ended=None):
         message.plain = False
+        is_last = message.attempts >= (message.max_attempts or self.settings.attempts)
         if message.cancelled:
             self.totals["cancelled"] += 1
             self.drop(message)
-        elif message.expires_at is not None and message.expires_at <= self.now:
+        elif message.expires_at is not None and message.expires_at <= (ended if ended and is_last else self.now):
             self.expire(message)
-        elif message.attempts >= (message.max_attempts or self.settings.attempts):
+        elif is_last:
             self.die(message, why)
         else:
             jitter = 0
@@ -162,7 +163,7 @@ class Queue:
         for message in self.in_state("inflight"):
             if message.at <= self.now:
                 message.failed_at, message.last_error = self.now, b"lease expired"
-                self.give_back(message, None, b"lease expired")
+                self.give_back(message, None, b"lease expired", ended=message.at)
         for message in self.in_state("delayed"):
             if message.at <= self.now:
                 message.state = "ready"

@@ -17,6 +17,9 @@ class Transport:
     def is_closing(self):
         return False
 
+    def get_extra_info(self, name):
+        return None
+
     def pause_reading(self):
         self.is_paused = True
 
@@ -67,7 +70,10 @@ def client(users):
         clients=set(),
         default_user=SimpleNamespace(when_known=lambda then: True),
         lanes=SimpleNamespace(get=lane, leave=lambda lane: users.append(-1)),
-        loop=SimpleNamespace(call_soon=lambda callback, *args: soon.append(lambda: callback(*args))),
+        loop=SimpleNamespace(
+            call_soon=lambda callback, *args: soon.append(lambda: callback(*args)),
+            call_later=lambda delay, callback: None,
+        ),
         waiters=SimpleNamespace(block=lambda client, request: None),
     )
     client = Client(worker)

@@ -16,14 +16,15 @@ def test_the_file_names_every_setting_with_its_default():
     table = tomllib.loads(path.read_text())
     assert list(table) == [setting.name for setting in SETTINGS]
     assert load(["--config", str(path)], {}) == load([], {})
+    text = path.read_text().replace("\n# ", " ")
+    assert [setting.name for setting in SETTINGS if f"{setting.summary}\n{setting.name} = " not in text] == []
 
 
 def test_the_readme_names_every_setting_with_its_default():
     text = (ROOT / "README.md").read_text()
     for setting in SETTINGS:
-        assert f"| `{setting.name}` | `{setting.default}` |" in text or (
-            not setting.default and f"| `{setting.name}` | |" in text
-        ), setting.name
+        default = f"`{setting.default}` " if setting.default else ""
+        assert f"| `{setting.name}` | {default}| {setting.summary} |" in text
 
 
 def test_command_line_beats_environment_beats_file_beats_default(tmp_path):

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from valqd.commands.table import is_ours
+from valqd.protocol import framing
 from valqd.protocol.framing import STREAM_THRESHOLD_BYTES, Frame, Kind, RequestFramer
 from valqd.protocol.inline import split_inline
 
@@ -29,7 +30,7 @@ CASES = [
     (b"PING\r\n", [[b"PING"]]),
     (b"PING\n", [[b"PING"]]),
     (b"\r\n\r\nPING\r\n", [[b"PING"]]),
-    (b"*0\r\n*-1\r\nPING\r\n", [[b"PING"]]),
+    (b"*0\r\n*-1\r\n*-9223372036854775808\r\nPING\r\n", [[b"PING"]]),
     (b"SET k \"a\\x41\\n\" 'b c'\r\n", [[b"SET", b"k", b"aA\n", b"b c"]]),
     (multibulk(b"VALQ.PUSH", b"q", b"\r\n\0$3\r\n"), [[b"VALQ.PUSH", b"q", b"\r\n\0$3\r\n"]]),
     (multibulk(b"VALQ.PUSH", b"q", b""), [[b"VALQ.PUSH", b"q", b""]]),
@@ -62,14 +63,19 @@ def test_any_chunking_gives_the_same_frames(stream, argvs, step):
         b"*-0\r\n",
         b"PING \0\r\n",
         b"x" * (64 * 1024 + 2),
+        b"x" * (64 * 1024 + 1) + b"\r\n",
+        b"*" + b"1" * (64 * 1024 + 2),
+        b"*" + b"9" * 5000 + b"\r\n",
     ],
+    ids=lambda stream: repr(stream[:30]),
 )
 def test_a_protocol_error_hands_over_all_bytes_from_there_on(stream):
     after = b"*1\r\n$4\r\nPING\r\n"
-    found, _ = frames_of([multibulk(b"GET", b"k"), stream, after])
+    found, framer = frames_of([multibulk(b"GET", b"k"), stream, after])
     assert found[0].argv == [b"GET", b"k"]
     assert {frame.kind for frame in found[1:]} == {Kind.BROKEN}
     assert b"".join(frame.raw for frame in found[1:]) == stream + after
+    assert not framer.empty
 
 
 ODD = [
@@ -175,6 +181,8 @@ def test_an_announced_2_gb_body_of_ours_is_a_protocol_error_and_allocates_nothin
         (b"'it\\'s'", [b"it's"]),
         (b'"a"b', None),
         (b"'a", None),
+        (b'"a\\', None),
+        (b"\x0b\x0ca\x0bb\x0cc \x0bd", [b"a\x0bb\x0cc", b"d"]),
         (b"", []),
     ],
 )
@@ -229,13 +237,45 @@ def test_nothing_of_a_request_that_is_skipped_passes_for_a_command():
     assert b"".join(frame.raw for frame in frames) == b"*1\r\n!\r\n"
 
 
-def test_a_request_of_too_many_arguments_is_skipped():
-    framer = RequestFramer(is_ours, 16 * MAX_BODY)
-    framer.feed(b"*1048600\r\n$9\r\nVALQ.PUSH\r\n" + b"$1\r\nx\r\n" * 1_048_599 + multibulk(b"PING"))
-    frames = [framer.next(), framer.next()]
-    assert [frame.kind for frame in frames] == [Kind.OVERSIZED, Kind.COMMAND]
-    assert frames[1].argv == [b"PING"]
+def test_a_request_of_too_many_arguments_is_skipped(monkeypatch):
+    monkeypatch.setattr(framing, "MAX_ARGUMENTS", 100)
+    framer = RequestFramer(is_ours, MAX_BODY)
+    argument = b"x" * 1000  # so large a request is not cut at once
+    framer.feed(
+        multibulk(b"VALQ.PUSH", *[argument] * 99) + multibulk(b"VALQ.PUSH", *[argument] * 100) + multibulk(b"PING")
+    )
+    frames = [framer.next() for _ in range(3)]
+    assert [frame.kind for frame in frames] == [Kind.COMMAND, Kind.OVERSIZED, Kind.COMMAND]
+    assert frames[2].argv == [b"PING"]
 
 
 def test_all_escapes_are_known():
     assert split_inline(rb'"\n\r\t\b\a\x0f\q"') == [b"\n\r\t\b\a\x0fq"]
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "kind"),
+    [(10, 1, Kind.COMMAND), (11, 1, Kind.BROKEN), (2, 16384, Kind.COMMAND), (2, 16385, Kind.BROKEN)],
+)
+def test_who_has_not_authenticated_may_send_little(count, size, kind):
+    framer = RequestFramer(is_ours, MAX_BODY)
+    framer.unauthenticated = True
+    framer.feed(multibulk(b"GET", *[b"x" * size] * (count - 1)))
+    assert framer.next().kind is kind
+
+
+def test_what_comes_in_drops_is_counted_whole_and_for_each_command_anew():
+    head = b"*2003\r\n" + multibulk(b"VALQ.MPUSH", b"q", b"2000")[4:]
+    body = b"$1000\r\n%b\r\n" % (b"x" * 1000)
+    for most, kind in ((3 << 20, Kind.COMMAND), (1 << 20, Kind.OVERSIZED)):
+        found, _ = frames_of([head, *[body] * 2000] * 2, max_body=most)
+        assert [frame.kind for frame in found] == [kind] * 2
+
+
+def test_what_waits_is_not_taken_back_from_within_a_frame():
+    framer = RequestFramer(is_ours, MAX_BODY)
+    framer.feed(b"*2\r\n$3\r\nGET\r\n")
+    assert framer.next() is None
+    assert framer.take_back() == b""
+    framer.feed(b"$1\r\nk\r\n")
+    assert framer.next().argv == [b"GET", b"k"]

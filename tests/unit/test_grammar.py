@@ -134,16 +134,17 @@ def test_seconds_become_milliseconds_rounded_up_and_exact(seconds: str, ms: byte
 
 @pytest.mark.parametrize("raw", ["18446744073709551615.001", "18446744073709551616", "9" * 30, "-0", "1.", ".5", "1,5"])
 def test_delay_out_of_range_is_refused_by_name(raw: str) -> None:
-    assert refusal(f"VALQ.PUSH q m DELAY {raw}") == "ERR DELAY must be 0 to 18446744073709551615 seconds"
+    assert refusal(f"VALQ.PUSH q m DELAY {raw}") == f"ERR DELAY must be 0 to 18446744073709551615 seconds, not '{raw}'"
 
 
 def test_ranges_are_named() -> None:
-    assert refusal("VALQ.CREATE q 0.9999") == refusal("VALQ.CREATE q 0")
-    assert refusal("VALQ.CREATE q 0") == "ERR visibility_timeout must be 1 to 43200 seconds"
-    assert refusal("VALQ.CREATE q 30 0") == "ERR max_delivery_attempts must be an integer from 1 to 1000"
-    assert refusal("VALQ.CREATE q 30 5 59") == "ERR retention_period must be 60 to 31536000 seconds, or 0 for ever"
-    assert refusal("VALQ.POP q COUNT 0") == "ERR COUNT must be an integer from 1 to 10000"
-    assert refusal("VALQ.POP q BLOCK -1") == "ERR BLOCK must be an integer from 0 to 9007199254740991"
+    assert refusal("VALQ.CREATE q 0.9999") == "ERR visibility_timeout must be 1 to 43200 seconds, not '0.9999'"
+    assert refusal("VALQ.CREATE q 0") == "ERR visibility_timeout must be 1 to 43200 seconds, not '0'"
+    assert refusal("VALQ.CREATE q 30 0") == "ERR max_delivery_attempts must be an integer from 1 to 1000, not '0'"
+    retention = "ERR retention_period must be 60 to 31536000 seconds, or 0 for ever"
+    assert refusal("VALQ.CREATE q 30 5 59") == retention + ", not '59'"
+    assert refusal("VALQ.POP q COUNT 0") == "ERR COUNT must be an integer from 1 to 10000, not '0'"
+    assert refusal("VALQ.POP q BLOCK -1") == "ERR BLOCK must be an integer from 0 to 9007199254740991 ms, not '-1'"
 
 
 # CREATE and UPDATE
@@ -272,7 +273,7 @@ def test_two_delays_are_refused() -> None:
 def test_headers_are_counted_and_named_once() -> None:
     assert "HEADERS lacks its values" in refusal("VALQ.PUSH q m HEADERS 2 a b c")
     assert refusal("VALQ.PUSH q m HEADERS 2 a b a c") == "ERR header 'a' is given twice"
-    assert refusal("VALQ.PUSH q m HEADERS 0") == "ERR HEADERS n must be an integer from 1 to 128"
+    assert refusal("VALQ.PUSH q m HEADERS 0") == "ERR HEADERS n must be an integer from 1 to 128, not '0'"
     assert refusal("VALQ.PUSH q m HEADERS 1 a b c d") == "ERR unknown option 'c' for 'valq.push' command"
 
 
@@ -288,7 +289,7 @@ def test_mpush_counts_its_bodies() -> None:
     request = ask("VALQ.MPUSH q 2 a b PRIORITY 3")
     assert request.args == (b"1", b"1", b"priority", b"3", b"0", b"a", b"b")
     assert request.merge is None
-    assert refusal("VALQ.MPUSH q 0") == "ERR count must be an integer from 1 to 100000"
+    assert refusal("VALQ.MPUSH q 0") == "ERR count must be an integer from 1 to 100000, not '0'"
     assert refusal("VALQ.MPUSH q 1") == "ERR wrong number of arguments for 'valq.mpush' command"
     assert refusal("VALQ.MPUSH q 3 a b") == "ERR count is 3, but only 2 more given"
     assert refusal("VALQ.MPUSH q 1 a b") == "ERR unknown option 'b' for 'valq.mpush' command"

@@ -15,7 +15,7 @@ from valqd.commands.request import Request
 from valqd.commands.spec import Command, Counted, Option, Slot
 from valqd.commands.table import COMMANDS
 from valqd.commands.values import Limits, ValueType
-from valqd.errors import CommandError
+from valqd.errors import CommandError, shown
 
 LIMITS = Limits()
 JUNK = [
@@ -69,6 +69,7 @@ BORDERS = {
     "an integer from 1 to 1000": Borders("1", "1000", ("0", "1001")),
     "an integer from 1 to 10000": Borders("1", "10000", ("0", "10001")),
     "an integer from 0 to 9007199254740991": Borders("0", "9007199254740991", ("9007199254740992",)),
+    "an integer from 0 to 9007199254740991 ms": Borders("0", "9007199254740991", ("9007199254740992",)),
     "an integer from 1 to 9007199254740991": Borders("1", "9007199254740991", ("0", "9007199254740992")),
     "an integer from 0 to 18446744073709551615": Borders("0", "18446744073709551615", ("18446744073709551616",)),
     "FIXED, LINEAR or EXP": Borders("FIXED", "exp", ("FIXEDX", "0")),
@@ -266,7 +267,7 @@ def test_count_at_its_borders(command: Command) -> None:
     run(command, *before, str(place.most), *[low(place.type)] * place.most)
     for wrong in ("0", str(place.most + 1), *JUNK):
         text = refusal(command, *before, wrong, low(place.type))
-        assert text == f"{place.count} must be an integer from 1 to {place.most}"
+        assert text == f"{place.count} must be an integer from 1 to {place.most}, not '{shown(wrong.encode())}'"
 
 
 @options(lambda slot: slot.option.most)
@@ -275,7 +276,7 @@ def test_number_of_groups_at_its_borders(command: Command, slot: Slot) -> None:
     for wrong in ("0", str(option.most + 1), *JUNK):
         words = [option.token, wrong, *written(option)[2:]]
         text = refusal(command, *required(command), *words)
-        assert text == f"{option.token} n must be an integer from 1 to {option.most}"
+        assert text == f"{option.token} n must be an integer from 1 to {option.most}, not '{shown(wrong.encode())}'"
 
 
 def refused(kind: ValueType) -> list[str]:

@@ -156,3 +156,9 @@ def test_a_message_that_is_cut_where_it_looks_like_a_mark_is_none():
     assert private.feed(message[:cut]) + private.feed(message[cut:]) == message
     assert private.feed(mark + b"\r\n") == b""
     assert not private.uncounted
+
+
+def test_a_line_that_is_cut_is_no_end():
+    scanner = ReplyScanner()
+    assert scanner.feed(b"+O") == []
+    assert not scanner.at_boundary

@@ -1,8 +1,11 @@
-"""What tests expect of replies, in either protocol version."""
+"""What tests expect of replies, in either protocol version, and the states they bring about for that."""
+
+import contextlib
+import signal
 
 import hiredis
 
-from tests.servers import as_map, until
+from tests.servers import Connection, as_map, until
 
 
 def exact(connection, expected: bytes, *args):
@@ -94,3 +97,26 @@ def backend_ms(direct) -> int:
     """The Valkey's clock, unix ms."""
     seconds, micros = direct.call("TIME")
     return int(seconds) * 1000 + int(micros) // 1000
+
+
+@contextlib.contextmanager
+def parked(port, *commands, resp=2, count=1):
+    """Clients that wait, registered as blocked on the queue named first in what they sent."""
+    queue = commands[0]
+    with contextlib.ExitStack() as stack:
+        watching = stack.enter_context(Connection(port))
+        waiters = [stack.enter_context(Connection(port, resp)) for _ in range(count)]
+        for waiter in waiters:
+            waiter.send(*commands[1:])
+        blocked(watching, queue, count)
+        yield waiters
+
+
+@contextlib.contextmanager
+def valkey_stopped(valkey):
+    """The server takes requests, but answers none."""
+    valkey.signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        valkey.signal(signal.SIGCONT)

@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import signal
 import socket
 import sys
 import time
@@ -11,7 +10,19 @@ from pathlib import Path
 import pytest
 
 from tests.servers import Connection, Valkey, Valqd, request, until
-from tests.wire.expect import blocked, bodies, counts, drain, info, message, noticed, refused, show, until_pop
+from tests.wire.expect import (
+    blocked,
+    bodies,
+    counts,
+    drain,
+    info,
+    message,
+    noticed,
+    parked,
+    refused,
+    show,
+    valkey_stopped,
+)  # fmt: skip
 
 SPELLINGS = [("VALQ.PUSH",), ("VALQ", "PUSH")]
 ONE_OR_TWO_WORDS = pytest.mark.parametrize("push", SPELLINGS, ids=["one word", "two words"])
@@ -22,19 +33,6 @@ def pair():
     """A Valkey of this module's own, and a daemon."""
     with Valkey() as valkey, Valqd(valkey.url) as daemon:
         yield valkey, daemon
-
-
-@contextlib.contextmanager
-def parked(port, *commands, resp=2, count=1):
-    """Clients that wait, registered as blocked on the queue named first in what they sent."""
-    queue = commands[0]
-    with contextlib.ExitStack() as stack:
-        watching = stack.enter_context(Connection(port))
-        waiters = [stack.enter_context(Connection(port, resp)) for _ in range(count)]
-        for waiter in waiters:
-            waiter.send(*commands[1:])
-        blocked(watching, queue, count)
-        yield waiters
 
 
 def in_db(valkey, db, queue) -> bool:
@@ -250,7 +248,7 @@ def test_a_waiter_that_leaves_takes_no_waiter_of_another_database_along(pair, qu
         start = time.monotonic()
         pushing.call("VALQ.MPUSH", queue, "2", "x", "y")
         assert {message(waiter.read())["body"] for waiter in (first, second)} == {b"x", b"y"}
-        assert time.monotonic() - start < 0.5
+        assert time.monotonic() - start < 5
 
 
 def test_a_broken_queue_does_not_keep_waiters_of_others_asleep(queue):
@@ -271,84 +269,7 @@ def test_a_broken_queue_does_not_keep_waiters_of_others_asleep(queue):
         assert message(waiter.read())["body"] == b"x"
 
 
-# ---- clients that leave, or do not read
-
-
-@pytest.mark.parametrize("known", [True, False], ids=["after a reply", "at once"])
-def test_a_half_closed_client_gets_its_replies_and_then_the_end(pair, queue, known):
-    port = pair[1].port
-    for number in range(1, 101 if known else 4):
-        if not known:
-            time.sleep(0.15)  # what was found out for earlier clients is not known any more
-        with Connection(port, timeout_s=5) as connection:
-            if known:
-                assert connection.call("PING") == b"PONG"
-            connection.send_raw(request("PING") + request("VALQ.PUSH", queue, "x") + request("GET", "none"))
-            connection.socket.shutdown(socket.SHUT_WR)
-            pushed = b"$%d\r\n%d\r\n" % (len(str(number)), number)
-            assert connection.read_until_closed() == b"+PONG\r\n" + pushed + b"$-1\r\n"
-
-
-def blocked_in_valkey(direct, count):
-    """Wait until so many clients are blocked in Valkey's own commands."""
-    until(lambda: b"blocked_clients:%d\r\n" % count in direct.call("INFO", "clients"), 5, "blocked in Valkey")
-
-
-def test_a_half_closed_client_that_waits_in_valkey_takes_nothing(pair, queue):
-    valkey, daemon = pair
-    with Connection(daemon.port, timeout_s=5) as half, Connection(valkey.port) as direct:
-        half.send("BLPOP", queue, "0")
-        blocked_in_valkey(direct, 1)
-        half.socket.shutdown(socket.SHUT_WR)
-        assert half.read_until_closed() == b""
-        blocked_in_valkey(direct, 0)
-        assert direct.call("RPUSH", queue, "x") == 1
-        assert direct.call("LPOP", queue) == b"x"
-
-
-@pytest.mark.parametrize("wait", [("VALQ.POP", "BLOCK", "0"), ("BLPOP", "0")], ids=["here", "in Valkey"])
-def test_a_half_closed_client_that_waits_is_closed_at_once_whatever_is_behind(pair, queue, wait):
-    valkey, daemon = pair
-    command, *options = wait
-    with (
-        Connection(daemon.port, timeout_s=3) as half,
-        Connection(daemon.port) as other,
-        Connection(valkey.port) as direct,
-    ):
-        assert half.call("LRANGE", queue, "0", "-1") == []
-        half.send_raw(request(command, queue, *options) + request("PING") * 3)
-        if command == "BLPOP":
-            blocked_in_valkey(direct, 1)
-        else:
-            blocked(other, queue)
-        half.socket.shutdown(socket.SHUT_WR)
-        assert half.read_until_closed() == b""
-
-
-@pytest.mark.parametrize("command", ["VALQ.POP {q}", "VALQ.POP {q} COUNT 5", "VALQ.MPOP 2 {q} other"])
-def test_a_half_closed_client_takes_no_message(queue, command):
-    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port) as other:
-        other.call("VALQ.PUSH", queue, "x")
-        with Connection(daemon.port, timeout_s=5) as half:
-            half.call("PING")
-            other.call("PING")
-            with valkey_stopped(valkey):
-                half.send(*command.format(q=queue).split())
-                half.socket.shutdown(socket.SHUT_WR)
-                noticed(other)  # the end comes before the message
-            assert b"\r\nx\r\n" not in half.read_until_closed()
-            popped = until_pop(other, queue, 3)
-            assert (popped["body"], popped["attempts"]) == (b"x", 1)
-
-
-@contextlib.contextmanager
-def valkey_stopped(valkey):
-    """The server takes requests, but answers none."""
-    valkey.signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        valkey.signal(signal.SIGCONT)
+# ---- clients that do not read
 
 
 @pytest.mark.parametrize("options", [(), ("PRIORITY", "1")], ids=["plain", "with options"])
@@ -365,28 +286,6 @@ def test_who_sends_in_small_pieces_is_no_more_than_its_share_ahead_of_others(pai
             other.send("VALQ.PUSH", queue, "y")
         assert int(other.read()) < 4000  # 64 KiB are about 1,770 commands; the read that fills them may bring as many
         assert [int(flooding.read()) for _ in range(10_000)][-1] == 10_003
-
-
-def test_a_half_closed_client_that_waits_takes_no_message(pair, queue):
-    port = pair[1].port
-    with Connection(port) as pushing, parked(port, queue, "VALQ.POP", queue, "BLOCK", "0", "NOACK") as (half,):
-        half.socket.shutdown(socket.SHUT_WR)
-        half.read_until_closed()
-        pushing.call("VALQ.PUSH", queue, "x")
-        assert until_pop(pushing, queue)["attempts"] == 1
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems cannot tell while unread bytes wait")
-def test_a_waiting_client_that_closes_with_much_unread_takes_nothing(pair, queue):
-    port = pair[1].port
-    waiting = request("VALQ.POP", queue, "BLOCK", "0", "NOACK")
-    with Connection(port) as other:
-        for number in range(3):
-            with Connection(port) as leaving:
-                leaving.send_raw(waiting + request("SET", "unread", "x" * 1000) * 200)
-                blocked(other, queue)
-            other.call("VALQ.PUSH", queue, number)
-            assert until_pop(other, queue)["body"] == b"%d" % number
 
 
 def test_a_client_that_never_reads_takes_only_a_share_of_the_messages(pair, queue):

@@ -448,7 +448,7 @@ def test_a_limit_of_bytes_holds_once_update_has_answered(client, queue):
     client.send("VALQ.UPDATE", queue, "MAXBYTES", 150_000)
     client.send("VALQ.PUSH", queue, "y")
     assert client.read() == b"OK"
-    refused(client.read(), "FULL", "max_bytes is 150000")
+    refused(client.read(), "FULL", "MAXBYTES is 150000")
 
 
 def fcalls(valkey):

@@ -112,7 +112,7 @@ def _token(option: Option, command: Command) -> Doc:
         word = option.token.lower()
         return {"name": word, "type": "pure-token", "display_text": word, "token": option.token}
     value = option.values[0]
-    doc: Doc = {"name": option.name, "type": value.type.docs_type, "display_text": value.name}
+    doc: Doc = {"name": value.name, "type": value.type.docs_type, "display_text": value.name}
     if value.type is QUEUE:
         doc["key_spec_index"] = 1 + queue_options(command).index(option)
     doc["token"] = option.token

@@ -38,8 +38,8 @@ SPEC = Command(
     errors=(("NOQUEUE", "there is no such queue"),),
     notes=(
         "Messages that are not in flight, and receipts whose lease is over, are not counted. A message whose attempts "
-        "are used up goes to the DLQ. A reason replaces the one before; FAIL and FATAL without a reason leave none. "
-        "FATAL takes no DELAY.",
+        "are used up goes to the DLQ, or is gone if its TTL is over (FATAL: to the DLQ even then). A reason replaces "
+        "the one before; FAIL and FATAL without a reason leave none. FATAL takes no DELAY.",
     ),
     example=(("VALQ.NACK orders 3-1 DELAY 5 REASON timeout", "(integer) 1"),),
     flags=("write", "noscript", "fast"),

@@ -39,7 +39,7 @@ SPEC = Command(
     ),
     example=(
         ("VALQ.PAUSE orders IN FOR 60", "OK"),
-        ("VALQ.PUSH orders hello", "(error) PAUSED queue 'orders' takes no pushes"),
+        ("VALQ.PUSH orders hello", "(error) PAUSED queue 'orders' takes no pushes: it is paused"),
         ("VALQ.PAUSE orders NONE", "OK"),
     ),
     flags=("write", "noscript", "fast"),

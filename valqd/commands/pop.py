@@ -11,7 +11,7 @@ OPTIONS: tuple[Option | OneOf, ...] = (
     Option("COUNT", (OptionValue("n", BATCH),), "up to n messages, as an array of maps"),
     Option(
         "BLOCK",
-        (OptionValue("ms", integer(0, LUA_INTEGER_MAX)),),
+        (OptionValue("ms", integer(0, LUA_INTEGER_MAX, unit=" ms")),),
         "wait for a message, at most this many milliseconds, 0 for ever",
     ),
     Option("VT", (OptionValue("seconds", LEASE),), "visibility timeout of this delivery"),

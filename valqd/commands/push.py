@@ -21,7 +21,11 @@ OPTIONS: tuple[Option | OneOf, ...] = (
         "due",
         (
             Option("DELAY", (OptionValue("seconds", DELAY),), "not delivered before this time has passed"),
-            Option("AT", (OptionValue("unix-ms", UNIX_MS),), "not delivered before this time; in the past: at once"),
+            Option(
+                "AT",
+                (OptionValue("unix-ms", UNIX_MS),),
+                "not delivered before this time (ms, not seconds); in the past: at once",
+            ),
         ),
     ),
     Option("VT", (OptionValue("seconds", LEASE),), "visibility timeout of this message, instead of the queue's"),
@@ -39,7 +43,7 @@ OPTIONS: tuple[Option | OneOf, ...] = (
                     Option(
                         "WINDOW",
                         (OptionValue("seconds", SPAN),),
-                        "hold it for this time from the first push; default 300",
+                        "hold it for this time from the first push, even if that is done by then; default 300",
                     ),
                     Option("UNTILDONE", doc="hold it until that message is acked, dead, expired, cancelled or purged"),
                 ),
@@ -56,7 +60,7 @@ OPTIONS: tuple[Option | OneOf, ...] = (
 
 ERRORS = (
     ("NOQUEUE", "there is no such queue, and auto_create is off"),
-    ("FULL", "the queue is at a limit, and refuses (REFUSE) or has too few ready messages to drop (DROPHEAD)"),
+    ("FULL", "the queue is at a limit (REFUSE), or too little of it is ready to be dropped (DROPHEAD)"),
     ("PAUSED", "the queue is paused IN"),
 )
 

@@ -96,7 +96,8 @@ BY_NAME: tuple[Option | OneOf, ...] = (
         (OptionValue("queue", QUEUE),),
         "the dead are pushed to this queue instead, and live there by its own visibility timeout and attempts. Headers "
         "valq-queue, valq-id, valq-attempts and valq-reason say where they come from and why; they replace earlier "
-        "ones of these names. NONE: the dead stay in this queue's own DLQ",
+        "ones of these names. A chain of such queues must not lead back to this one. NONE: the dead stay in this "
+        "queue's own DLQ",
         name="dead_letter_queue",
         removable=True,
     ),

@@ -54,8 +54,8 @@ SPEC = Command(
     errors=(("NOQUEUE", "there is no such queue"),),
     notes=(
         "SCAN's own guarantees: a message that is there from beginning to end is returned, one that comes or goes "
-        "meanwhile may be, and one may be returned twice. A call may return none before the end. A cursor that no SCAN "
-        "of this queue can have answered is refused.",
+        "meanwhile may be, and one may be returned twice. A call may return none before the end. A cursor that SCAN "
+        "cannot have returned for this queue is refused.",
     ),
     example=(
         ("VALQ.SCAN orders 0 STATE dlq COUNT 100", '1) "1"\n2) (empty array)'),

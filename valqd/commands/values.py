@@ -84,19 +84,19 @@ def seconds(low_ms: int, high_s: int, zero: str = "") -> ValueType:
     def parse(raw: bytes, label: str, limits: Limits) -> bytes:
         down, up = _to_ms(raw) or (-1, -1)
         if not (low_ms <= down and up <= high_ms) and not (zero and up == 0):
-            raise CommandError(f"{label} must be {phrase}")
+            raise CommandError(f"{label} must be {phrase}, not '{shown(raw)}'")
         return b"%d" % up
 
     return ValueType("double", phrase, parse)
 
 
-def integer(low: int, high: int, docs_type: str = "integer") -> ValueType:
+def integer(low: int, high: int, docs_type: str = "integer", unit: str = "") -> ValueType:
     """A whole number from ``low`` to ``high``, both included."""
-    phrase = f"an integer from {low} to {high}"
+    phrase = f"an integer from {low} to {high}{unit}"
 
     def parse(raw: bytes, label: str, limits: Limits) -> bytes:
         if _INTEGER(raw) is None or not low <= int(raw) <= high:
-            raise CommandError(f"{label} must be {phrase}")
+            raise CommandError(f"{label} must be {phrase}, not '{shown(raw)}'")
         return raw
 
     return ValueType(docs_type, phrase, parse)

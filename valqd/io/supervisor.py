@@ -73,6 +73,7 @@ def serve(settings: Settings) -> None:
             _run_worker(settings, backend, 0, listening, announce, tick)
         else:
             _Supervisor(settings, backend, listening, tick, server).run(announce)
+    log.info("valqd has stopped")
 
 
 def _address(listening: socket.socket) -> str:
@@ -189,7 +190,8 @@ def _run_worker(
             # The loop's end waits for a name look-up that hangs, which nothing can cancel; nothing else is left to do.
             leaving = threading.Timer(_LEAVING_S, os._exit, (0,))
             leaving.daemon = True
-            leaving.start()
+            with contextlib.suppress(RuntimeError):  # no more threads are allowed
+                leaving.start()
 
 
 class _Supervisor:

@@ -36,6 +36,9 @@ _LONGEST_PAUSE_S = 10.0
 _ROLE_EVERY_S = 0.8
 _CANNOT_SWEEP = "leases, delays and dead letters wait, since a sweep is refused"
 _LEASE_MS = 600
+#: Where a call takes this long, so much is asked between two renewals that the lease would be over each time.
+_SLOW_S = 0.05
+_SLOW_LEASE_MS = 10_000
 #: While much is swept, the lease is renewed this often: two daemons must not take turns at looking at all queues.
 _RENEW_S = 0.2
 #: A timer is met this exactly, unless asking takes so long that more than this share of Valkey's time would go to it.
@@ -76,6 +79,7 @@ class Sweeper:
         self._look_at_all_not_before = 0.0  # which takes Valkey's time
         self._again: set[tuple[int, bytes]] = set()  # databases and keys of queues whose sweep was refused
         self._leased_at = 0.0
+        self._asking_s = 0.0  # how long that took
         self._no_queues = False  # looked for, after the library was gone
         self._task = asyncio.ensure_future(self._run())
 
@@ -100,10 +104,14 @@ class Sweeper:
 
     async def _due(self, limit: int) -> Any:
         """Ask for the lease and for the queues that need a sweep now; the reply, which may be an error."""
-        call = fcall("due", (_DAEMONS_KEY,), self._daemon, b"%d" % _LEASE_MS, b"%d" % limit)
+        lease_ms = _SLOW_LEASE_MS if self._asking_s > _SLOW_S else _LEASE_MS
+        call = fcall("due", (_DAEMONS_KEY,), self._daemon, b"%d" % lease_ms, b"%d" % limit)
         call[0] = b"FCALL_RO"  # CLIENT PAUSE WRITE does not hold it
         self._leased_at = time.monotonic()
-        return await self._control.call(call)
+        try:
+            return await self._control.call(call)
+        finally:
+            self._asking_s = time.monotonic() - self._leased_at
 
     async def _keep_lease(self) -> None:
         """While much is swept: renew the lease, and sweep what falls due meanwhile.
@@ -124,7 +132,6 @@ class Sweeper:
 
     async def _tick(self) -> float:
         reply = await self._due(_DUE_LIMIT)
-        asking_s = time.monotonic() - self._leased_at
         if isinstance(reply, Exception):
             if is_missing_function(reply):
                 await self._library_gone()
@@ -160,7 +167,7 @@ class Sweeper:
             return 0.0
         if next_ms < 0:
             return _IDLE_TICK_S
-        return min(_LEADER_TICK_S, max(next_s, _SHORTEST_TICK_S, asking_s / _ASKING_SHARE))
+        return min(_LEADER_TICK_S, max(next_s, _SHORTEST_TICK_S, self._asking_s / _ASKING_SHARE))
 
     async def _see_role(self) -> None:
         """What another node's daemons did while it was the primary is in no timer of this one: look at all queues."""

@@ -102,6 +102,7 @@ class Worker:
         while not is_told_to_stop():
             tick()
             await asyncio.sleep(STOP_TICK_S)
+        log.info("told to stop: %d clients", len(self.clients))
         server.close()
         await self._finish(sweeper)
 

@@ -89,8 +89,9 @@ def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:
     elif side.calls.are_due and (special is not None or blocks):
         # They may have to be repeated, behind what came since: this would change what they do, or keep them waiting.
         side.when_quiet(lambda: forward(side, name, frame))
+    elif blocks:
+        side.send_waiting(frame.raw)
     elif special is None:
-        side.may_block |= blocks
         if frame.kind is Kind.COMMAND and name not in _BLOCKING and len(name) < 64:
             remember(frame.argv[0])
         side.send_plain(frame.raw, 1)
@@ -386,8 +387,7 @@ def _command(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 @_unless_subscribed
 def _wait(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     def send() -> None:
-        side.may_block = True
-        side.send_plain(raw, 1)
+        side.send_waiting(raw)
 
     side.session.fence(send)
 

@@ -208,7 +208,7 @@ class RequestFramer:
         self._start = self._pos = self._need = 0
         return Frame(Kind.BROKEN, raw, [])
 
-    def _length(self, most: int, least: int = -_INT_MAX) -> int | None:
+    def _length(self, most: int, least: int = -(2**63)) -> int | None:
         """The number of a ``*n`` or ``$n`` line at _pos, which moves past it; None if incomplete or broken."""
         end = self._buf.find(b"\r", self._pos, self._pos + MAX_LINE_BYTES)
         if end < 0 or end + 1 >= len(self._buf):
@@ -235,7 +235,7 @@ class RequestFramer:
             self._need = len(self._buf) + 1
             return None
         line = self._buf[self._pos : end].removesuffix(b"\r")
-        argv = split_inline(line)
+        argv = split_inline(line) if len(line) <= MAX_LINE_BYTES else None
         if argv is None or b"\0" in line:  # Valkey looks for the end of the line no further than a NUL
             return self._break()
         raw = self._buf[self._start : end + 1]

@@ -12,6 +12,7 @@ def split_inline(line: bytes) -> list[bytes] | None:
     white space or the end.  Returns None for unbalanced quotes.
     """
     space = b" \t\n\r\v\f\0"
+    ends = b" \t\n\r\0"  # of a word without quotes
     escapes = {ord("n"): 10, ord("r"): 13, ord("t"): 9, ord("b"): 8, ord("a"): 7}
     args: list[bytes] = []
     pos, end = 0, len(line)
@@ -47,7 +48,7 @@ def split_inline(line: bytes) -> list[bytes] | None:
                 break
             if not quote and char in (0x22, 0x27):
                 quote = char
-            elif not quote and char in space:
+            elif not quote and char in ends:
                 break
             else:
                 current.append(char)

@@ -99,6 +99,11 @@ class PrivateReplies:
         self.expect_special(own)
 
     @property
+    def answered(self) -> int:
+        """Replies that have come since the beginning."""
+        return self.asked - self.outstanding
+
+    @property
     def owed(self) -> int:
         """Replies still to come that the client waits for."""
         return self.outstanding - self._own

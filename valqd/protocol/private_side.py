@@ -58,7 +58,7 @@ class PrivateSide:
         self.pops_due = 0  # replies still to come that may hold popped messages
         self.may_count_again = False  # Pub/Sub may be over, or never was in the way (RESP3)
         self.may_be_subscribed = False
-        self.may_block = False  # a command that may wait for others is under way
+        self._waiting_places: set[int] = set()  # among all replies, of commands under way that may wait for others
         self.calls = PrivateCalls(self)
         self._behind_stream: list[bytes] = []  # of the daemon's own, until a large frame has ended
         self._marks = 0  # how often the end of Pub/Sub was asked for
@@ -117,6 +117,17 @@ class PrivateSide:
     def alters_replies(self) -> bool:
         """Whether even what the daemon answers itself has to take its place here."""
         return self.in_multi or self.mute or self.uncounted
+
+    @property
+    def may_block(self) -> bool:
+        """Whether a command that may wait for others is under way."""
+        return bool(self._waiting_places)
+
+    @property
+    def message_may_come(self) -> bool:
+        """Whether a message may be on its way to the client: not what only runs when a wait is over."""
+        replies = self.replies
+        return self.pops_due > 0 and not (replies is not None and replies.answered + 1 in self._waiting_places)
 
     @property
     def must_be_used(self) -> bool:
@@ -198,6 +209,11 @@ class PrivateSide:
     def send_plain(self, raw: bytes, count: int) -> None:
         """Send requests of the client that will be answered by ``count`` replies."""
         self._send_expecting(raw, lambda replies: replies.expect(count))
+
+    def send_waiting(self, raw: bytes) -> None:
+        """Send a request of the client that may wait for others, for long."""
+        self.send_plain(raw, 1)
+        self._waiting_places.add(self.open().asked)
 
     def send_watched(self, raw: bytes, watch: Callable[[bytes], bytes | Slot], pops: bool = False) -> None:
         """Send a request whose one reply goes through ``watch``; it may hold popped messages (``pops``)."""
@@ -323,7 +339,8 @@ class PrivateSide:
                 replies.raw = False
                 self.may_count_again = True
         out = replies.feed(data)
-        self.may_block &= replies.outstanding > 0
+        if self._waiting_places:
+            self._waiting_places = {place for place in self._waiting_places if place > replies.answered}
         if self._monitor is not None:
             out = self._monitor.feed(out)
             if not replies.uncounted:
@@ -353,7 +370,8 @@ class PrivateSide:
         replies, self.replies = self.replies, None
         self.pops_due = 0
         self.calls.forget()
-        self.skip_next = self.may_block = False
+        self.skip_next = False
+        self._waiting_places.clear()
         self._behind_stream = []
         if replies is None:
             return

@@ -12,7 +12,7 @@ local function call(keys, args)
   local state, meta = record.find(q, id)
   if state and n and not receipt.is_current(q, id, n, state, meta) then
     life.finish(q)
-    return reply.error('STALE', 'receipt ' .. args[2] .. ' is over')
+    return reply.error('STALE', 'the lease of receipt ' .. args[2] .. ' is over')
   end
   local cancelled = 1
   if state == 'inflight' then

@@ -15,7 +15,7 @@ local function call(keys, args)
     return reply.error('NOMSG', 'no message ' .. args[2]:match('%d+') .. " in queue '" .. q.name .. "'")
   end
   if n and not receipt.is_current(q, id, n, state, meta) then
-    return reply.error('STALE', 'receipt ' .. args[2] .. ' is over')
+    return reply.error('STALE', 'the lease of receipt ' .. args[2] .. ' is over')
   end
   return reply.in_mode(view.find(q, id), args[1])
 end

@@ -10,7 +10,7 @@ local DROP_PAGE = 500
 local MOST_STEPS = 10
 
 function add.paused_error(q)
-  return reply.error('PAUSED', "queue '" .. q.name .. "' takes no pushes")
+  return reply.error('PAUSED', "queue '" .. q.name .. "' takes no pushes: it is paused")
 end
 
 -- Before pushes: do what is due.  In a queue that takes none now the call ends with PAUSED (see guard).
@@ -32,13 +32,13 @@ local function excess(q, count, bytes)
     local length = queue.ready(q) + server.call('ZCARD', q.prefix .. 'delayed') + server.call('ZCARD', q.prefix .. 'inflight')
     over = length + count - bounds.max_length
     if over > 0 then
-      full = "queue '" .. q.name .. "' is full: max_length is " .. number.text(bounds.max_length)
+      full = "queue '" .. q.name .. "' is full: MAXLEN is " .. number.text(bounds.max_length)
     end
   end
   if bounds.max_bytes then
     over_bytes = queue.bytes(q) + bytes - bounds.max_bytes
     if over_bytes > 0 and not full then
-      full = "queue '" .. q.name .. "' is full: max_bytes is " .. number.text(bounds.max_bytes)
+      full = "queue '" .. q.name .. "' is full: MAXBYTES is " .. number.text(bounds.max_bytes)
     end
   end
   return over, over_bytes, full
@@ -120,8 +120,7 @@ function add.make_room(q, count, bytes, keeps)
     life.settle(q, life.FULLY)
     over, over_bytes, full = excess(q, count, bytes)
   end
-  if not full or keeps or bounds.overflow ~= 'DROPHEAD' or (bounds.max_length and count > bounds.max_length)
-    or (bounds.max_bytes and bytes > bounds.max_bytes)
+  if not full or keeps or bounds.overflow ~= 'DROPHEAD' or (bounds.max_bytes and bytes > bounds.max_bytes)
     or over > queue.ready(q) then -- what is delayed or in flight is not dropped
     return full
   end
@@ -165,7 +164,7 @@ local function is_done(q, id)
   if not meta or (meta.x and meta.x <= q.now and meta.s ~= 'i') then
     return true
   end
-  return meta.s == 'i' and meta.l <= q.now and (meta.c or (meta.x and meta.x <= q.now)
+  return meta.s == 'i' and meta.l <= q.now and ((meta.x and meta.x <= q.now)
     or meta.a >= (meta.m or queue.rules(q)))
 end
 

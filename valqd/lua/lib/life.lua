@@ -184,19 +184,20 @@ function life.delay(q, id, meta, until_ms)
   queue.note_due(q, until_ms)
 end
 
--- The delivery of a record that was in flight (and is in no index now) has ended without an ack: back to ready, delayed, or
--- dead.
-function life.give_back(q, id, meta, delay_ms, why)
+-- The delivery of a record that was in flight (and is in no index now) has ended without an ack, at `ended` (ms): back to
+-- ready, delayed, or dead, unless its TTL was over before.
+function life.give_back(q, id, meta, delay_ms, why, ended)
   if meta.c then
     record.drop(q, id, meta)
     queue.count(q, 'cancelled', 1)
     return
   end
-  if meta.x and meta.x <= q.now then
+  local is_last = meta.a >= (meta.m or queue.rules(q))
+  if meta.x and meta.x <= (is_last and ended or q.now) then
     life.expire(q, id, meta)
     return
   end
-  if meta.a >= (meta.m or queue.rules(q)) then
+  if is_last then
     life.die(q, id, meta, why)
     return
   end
@@ -278,7 +279,7 @@ local function end_leases(q, ids)
     meta.f = q.now
     meta.e = 'lease expired'
     local id = tonumber(text)
-    life.give_back(q, id, meta, life.backoff_ms(q, id, meta.a), 'lease expired')
+    life.give_back(q, id, meta, life.backoff_ms(q, id, meta.a), 'lease expired', meta.l)
   end
   local dead = q.dead
   q.dead = false

@@ -3,7 +3,8 @@
 
 local limits = {}
 
--- Would queue `name` be reached again by following dead letter queues from `target`, as far as the caller may look?
+-- Would queue `name` be reached again by following dead letter queues from `target`, as far as the caller may look?  True
+-- also when there are too many to say.
 local function is_cycle(name, target)
   for _ = 1, 100 do
     if target == name then
@@ -57,7 +58,7 @@ function limits.parse(name, old, args, at)
       new.overflow = value ~= '' and value or nil
     elseif field == 'dead_letter_queue' then
       if value ~= '' and is_cycle(name, value) then
-        error(reply.error('ERR', "DLQ '" .. value .. "' leads back to queue '" .. name .. "'"))
+        error(reply.error('ERR', "DLQ '" .. value .. "' leads back to queue '" .. name .. "', or over 100 queues or more"))
       end
       new.dlq = value ~= '' and value or nil
     elseif field == 'max_length' or field == 'max_bytes' or field == 'max_lease' then

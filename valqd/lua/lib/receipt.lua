@@ -27,7 +27,7 @@ local function find_inflight(q, text)
   end
   local current = receipt.is_current(q, id, n or (meta and meta.n or 1), state, meta)
   if n and not current then
-    return nil, id, 'STALE', 'receipt ' .. text .. ' is over'
+    return nil, id, 'STALE', 'the lease of receipt ' .. text .. ' is over'
   end
   if not current then
     return nil, id, 'NOTINFLIGHT', 'message ' .. number.text(id) .. ' is not in flight'
@@ -195,7 +195,7 @@ function receipt.nack(q, kind, delay_ms, reason, args, from)
       if kind == 'FATAL' and not meta.c then
         life.die(q, id, meta, why)
       else
-        life.give_back(q, id, meta, wait_ms, why)
+        life.give_back(q, id, meta, wait_ms, why, q.now)
       end
       count = count + 1
     end

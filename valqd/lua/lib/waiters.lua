@@ -83,12 +83,12 @@ local function place(at, n)
   return at.since - waited, takes
 end
 
--- The posts of one database that may take messages: not those that were woken and did not ask, unless it is `asking`.
-local function present(line, db, now, asking)
+-- The posts of one database that may take messages: not those that were woken and did not ask.
+local function present(line, db, now)
   local posts = {}
-  for post, at in pairs(line) do
+  for _, at in pairs(line) do
     local silent = at.woken_ms and at.woken_ms + SILENT_AFTER_MS <= now
-    if at.db == db and (post == asking or not silent) then
+    if at.db == db and not silent then
       posts[#posts + 1] = at
     end
   end
@@ -135,7 +135,7 @@ function waiters.turn(name, post, ready, now)
   end
   at.woken_ms = false
   asked(name)
-  return shares(present(line, at.db, now, post), ready)[post]
+  return shares(present(line, at.db, now), ready)[post]
 end
 
 -- The first `count` clients of a post have got something.

@@ -1,0 +1,54 @@
+"""What is over and not settled yet, since one call settles a bounded number, counts as over all the same."""
+
+import pytest
+
+from tests.lua.conftest import AUTO
+from valqd.commands.request import packed
+
+
+def over_and_not_settled(q, **options):
+    """300 leases that are over, of which one call settles 200."""
+    q.push(*["x"] * 300, **options)
+    for at in range(300):
+        q.ids(1, vt=1000 + at)
+    q.pass_time(2000)
+
+
+@pytest.mark.parametrize("options", [{}, {"priority": 1}], ids=["plain", "records"])
+def test_a_receipt_of_a_lease_that_is_over_and_not_settled_yet_does_nothing(q, options):
+    over_and_not_settled(q, **options)
+    assert str(q.extend("300-1", 1000)) == "STALE the lease of receipt 300-1 is over"
+
+
+@pytest.mark.parametrize("options", [{}, {"priority": 1}], ids=["plain", "records"])
+@pytest.mark.parametrize(
+    "call", [("ack", "n2"), ("nack", "n2", "FAIL", "", ""), ("del", "n2"), ("ack_many",), ("nack_many", "FAIL", "", "")]
+)
+def test_nobody_ends_a_lease_that_is_over_and_not_settled_yet(q, options, call):
+    over_and_not_settled(q, **options)
+    assert q.do(*call, "300-1") in (0, [0])
+
+
+@pytest.mark.parametrize("function", ["push_records", "push_many"])
+def test_each_call_may_settle_what_stands_in_its_way(q, function):
+    q.create(max_length=600, vt=1000, attempts=1)
+    options = [packed([b"1", b"priority", b"1", b"0"])] if function == "push_records" else []
+    for _ in range(12):
+        q.push(*["old"] * 600)
+        for at in range(3):
+            q.pop(200, vt=1000 + at)
+        q.pass_time(5000)
+        assert isinstance(q.do(function, AUTO, *[*options, b"x"] * 600), int)
+        q.do("purge", "n2", "", "all")
+
+
+def test_what_a_refused_push_had_settled_is_kept(q):
+    for how in ("paused", "full"):
+        each = q.other(how).create(vt=1000, attempts=1, max_length=3)
+        each.fill(3)
+        each.ids(3)
+        if how == "paused":
+            each.do("pause", "n2", "IN", "")
+        each.pass_time(1000)
+        assert isinstance(each.push("1", "2", "3", "4"), Exception)
+        assert (each.info()["dead_total"], each.counts()) == (3, (0, 0, 0, 3))

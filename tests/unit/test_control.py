@@ -1,0 +1,31 @@
+"""The daemon's own connection knows in which database it is."""
+
+import asyncio
+
+from hiredis import ReplyError
+
+from valqd.io.backend import Backend
+from valqd.io.control import Control
+
+
+class Answers:
+    """A connection that notes what is sent, and answers with these."""
+
+    def __init__(self, *replies):
+        self.sent, self._replies = [], list(replies)
+
+    def send(self, requests):
+        self.sent += requests
+        futures = [asyncio.get_running_loop().create_future() for _ in requests]
+        for future in futures:
+            future.set_result(self._replies.pop(0))
+        return futures
+
+
+async def test_after_a_refused_select_the_next_call_selects_again():
+    control = Control(Backend("h", 1), lambda keys: None)
+    busy = ReplyError("BUSY a script")
+    control.up, control._connection = True, Answers(busy, b"PONG", b"OK", b"PONG")
+    assert await control.calls([[b"PING"]], 5) == [busy]
+    assert await control.calls([[b"PING"]], 5) == [b"PONG"]
+    assert control._connection.sent == [[b"SELECT", b"5"], [b"PING"]] * 2

@@ -1,0 +1,149 @@
+"""Clients that leave: what they sent takes effect as in Valkey, and nothing is taken for nobody."""
+
+import socket
+import sys
+import time
+
+import pytest
+
+from tests.servers import Connection, Valkey, Valqd, request, until
+from tests.wire.expect import blocked, noticed, parked, until_pop, valkey_stopped
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A Valkey of this module's own, and a daemon."""
+    with Valkey() as valkey, Valqd(valkey.url) as daemon:
+        yield valkey, daemon
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["after a reply", "at once"])
+def test_a_half_closed_client_gets_its_replies_and_then_the_end(pair, queue, known):
+    port = pair[1].port
+    for number in range(1, 101 if known else 4):
+        if not known:
+            time.sleep(0.15)  # what was found out for earlier clients is not known any more
+        with Connection(port, timeout_s=5) as connection:
+            if known:
+                assert connection.call("PING") == b"PONG"
+            connection.send_raw(request("PING") + request("VALQ.PUSH", queue, "x") + request("GET", "none"))
+            connection.socket.shutdown(socket.SHUT_WR)
+            pushed = b"$%d\r\n%d\r\n" % (len(str(number)), number)
+            assert connection.read_until_closed() == b"+PONG\r\n" + pushed + b"$-1\r\n"
+
+
+def blocked_in_valkey(direct, count):
+    """Wait until so many clients are blocked in Valkey's own commands."""
+    until(lambda: b"blocked_clients:%d\r\n" % count in direct.call("INFO", "clients"), 4, "blocked in Valkey")
+
+
+def test_a_half_closed_client_that_waits_in_valkey_takes_nothing(pair, queue):
+    valkey, daemon = pair
+    with Connection(daemon.port, timeout_s=5) as half, Connection(valkey.port) as direct:
+        half.send("BLPOP", queue, "0")
+        blocked_in_valkey(direct, 1)
+        half.socket.shutdown(socket.SHUT_WR)
+        assert half.read_until_closed() == b""
+        blocked_in_valkey(direct, 0)
+        assert direct.call("RPUSH", queue, "x") == 1
+        assert direct.call("LPOP", queue) == b"x"
+
+
+@pytest.mark.parametrize("wait", [("VALQ.POP", "BLOCK", "0"), ("BLPOP", "0")], ids=["here", "in Valkey"])
+def test_a_half_closed_client_that_waits_is_closed_at_once_whatever_is_behind(pair, queue, wait):
+    valkey, daemon = pair
+    command, *options = wait
+    with (
+        Connection(daemon.port, timeout_s=3) as half,
+        Connection(daemon.port) as other,
+        Connection(valkey.port) as direct,
+    ):
+        assert half.call("LRANGE", queue, "0", "-1") == []
+        half.send_raw(request(command, queue, *options) + request("PING") * 3)
+        if command == "BLPOP":
+            blocked_in_valkey(direct, 1)
+        else:
+            blocked(other, queue)
+        half.socket.shutdown(socket.SHUT_WR)
+        assert half.read_until_closed() == b""
+
+
+@pytest.mark.parametrize("command", ["VALQ.POP {q}", "VALQ.POP {q} COUNT 5", "VALQ.MPOP 2 {q} other"])
+def test_a_half_closed_client_takes_no_message(queue, command):
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port) as other:
+        other.call("VALQ.PUSH", queue, "x")
+        with Connection(daemon.port, timeout_s=5) as half:
+            half.call("PING")
+            other.call("PING")
+            with valkey_stopped(valkey):
+                half.send(*command.format(q=queue).split())
+                half.socket.shutdown(socket.SHUT_WR)
+                noticed(other)  # the end comes before the message
+            assert b"\r\nx\r\n" not in half.read_until_closed()
+            popped = until_pop(other, queue, 3)
+            assert (popped["body"], popped["attempts"]) == (b"x", 1)
+
+
+def test_a_half_closed_client_that_waits_takes_no_message(pair, queue):
+    port = pair[1].port
+    with Connection(port) as pushing, parked(port, queue, "VALQ.POP", queue, "BLOCK", "0", "NOACK") as (half,):
+        half.socket.shutdown(socket.SHUT_WR)
+        half.read_until_closed()
+        pushing.call("VALQ.PUSH", queue, "x")
+        assert until_pop(pushing, queue)["attempts"] == 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems cannot tell while unread bytes wait")
+def test_a_waiting_client_that_closes_with_much_unread_takes_nothing(pair, queue):
+    port = pair[1].port
+    waiting = request("VALQ.POP", queue, "BLOCK", "0", "NOACK")
+    with Connection(port) as other:
+        for number in range(3):
+            with Connection(port) as leaving:
+                leaving.send_raw(waiting + request("SET", "unread", "x" * 1000) * 200)
+                blocked(other, queue)
+            other.call("VALQ.PUSH", queue, number)
+            assert until_pop(other, queue)["body"] == b"%d" % number
+
+
+def test_who_leaves_behind_a_wait_and_a_pop_takes_nothing(pair, queue):
+    valkey, daemon = pair
+    with Connection(valkey.port) as direct, Connection(daemon.port) as other:
+        for before in ((), ("VALQ.POP", queue)):
+            other.call("VALQ.PUSH", queue, "a message")
+            with Connection(daemon.port) as leaving:
+                assert leaving.call("LRANGE", queue, "0", "-1") == []
+                pops = request("VALQ.POP", queue)
+                leaving.send_raw((pops if before else b"") + request("BLPOP", queue, "0") + pops)
+                blocked_in_valkey(direct, 1)
+            blocked_in_valkey(direct, 0)
+            assert direct.call("RPUSH", queue, "an element") == 1
+            assert direct.call("LPOP", queue) == b"an element"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems cannot tell while unread bytes wait")
+@pytest.mark.parametrize("held_by", [("VALQ.POP", "BLOCK", "100"), ("HELLO", "3")], ids=" ".join)
+def test_who_waits_in_valkey_and_leaves_with_much_unread_takes_nothing(pair, queue, held_by):
+    valkey, daemon = pair
+    holding = (held_by[0], queue, *held_by[1:]) if held_by[0] == "VALQ.POP" else held_by
+    with Connection(valkey.port) as direct:
+        with Connection(daemon.port) as leaving:
+            leaving.send_raw(request("BLPOP", queue, "0") + request(*holding) + request("SET", "k", "x" * 1000) * 200)
+            blocked_in_valkey(direct, 1)
+        blocked_in_valkey(direct, 0)
+        assert direct.call("RPUSH", queue, "an element") == 1
+        assert direct.call("LPOP", queue) == b"an element"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems cannot tell while unread bytes wait")
+def test_who_waits_here_and_leaves_with_much_unread_is_no_client_any_more(queue):
+    with Valkey() as valkey, Valqd(valkey.url, max_clients=2) as daemon, Connection(daemon.port) as other:
+        with Connection(daemon.port) as leaving:
+            leaving.send_raw(request("VALQ.POP", queue, "BLOCK", "0") + request("SET", "k", "x" * 1000) * 200)
+            blocked(other, queue)
+
+        def is_taken():
+            with Connection(daemon.port) as client:
+                return client.call("PING") == b"PONG"
+
+        until(is_taken, 5, "its place is free")
