@@ -199,6 +199,14 @@ def test_an_embedded_valkey_keeps_its_data_when_both_are_killed(tmp_path):
         assert as_map(connection.call("VALQ.POP", "kept"))[b"body"] == b"safe"
 
 
+def test_what_an_embedded_valkey_writes_is_its_users_alone_whoever_made_the_folder(tmp_path):
+    tmp_path.chmod(0o755)
+    with Valqd(data_dir=tmp_path) as daemon, Connection(daemon.port) as connection:
+        connection.call("VALQ.PUSH", "q", "a secret")
+        assert connection.call("ACL", "SAVE") == b"OK"
+        assert sorted(path.name for path in tmp_path.rglob("*") if path.stat().st_mode & 0o077) == []
+
+
 def test_an_embedded_valkey_that_dies_is_started_again():
     with Valqd() as daemon, Connection(daemon.port) as connection:
         connection.call("VALQ.PUSH", "kept", "safe")

@@ -240,6 +240,34 @@ def test_a_stop_waits_for_slow_commands_and_not_for_blocked_ones(valkey):
         assert time.monotonic() - since < 6
 
 
+@pytest.mark.parametrize("embedded", [True, False], ids=["embedded", "backend"])
+def test_a_daemon_without_standard_files_starts_and_stops_like_any_other(valkey, tmp_path, embedded):
+    port = free_port()
+    backend = [] if embedded else ["--backend", valkey.url]
+    command = [sys.executable, "-m", "valqd", "--listen", f"127.0.0.1:{port}", "--data-dir", str(tmp_path), *backend]
+    process = subprocess.Popen(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], cwd=ROOT)
+    try:
+
+        def answers():
+            with contextlib.suppress(OSError), Connection(port) as connection:
+                return connection.call("PING") == b"PONG"
+
+        until(answers, 20, "it runs")
+        process.terminate()
+        assert process.wait(15) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_stop_is_told_of(valkey):
+    with Valqd(valkey.url) as daemon:
+        daemon.signal(signal.SIGTERM)
+        assert daemon.process.wait(10) == 0
+        said = [line.partition(" INFO ")[2] for line in daemon.output().splitlines()]
+        assert said[-2:] == ["told to stop: 0 clients", "valqd has stopped"]
+
+
 def test_nobody_connects_to_a_daemon_that_stops():
     with Valkey() as valkey, Valqd(valkey.url, workers=2) as daemon, contextlib.ExitStack() as stack:
         for _ in range(4):

@@ -16,12 +16,14 @@ from valqd.lua import bundle
     [
         ("redis_version:7.4.1", "Redis 7.4.1"),
         ("redis_version:7.2.4\r\nvalkey_version:7.1.9", "Valkey 7.1.9"),
+        (None, "something else"),
     ],
 )
 def test_a_backend_that_is_no_valkey_of_7_2_or_higher_is_refused_by_name_and_version(info, named):
     def answer(server):
         with server.accept()[0] as connection:
-            for reply in (b"%1\r\n$5\r\nproto\r\n:3\r\n", b"$%d\r\n%b\r\n" % (len(info), info.encode())):
+            told = b"_\r\n" if info is None else b"$%d\r\n%b\r\n" % (len(info), info.encode())
+            for reply in (b"%1\r\n$5\r\nproto\r\n:3\r\n", told):
                 connection.recv(4096)
                 connection.sendall(reply)
             connection.recv(4096)

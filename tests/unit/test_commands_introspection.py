@@ -89,6 +89,8 @@ def test_keys_that_are_not_at_fixed_places_are_declared_movable() -> None:
     assert movable == {b"valq.mpop", b"valq.redrive", b"valq.create", b"valq.update"}
     assert row(b"valq.mpop")[3:6] == [0, 0, 0]
     assert row(b"valq.redrive")[8][1]["begin_search"] == {"type": "keyword", "spec": {"keyword": "TO", "startfrom": 2}}
+    starts = [row(name)[8][1]["begin_search"]["spec"]["startfrom"] for name in (b"valq.update", b"valq|update")]
+    assert starts == [2, 3]
 
 
 @pytest.mark.parametrize(("name", "docs"), ALL_DOCS, ids=lambda item: item.decode() if isinstance(item, bytes) else "")

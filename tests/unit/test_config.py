@@ -66,6 +66,7 @@ def test_a_bad_setting_is_refused_in_one_line_that_names_it(arguments, environme
     "text",
     [
         "nonsense = 1",
+        "[valqd]\nworkers = 1",
         "workers = [1]",
         "workers = 0",
         "workers = ",

@@ -409,6 +409,7 @@ def test_beyond_max_clients_valkeys_own_error():
         with socket.create_connection(("127.0.0.1", daemon.port), timeout=5) as refused:
             assert refused.recv(100) == b"-ERR max number of clients reached\r\n"
             assert refused.recv(100) == b""
+        assert "clients are turned away: max_clients is 3" in daemon.output()
         for connection in connections:
             connection.close()
 
