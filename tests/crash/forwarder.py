@@ -10,7 +10,7 @@ class Forwarder:
     """Forwards connections.
 
     ``target_is_gone`` closes them and each new one.  What holds the word ``held_back``, in upper case, is held back on
-    its way to the target.  With ``cuts`` large answers stop in their middle.
+    its way to the target.  With ``cuts`` large answers stop in their middle.  Each way takes ``delay_s``.
     """
 
     def __init__(self, target_port: int):
@@ -23,6 +23,7 @@ class Forwarder:
         self.held_back: bytes | None = None
         self.holds = 0  # how often something was held back or cut
         self.cuts = False
+        self.delay_s = 0.0
         threading.Thread(target=self._accept, daemon=True).start()
 
     def lose_target(self):
@@ -46,6 +47,7 @@ class Forwarder:
     def _copy(self, source, sink, may_hold_back):
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                time.sleep(self.delay_s)
                 if may_hold_back and self.held_back is not None and self.held_back in data.upper():
                     self.holds += 1
                     while self.held_back is not None:

@@ -153,3 +153,17 @@ def test_no_answer_overtakes_another_while_a_push_is_half_there(command, answere
         forwarder.held_back = None
         assert client.read() == b"2"
         assert answered(client.read())
+
+
+def test_daemons_far_from_their_backend_sweep_too():
+    with contextlib.ExitStack() as stack:
+        valkey = stack.enter_context(Valkey())
+        forwarder = stack.enter_context(Forwarder(valkey.port))
+        daemons = [stack.enter_context(Valqd(forwarder.url)) for _ in range(3)]
+        direct = stack.enter_context(Connection(valkey.port))
+        with Connection(daemons[0].port) as client:
+            client.call("VALQ.CREATE", "far", "VT", "1", "MAXATTEMPTS", "1")
+            client.call("VALQ.PUSH", "far", "x")
+            forwarder.delay_s = 0.2
+            client.call("VALQ.POP", "far")
+        until(lambda: direct.call("ZCARD", "valq:{far}:dlq") == 1, 12, "the lease has ended")
