@@ -55,6 +55,18 @@ def test_one_daemon_holds_the_sweepers_lease(q):
     assert due(q, "b")[0] == 1
 
 
+def test_a_lease_is_as_long_as_its_holder_asked_for_whoever_asks_meanwhile(q):
+    assert due(q, "far", lease_ms=5000)[0] == 1
+    q.pass_time(2000)
+    assert due(q, "near", lease_ms=600) is None
+    q.pass_time(3001)
+    assert due(q, "near", lease_ms=600)[0] == 1
+    q.pass_time(500)
+    assert due(q, "far", lease_ms=5000) is None
+    q.pass_time(101)
+    assert due(q, "far", lease_ms=5000)[0] == 1
+
+
 def test_queue_is_named_when_something_of_it_is_due(q):
     q.create(vt=1000)
     q.push("x")

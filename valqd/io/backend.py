@@ -142,10 +142,10 @@ class Backend:
             raise SettingError("backend", f"the certificates cannot be used ({files}): {why}{hint}") from None
 
     def __str__(self) -> str:
-        if self.path:
-            return f"unix://{self.path}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
         user = f"{self.user.decode(errors='replace')}@" if self.user else ""
+        if self.path:
+            return f"unix://{user}{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'valkeys' if self.tls else 'valkey'}://{user}{host}:{self.port}"
 
     async def connect(self, factory: Callable[[], asyncio.Protocol]) -> asyncio.Transport:

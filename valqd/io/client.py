@@ -73,13 +73,13 @@ class Client(Outgoing, asyncio.Protocol):
         """Accept, or answer as Valkey does when there are too many clients."""
         transport = self.transport = cast(asyncio.Transport, transport)
         self.session = Session(self, self._worker.state, self._worker.next_client_id())
+        log.debug("client %d: from %s", self.session.client_id, transport.get_extra_info("peername"))
         if len(self._worker.clients) >= (most := self._worker.settings.max_clients):
             self._worker.control.complaints.say("clients are turned away", f"max_clients is {most}")
             transport.write(b"-ERR max number of clients reached\r\n")
             self.session.end()
             transport.close()
             return
-        log.debug("client %d: from %s", self.session.client_id, transport.get_extra_info("peername"))
         self._worker.clients.add(self)
         if not self._worker.default_user.when_known(self._default_user_known):
             self.session.hold()

@@ -164,11 +164,11 @@ class PrivateLane(asyncio.Protocol):
         transport = self._transport
         if self._client is None or transport is None or not self._greeted or transport.is_closing():
             return
-        if self._client.session.private.message_may_come:
-            return
+        private = self._client.session.private
         if transport.can_write_eof():
-            transport.write_eof()
-        else:
+            if not private.message_may_come:
+                transport.write_eof()
+        elif not private.pops_due:  # over TLS, what is still to come would not be read
             transport.close()
 
     def close(self) -> None:

@@ -35,10 +35,10 @@ _LONGEST_PAUSE_S = 10.0
 #: Failovers are looked for this often.
 _ROLE_EVERY_S = 0.8
 _CANNOT_SWEEP = "leases, delays and dead letters wait, since a sweep is refused"
+#: The sweeper's lease lasts for so many calls at least: about five are made between two renewals.
+_LEASE_CALLS = 12
 _LEASE_MS = 600
-#: Where a call takes this long, so much is asked between two renewals that the lease would be over each time.
-_SLOW_S = 0.05
-_SLOW_LEASE_MS = 10_000
+_LONGEST_LEASE_MS = 10_000
 #: While much is swept, the lease is renewed this often: two daemons must not take turns at looking at all queues.
 _RENEW_S = 0.2
 #: A timer is met this exactly, unless asking takes so long that more than this share of Valkey's time would go to it.
@@ -104,14 +104,13 @@ class Sweeper:
 
     async def _due(self, limit: int) -> Any:
         """Ask for the lease and for the queues that need a sweep now; the reply, which may be an error."""
-        lease_ms = _SLOW_LEASE_MS if self._asking_s > _SLOW_S else _LEASE_MS
+        lease_ms = min(_LONGEST_LEASE_MS, max(_LEASE_MS, int(1000 * _LEASE_CALLS * self._asking_s)))
         call = fcall("due", (_DAEMONS_KEY,), self._daemon, b"%d" % lease_ms, b"%d" % limit)
         call[0] = b"FCALL_RO"  # CLIENT PAUSE WRITE does not hold it
         self._leased_at = time.monotonic()
-        try:
-            return await self._control.call(call)
-        finally:
-            self._asking_s = time.monotonic() - self._leased_at
+        reply = await self._control.call(call)
+        self._asking_s = time.monotonic() - self._leased_at
+        return reply
 
     async def _keep_lease(self) -> None:
         """While much is swept: renew the lease, and sweep what falls due meanwhile.

@@ -12,6 +12,7 @@ Bounds: what is held of a push is bounded by what Valkey buffers for a subscribe
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: How a mark is answered where a connection only takes Pub/Sub.
 _REFUSED = b"-ERR Can't execute 'hello': only "
+#: Commands under way that may wait for others beyond which the client's next ones wait.
+_MAX_WAITING = 1024
 
 
 class Transaction:
@@ -58,7 +61,8 @@ class PrivateSide:
         self.pops_due = 0  # replies still to come that may hold popped messages
         self.may_count_again = False  # Pub/Sub may be over, or never was in the way (RESP3)
         self.may_be_subscribed = False
-        self._waiting_places: set[int] = set()  # among all replies, of commands under way that may wait for others
+        #: among all replies, of commands under way that may wait for others
+        self._waiting_places: deque[int] = deque()
         self.calls = PrivateCalls(self)
         self._behind_stream: list[bytes] = []  # of the daemon's own, until a large frame has ended
         self._marks = 0  # how often the end of Pub/Sub was asked for
@@ -78,7 +82,8 @@ class PrivateSide:
     @property
     def has_many_due(self) -> bool:
         """Whether no more may be sent before all is answered (the rest of a large frame has to)."""
-        return self.replies is not None and self.replies.has_many and not self.streaming
+        has_many = self.replies is not None and self.replies.has_many
+        return (has_many or len(self._waiting_places) > _MAX_WAITING) and not self.streaming
 
     @property
     def is_quiet(self) -> bool:
@@ -126,8 +131,8 @@ class PrivateSide:
     @property
     def message_may_come(self) -> bool:
         """Whether a message may be on its way to the client: not what only runs when a wait is over."""
-        replies = self.replies
-        return self.pops_due > 0 and not (replies is not None and replies.answered + 1 in self._waiting_places)
+        replies, waiting = self.replies, self._waiting_places
+        return self.pops_due > 0 and not (replies is not None and waiting and replies.answered + 1 == waiting[0])
 
     @property
     def must_be_used(self) -> bool:
@@ -213,7 +218,9 @@ class PrivateSide:
     def send_waiting(self, raw: bytes) -> None:
         """Send a request of the client that may wait for others, for long."""
         self.send_plain(raw, 1)
-        self._waiting_places.add(self.open().asked)
+        place = self.open().asked
+        if not self._waiting_places or self._waiting_places[-1] != place:  # it is, when nothing is answered
+            self._waiting_places.append(place)
 
     def send_watched(self, raw: bytes, watch: Callable[[bytes], bytes | Slot], pops: bool = False) -> None:
         """Send a request whose one reply goes through ``watch``; it may hold popped messages (``pops``)."""
@@ -339,8 +346,9 @@ class PrivateSide:
                 replies.raw = False
                 self.may_count_again = True
         out = replies.feed(data)
-        if self._waiting_places:
-            self._waiting_places = {place for place in self._waiting_places if place > replies.answered}
+        waiting = self._waiting_places
+        while waiting and waiting[0] <= replies.answered:
+            waiting.popleft()
         if self._monitor is not None:
             out = self._monitor.feed(out)
             if not replies.uncounted:

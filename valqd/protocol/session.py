@@ -274,7 +274,7 @@ class Session:
         self.host.release(route.queue, data)
 
     def _answer_here(self, value: Any) -> None:
-        """Answer a VALQ command without the backend, in its turn."""
+        """Answer a VALQ command without the backend, in its turn: what comes behind waits for that, too."""
         data = encode(value, self.resp)
         private = self.private
         if private.in_multi and isinstance(value, CommandError):

@@ -33,7 +33,7 @@ local function call(keys, args)
   local last = 3 + tonumber(args[3])
   local sweeper = volatile.sweeper
   local left_ms = sweeper.until_ms - now -- more than a lease when the clock was set back: then nobody has it
-  if sweeper.owner and sweeper.owner ~= args[1] and left_ms > 0 and left_ms <= lease_ms then
+  if sweeper.owner and sweeper.owner ~= args[1] and left_ms > 0 and left_ms <= sweeper.lease_ms then
     take_checks(now, result, last)
     return result[4] and result or {result[1]}
   end
@@ -42,6 +42,7 @@ local function call(keys, args)
   end
   result[2] = sweeper.owner ~= args[1] and 1 or 0
   sweeper.owner = args[1]
+  sweeper.lease_ms = lease_ms
   sweeper.until_ms = now + lease_ms
   if now >= volatile.compact_at then
     volatile.compact_at = now + compact.EVERY_MS

@@ -10,11 +10,11 @@
 -- cursors     queue (see compact) -> where the walk over its buckets stopped
 -- seen        daemon -> when it last gave a sign of life
 -- known       daemon -> since when it has been known here: one that sees another time was forgotten, and registers again
--- sweeper     which daemon sweeps, and until when
+-- sweeper     which daemon sweeps, until when, and for how long it asked for that
 
 local volatile = {
   timers = {}, slots = {}, first = 1 / 0, compacts = {}, compact_at = 0, cursors = {}, seen = {}, known = {},
-  sweeper = {owner = false, until_ms = 0},
+  sweeper = {owner = false, until_ms = 0, lease_ms = 0},
 }
 local DEAD_AFTER_MS = 3000
 -- After so many seconds in which nobody asked, the slots are gone through instead of the seconds.
