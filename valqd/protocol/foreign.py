@@ -120,7 +120,7 @@ def _queue_in_multi(side: PrivateSide, multi: Transaction, name: bytes, frame: F
     if (effect := _EFFECTS.get(name)) is not None:
         multi.changes.add(name)
         change = _if_ok(lambda: effect(side, frame.argv))
-    elif name == b"COMMAND" and (asked := _asked_of_command(frame.argv, side.session.resp)) is not None:
+    elif name == b"COMMAND" and not multi.subscribes and (asked := _asked_of_command(frame.argv, side.session.resp)):
         raw, change = asked
     else:
         side.send_plain(raw, 1)
@@ -378,7 +378,7 @@ def _asked_of_command(argv: list[bytes], resp: int) -> tuple[bytes, Callable[[by
 @_unless_subscribed
 def _command(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     asked = _asked_of_command(argv, side.session.resp)
-    if asked is None:
+    if asked is None or side.uncounted:  # the reply to what stands in for it would not be found
         side.send_plain(raw, 1)
     else:
         side.send_watched(*asked)

@@ -86,6 +86,21 @@ def test_commands_are_told_of_while_subscribed(pair):
         assert client.call("COMMAND", "GETKEYS", "VALQ.PUSH", "q", "b") == [b"q"]
 
 
+def test_where_no_reply_can_be_found_keys_are_not_those_of_another_command(pair):
+    asks = ("COMMAND", "GETKEYS", "VALQ.PUSH", "q", "b")
+    with Connection(pair[1].port, 3, timeout_s=5) as client:
+        client.call("MULTI")
+        client.call("SUBSCRIBE", "a")
+        client.call(*asks)
+        refused(client.call("EXEC")[1], "ERR Invalid command")
+    with Connection(pair[1].port, timeout_s=5) as monitor:
+        assert monitor.call("MONITOR") == b"OK"
+        monitor.send(*asks)
+        while not isinstance(reply := monitor.read(), Exception):
+            assert isinstance(reply, bytes), "what other commands did"
+        refused(reply, "ERR")
+
+
 def test_what_the_daemon_asks_for_itself_is_in_no_monitor(pair, direct):
     with Connection(pair[1].port, timeout_s=5) as monitor:
         assert monitor.call("MONITOR") == b"OK"
