@@ -12,7 +12,7 @@ import pytest
 
 from tests.crash.forwarder import Forwarder
 from tests.servers import Connection, Valkey, Valqd, listening_sockets, until
-from tests.wire.expect import info, noticed, refused
+from tests.wire.expect import bodies, info, noticed, refused
 
 
 def test_a_backend_whose_address_accepts_and_closes_is_gone():
@@ -167,3 +167,109 @@ def test_daemons_far_from_their_backend_sweep_too():
             forwarder.delay_s = 0.2
             client.call("VALQ.POP", "far")
         until(lambda: direct.call("ZCARD", "valq:{far}:dlq") == 1, 12, "the lease has ended")
+
+
+def test_no_command_of_the_private_lane_overtakes_one_of_the_shared_lane():
+    with (
+        Valkey() as valkey,
+        Forwarder(valkey.port) as forwarder,
+        Valqd(forwarder.url) as daemon,
+        Connection(daemon.port, timeout_s=5) as client,
+        Connection(daemon.port) as beside,
+    ):
+        for _ in range(2):  # known as plain from now on
+            assert client.call("LRANGE", "none", "0", "-1") == []
+        forwarder.held_back = b"PUSH_MANY"
+        client.send("VALQ.PUSH", "q", "x")
+        until(lambda: forwarder.holds, 5, "it is under way")
+        client.send("LRANGE", "none", "0", "-1")
+        noticed(beside)
+        time.sleep(0.05)
+        forwarder.held_back = None
+        assert [client.read(), client.read()] == [b"1", []]
+
+
+def test_an_answer_that_comes_when_its_client_was_hung_up_on_costs_nobody_elses():
+    with (
+        Valkey() as valkey,
+        Forwarder(valkey.port) as forwarder,
+        Valqd(forwarder.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port, timeout_s=5) as client,
+        Connection(daemon.port, timeout_s=5) as other,
+    ):
+        own_lane = client.call("CLIENT", "ID")
+        forwarder.held_back = b"PUSH_MANY"
+        for connection in (client, other):
+            connection.send("VALQ.PUSH", "q", "x")
+        until(lambda: forwarder.holds, 5, "both are under way")
+        assert direct.call("CLIENT", "KILL", "ID", str(own_lane)) == 1
+        assert client.read_until_closed() == b""
+        forwarder.held_back = None
+        assert other.read().isdigit()
+
+
+def test_what_comes_while_the_functions_cannot_be_loaded_is_told_so_too():
+    with (
+        Valkey() as valkey,
+        Forwarder(valkey.port) as forwarder,
+        Valqd(forwarder.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port, timeout_s=5) as first,
+        Connection(daemon.port, timeout_s=5) as second,
+    ):
+        assert first.call("VALQ.PUSH", "q", "x") == b"1"
+        direct.call("ACL", "SETUSER", "default", "-function|load")
+        forwarder.held_back = b"LIBRARYNAME"
+        direct.call("FUNCTION", "FLUSH")
+        first.send("VALQ.PUSH", "q", "x")
+        until(lambda: forwarder.holds, 5, "they are looked for")
+        second.send("VALQ.PUSH", "q", "x")
+        with Connection(daemon.port) as beside:
+            noticed(beside)
+        forwarder.held_back = None
+        for client in (first, second):
+            refused(client.read(), "ERR the queue functions cannot be loaded")
+
+
+def test_a_sweep_that_is_lost_with_its_connection_is_made_good():
+    with (
+        Valkey() as valkey,
+        Forwarder(valkey.port) as forwarder,
+        Valqd(forwarder.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port) as client,
+    ):
+        client.call("VALQ.CREATE", "q", "VT", "1", "MAXATTEMPTS", "1")
+        client.call("VALQ.PUSH", "q", "x")
+        client.call("VALQ.POP", "q")
+        forwarder.held_back = b"VALQ1_SWEEP"
+        until(lambda: forwarder.holds, 5, "the lease has ended")
+        forwarder.lose_target()
+        forwarder.held_back, forwarder.target_is_gone = None, False
+        until(lambda: direct.call("ZCARD", "valq:{q}:dlq") == 1, 5, "it is swept")
+
+
+def test_what_comes_while_the_functions_are_loaded_again_is_run_behind_what_waits_for_them():
+    with (
+        Valkey() as valkey,
+        Forwarder(valkey.port) as forwarder,
+        Valqd(forwarder.url) as daemon,
+        Valqd(valkey.url) as other_daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port, timeout_s=5) as client,
+        Connection(daemon.port) as beside,
+        Connection(other_daemon.port) as other,
+    ):
+        assert client.call("VALQ.PUSH", "q", "x") == b"1"
+        forwarder.held_back = b"LIBRARYNAME"
+        direct.call("FUNCTION", "FLUSH")
+        client.send("VALQ.PUSH", "q", "y")
+        until(lambda: forwarder.holds, 5, "they are looked for")
+        assert other.call("VALQ.CREATE", "r", "NX") == b"OK"  # they are there
+        client.send("VALQ.PUSH", "q", "z")
+        noticed(beside)
+        time.sleep(0.05)
+        forwarder.held_back = None
+        assert [client.read(), client.read()] == [b"2", b"3"]
+        assert bodies(client.call("VALQ.POP", "q", "COUNT", "3")) == [b"x", b"y", b"z"]

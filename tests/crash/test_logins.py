@@ -166,6 +166,20 @@ def test_clients_log_in_to_the_database_of_the_backend_url(first, hello, guarded
         assert direct.call("EXISTS", "valq:{q}:queue", "list", "k") == 3
 
 
+def test_a_lane_that_is_refused_leaves_no_connection_behind(guarded):
+    valkey, _ = guarded
+    with (
+        Valqd(f"valkey://:pw@127.0.0.1:{valkey.port}/5") as daemon,
+        Connection(daemon.port, timeout_s=5) as client,
+        Connection(valkey.port) as direct,
+    ):
+        direct.call("AUTH", "pw")
+        before = direct.call("CLIENT", "LIST").count(b"\n")
+        for _ in range(20):
+            refused(client.call("LRANGE", "none", "0", "-1"), "NOAUTH")
+        until(lambda: direct.call("CLIENT", "LIST").count(b"\n") < before + 5, 5, "they are closed")
+
+
 @pytest.mark.parametrize("private", [False, True])
 def test_who_selected_a_database_before_a_password_was_needed_can_still_log_in(private):
     with (
@@ -189,6 +203,19 @@ def test_who_selected_a_database_before_a_password_was_needed_can_still_log_in(p
                 assert int(connection.call("VALQ.PUSH", "q", "x")) > 0
         direct.call("SELECT", "9")
         assert direct.call("EXISTS", "valq:{q}:queue") == 1
+
+
+def test_who_spoke_resp3_before_a_password_was_needed_still_does():
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port, 3, timeout_s=5) as client,
+    ):
+        direct.call("CONFIG", "SET", "requirepass", "pw")
+        refused(client.call("HGETALL", "none"), "NOAUTH")
+        assert client.call("AUTH", "pw") == b"OK"
+        assert client.call("HGETALL", "none") == {}
 
 
 def test_a_name_that_was_given_in_hello_needs_no_right_again():

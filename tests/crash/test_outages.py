@@ -1,6 +1,7 @@
 """What a client was in the middle of when the backend went: it is told, nothing of it is run later, and it goes on."""
 
 import contextlib
+import signal
 
 import pytest
 
@@ -72,9 +73,12 @@ def test_who_waits_for_valkey_is_told_that_it_was_killed(again):
             client.send("BLPOP", "none", "0")
         with Connection(valkey.port) as direct:
             until(lambda: direct.call("INFO", "clients").count(b"blocked_clients:10\r\n"), 5, "all wait")
+        if again == "at once":  # before the daemon knows
+            daemon.signal(signal.SIGSTOP)
         valkey.kill()
         if again == "at once":
             valkey.start()
+            daemon.signal(signal.SIGCONT)
         for client in clients:
             refused(client.read(), "NOBACKEND", "may have been applied")
         if again == "later":
@@ -82,6 +86,21 @@ def test_who_waits_for_valkey_is_told_that_it_was_killed(again):
         back(daemon)
         for client in clients:
             assert client.call("LRANGE", "none", "0", "-1") == []
+
+
+@pytest.mark.parametrize("behind", [("MONITOR",), ("VALQ.PUSH", "q", "x")], ids=lambda words: words[0])
+def test_what_waits_behind_a_command_that_is_lost_is_answered_too(behind):
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port, timeout_s=5) as client,
+    ):
+        client.send_raw(request("BLPOP", "none", "0") + request(*behind))
+        until(lambda: b"blocked_clients:1\r\n" in direct.call("INFO", "clients"), 5, "it waits")
+        valkey.kill()
+        for _ in range(2):
+            refused(client.read(), "NOBACKEND")
 
 
 def test_a_call_inside_a_pipeline_tells_why_there_are_no_functions():
@@ -167,6 +186,17 @@ def test_a_users_clients_stay_when_their_lane_is_turned_away():
         direct.call("CLIENT", "KILL", "USER", "u")
         until(lambda: "NOBACKEND" in str(pushing.call("VALQ.PUSH", "q", "x")), 5, "gone")
         places_again(direct, waiting, pushing)
+
+
+def test_what_is_pushed_while_a_users_lane_is_down_comes_when_it_is_up():
+    with one_waits("u", "pw") as (direct, waiting, pushing), Connection(pushing.socket.getpeername()[1]) as other:
+        assert other.call("PING") == b"PONG"
+        direct.call("CONFIG", "SET", "maxclients", "1")
+        direct.call("CLIENT", "KILL", "USER", "u")
+        until(lambda: "NOBACKEND" in str(pushing.call("VALQ.LIST")), 5, "gone")
+        assert other.call("VALQ.PUSH", "q", "hello") == b"1"
+        direct.call("CONFIG", "SET", "maxclients", "1000")
+        assert as_map(waiting.read())[b"body"] == b"hello"
 
 
 def test_a_backend_that_turns_connections_away_is_one_that_is_gone():

@@ -8,6 +8,7 @@ from tests.servers import request
 from valqd.commands.values import Limits
 from valqd.errors import BackendDown
 from valqd.protocol.coalescer import Coalescer
+from valqd.protocol.fastpath import MAX_BYTES_AT_ONCE
 from valqd.protocol.handshake import Hello
 from valqd.protocol.host import Identity, WorkerState
 from valqd.protocol.session import _MAX_FRAMES, _MAX_PENDING, Session
@@ -17,13 +18,14 @@ class Host:
     """Notes what a session asks of it."""
 
     def __init__(self):
-        self.written, self.sent, self.soon, self.released, self.paused_ms = [], [], [], [], []
+        self.written, self.sent, self.soon, self.released, self.paused_ms, self.runs = [], [], [], [], [], []
         self.closed = self.closing = False
         self.coalescer = Coalescer()
         self.write = self.write_now = self.written.append
         self.send_private = self.sent.append
         self.clients_paused = self.paused_ms.append
         self.call_soon = self.soon.append
+        self.block = self.run_steps = self.runs.append
 
     def lane(self, identity):
         return SimpleNamespace(coalescer=self.coalescer, up=True, relays=True, names={}, wake=lambda: None)
@@ -75,9 +77,18 @@ def test_many_frames_that_come_at_once_are_taken_in_turns(host, session):
     assert not session.held
 
 
-@pytest.mark.parametrize("state", ["WATCH k", "CLIENT TRACKING ON", "MULTI"])
-def test_a_client_whose_state_is_lost_with_the_backend_is_closed(host, session, state):
-    converse(session, (state, b"+OK\r\n"))
+@pytest.mark.parametrize(
+    "talk",
+    [
+        [("WATCH k", b"+OK\r\n")],
+        [("CLIENT TRACKING ON", b"+OK\r\n")],
+        [("MULTI", b"+OK\r\n")],
+        [("MULTI", b"+OK\r\n"), ("CLIENT TRACKING ON", b"+QUEUED\r\n"), ("EXEC", b"*1\r\n+OK\r\n")],
+        [("CLIENT REPLY OFF", b""), ("WATCH k", b""), ("CLIENT REPLY ON", b"+OK\r\n")],
+    ],
+)
+def test_a_client_whose_state_is_lost_with_the_backend_is_closed(host, session, talk):
+    converse(session, *talk)
     session.private.lost(BackendDown(under_way=True), sent=True)
     assert host.closed
 
@@ -107,6 +118,12 @@ def test_who_waits_in_valkey_may_take_something(session, name):
 def test_only_an_xread_that_blocks_waits(session, words, waits):
     session.receive(request(*words.split()))
     assert session.private.may_block is waits
+
+
+def test_an_xread_that_blocks_waits_though_the_last_one_did_not(host, session):
+    converse(session, *[("XREAD STREAMS s 0", b"*-1\r\n")] * 2)
+    session.receive(request("XREAD", "BLOCK", "0", "STREAMS", "s", "0"))
+    assert session.private.may_block
 
 
 def test_commands_that_are_not_recognised_are_taken_in_shares(host, session):
@@ -148,3 +165,21 @@ def test_what_was_sent_beyond_a_transaction_that_was_lost_is_not_run(host, sessi
     assert host.closed
     assert len(host.sent) == sent
     assert host.coalescer.idle
+
+
+def test_a_pop_that_is_known_waits_behind_a_full_share(session):
+    push, pop = request("VALQ.PUSH", "q", "x" * 1000), request("VALQ.POP", "q", "COUNT", "2")
+    for known in (push, pop):
+        session.receive(known)
+    session.receive(push * (MAX_BYTES_AT_ONCE // len(push) + 1) + pop)
+    assert session.held
+    assert session.framer.buffered_bytes == len(pop)
+
+
+@pytest.mark.parametrize("words", ["VALQ.INFO q", "VALQ.POP q BLOCK 0", "VALQ.MPOP 2 q r BLOCK 0"])
+def test_what_takes_several_calls_begins_when_all_before_it_is_answered(host, session, words):
+    session.receive(request("VALQ.POP", "q") + request(*words.split()))
+    assert not host.runs
+    host.coalescer.take()
+    host.coalescer.deliver([b"*-1\r\n"])
+    assert len(host.runs) == 1

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.servers import Connection, Valkey, Valqd, as_map, until
-from tests.wire.expect import blocked, noticed, refused
+from tests.wire.expect import blocked, noticed, parked, refused
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +182,12 @@ def test_a_client_that_leaves_while_it_waits_takes_nothing(pair, pushing, queue)
     pushing.call("VALQ.PUSH", queue, "stays")
     popped = until(lambda: pushing.call("VALQ.POP", queue), 2, "still there")
     assert as_map(popped)[b"attempts"] == 1
+
+
+def test_who_leaves_is_counted_no_more_though_others_wait(pair, pushing, queue):
+    with parked(pair[1].port, queue, "VALQ.POP", queue, "BLOCK", "0", count=3) as waiters:
+        waiters[1].close()
+        blocked(pushing, queue, 2)
 
 
 def test_clients_that_hang_up_while_they_wait_take_nothing_for_good(pair, pushing, queue):

@@ -75,6 +75,14 @@ def test_a_push_without_delay_does_not_teach_to_take_anything_for_a_delay(connec
     assert drain(first, queue) == [b"tick"] * 3
 
 
+def test_each_client_is_answered_in_its_own_protocol_version_whatever_others_speak(pair, queue):
+    with Connection(pair[1].port, 2) as flat, Connection(pair[1].port, 3) as mapped:
+        for _ in range(3):
+            for connection, kind in ((flat, list), (mapped, dict)):
+                connection.call("VALQ.PUSH", queue, "x")
+                assert isinstance(connection.call("VALQ.POP", queue), kind)
+
+
 # ---- a foreign request cut between two arguments
 
 

@@ -354,7 +354,7 @@ def test_wait_covers_a_push_that_is_known_from_others(pair, between):
     _, behind, daemon = pair
 
     def fences():
-        return direct.call("INFO", "commandstats").partition(b"cmdstat_del:calls=")[2].partition(b",")[0]
+        return fences_of(direct)
 
     with Connection(daemon.port) as other, Connection(daemon.port) as connection, Connection(behind.port) as direct:
         direct.call("CONFIG", "RESETSTAT")
@@ -366,6 +366,23 @@ def test_wait_covers_a_push_that_is_known_from_others(pair, between):
         assert fences() == b""
         assert connection.call("WAIT", "0", "0") == 0
         assert fences() == b"1"
+
+
+def fences_of(direct):
+    return direct.call("INFO", "commandstats").partition(b"cmdstat_del:calls=")[2].partition(b",")[0]
+
+
+@pytest.mark.parametrize("command", ["VALQ.CREATE {q}", "VALQ.PUSH {q} x PRIORITY 1", "VALQ.PURGE any"])
+def test_wait_covers_any_write_and_once(pair, queue, command):
+    _, behind, daemon = pair
+    with Connection(daemon.port) as client, Connection(behind.port) as direct:
+        client.call("VALQ.CREATE", "any", "NX")
+        assert client.call("WAIT", "0", "0") == 0
+        direct.call("CONFIG", "RESETSTAT")
+        client.call(*command.format(q=queue).split())
+        for _ in range(2):
+            assert client.call("WAIT", "0", "0") == 0
+        assert fences_of(direct) == b"1"
 
 
 @pytest.mark.parametrize("before", [[], ["MULTI"]], ids=["alone", "in a transaction"])

@@ -84,10 +84,12 @@ def test_the_same_comes_back_as_from_valkey(pair, user, writes):
     assert answers(daemon.port, user, writes, expected) == expected
 
 
-def test_what_follows_quit_is_not_run(pair, queue):
+@pytest.mark.parametrize("private", [True, False])
+def test_what_follows_quit_is_not_run(pair, queue, private):
     _, behind, daemon = pair
     with Connection(daemon.port) as client, Connection(behind.port) as direct:
-        client.call("OBJECT", "ENCODING", "none")  # it has a lane of its own
+        if private:
+            client.call("OBJECT", "ENCODING", "none")
         client.send_raw(request("QUIT") + request("VALQ.PUSH") + request("VALQ.PUSH", queue, "x"))
         assert client.read_until_closed() == b"+OK\r\n"
         assert not direct.call("EXISTS", f"valq:{{{queue}}}:queue")

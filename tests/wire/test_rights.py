@@ -162,6 +162,12 @@ def test_rights_that_are_taken_away_are_gone_at_once(guarded, admin):
         refused(connection.call("AUTH", "leaver", "l"), "WRONGPASS")
 
 
+def test_the_keys_of_a_command_are_told_to_who_may_ask(admin, connection):
+    admin.call("ACL", "SETUSER", "asker", "on", ">w", "~*", "+@all", "-command|getkeys")
+    assert connection.call("AUTH", "asker", "w") == b"OK"
+    refused(connection.call("COMMAND", "GETKEYS", "VALQ.PUSH", "orders", "x"), "NOPERM")
+
+
 def test_wait_says_when_it_cannot_cover_what_was_written(admin, connection):
     admin.call("ACL", "SETUSER", "writer", "on", ">w", "~k", "+set", "+wait")
     assert connection.call("AUTH", "writer", "w") == b"OK"

@@ -139,8 +139,7 @@ class Client(Outgoing, asyncio.Protocol):
     def is_owed(self) -> bool:
         """Whether anything that it sent is still to be answered."""
         session, private = self.session, self.session.private
-        is_waiting = self.waiter is not None or (self.task is not None and not self.task.done())
-        return is_waiting or session.pending > 0 or session.held or private.outstanding > 0 or private.is_broken
+        return session.pending > 0 or session.held or private.outstanding > 0 or private.is_broken
 
     def pause_writing(self) -> None:
         """The client does not read: stop reading from it, and from the backend for it."""

@@ -324,7 +324,7 @@ class SharedLane:
         return name
 
     def take_name(self, session: object, name: bytes) -> None:
-        """A client that has this lane now brings its name along."""
+        """A client's name, which is what the lane is called from now on."""
         self.names[session] = name
         self._call(name)
 

@@ -127,7 +127,7 @@ def _queue_in_multi(side: PrivateSide, multi: Transaction, name: bytes, frame: F
         return
     side.queue_in_multi(change)
     # Where MULTI was refused it runs at once, and this is not "queued", but its own reply.
-    side.send_watched(raw, lambda reply: change(reply) if _ok(reply) and reply != b"+QUEUED\r\n" else reply)
+    side.send_watched(raw, lambda reply: change(reply) if reply != b"+QUEUED\r\n" else reply)
 
 
 def _ok(raw: bytes) -> bool:
@@ -179,8 +179,7 @@ def _exec(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
             return reply
         results = split_elements(reply)
         for place, effect in multi.effects:
-            if _ok(results[place]):
-                results[place] = effect(results[place])
+            results[place] = effect(results[place])
         return reply[: reply.index(b"\n") + 1] + b"".join(results)
 
     if multi.effects and not side.silent:
@@ -297,7 +296,7 @@ def _client_reply(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         side.silent = True
         side.send(raw)
     elif what == b"SKIP":
-        side.skip_next = not side.silent
+        side.skip_next = True
         side.send(raw)
     else:
         if what == b"ON":

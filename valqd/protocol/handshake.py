@@ -44,7 +44,7 @@ def _relay(session: Session, frame: Frame, kind: ReplyType, remember: bytes = b"
     def shape(reply: Any) -> bytes:
         if isinstance(reply, Exception):
             if remember == b"CLIENT SETNAME" and names.pop(session, None) is not None and before is not None:
-                names[session] = before
+                session.lane.take_name(session, before)
             return error_line(reply)
         if remember:
             session.client_info[remember] = frame.argv[-1]

@@ -66,6 +66,9 @@ class Lane(Protocol):
     relays: bool  #: whether simple foreign commands may ride on it
     names: dict[object, bytes]  #: of sessions whose CLIENT SETNAME was relayed; the last one is what it is called
 
+    def take_name(self, session: object, name: bytes) -> None:
+        """A session's name, which is what the lane is called from now on."""
+
     def large_reply(self) -> None:
         """A simple foreign command brought so large a reply that for some time no others are to ride along."""
 

@@ -37,7 +37,7 @@ class Transaction:
     def __init__(self) -> None:
         self.began = 0  # replies expected before the first of its commands
         self.subscribes = False
-        #: what will change in this session, if the element at that place of EXEC's reply is no error: takes that
+        #: what will change in this session by the element (maybe an error) at that place of EXEC's reply: takes that
         #: element, returns what the client gets instead
         self.effects: list[tuple[int, Callable[[bytes], bytes]]] = []
         self.changes: set[bytes] = set()  # commands of these names change the session

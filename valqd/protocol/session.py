@@ -115,9 +115,7 @@ class Session:
                 if self._may_relay() and not framer.unauthenticated and (kinds := relay.reply_types(data)):
                     self._relay(data, kinds)
                     return
-            elif not (self.pending or private.mute or private.calls.are_due) and (
-                count := foreign.count_plain(data, self._likely)
-            ):
+            elif not (self.pending or private.mute) and (count := foreign.count_plain(data, self._likely)):
                 self._likely = count
                 private.send_plain(data, count)
                 return

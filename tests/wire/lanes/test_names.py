@@ -7,7 +7,7 @@ import socket
 import struct
 
 from tests.servers import Connection, until
-from tests.wire.expect import noticed
+from tests.wire.expect import noticed, refused
 
 
 def test_a_clients_name_is_that_of_one_connection(pair, direct):
@@ -16,8 +16,10 @@ def test_a_clients_name_is_that_of_one_connection(pair, direct):
 
     with Connection(pair[1].port) as client:
         assert client.call("CLIENT", "SETNAME", "joe") == b"OK"
+        assert client.call("CLIENT", "SETINFO", "lib-name", "lib") == b"OK"
         assert client.call("LRANGE", "none", "0", "-1") == []
         until(lambda: named() == 1, 5, "one")
+        assert b" lib-name=lib " in client.call("CLIENT", "INFO")
         assert client.call("CLIENT", "GETNAME") == b"joe"
     until(lambda: named() == 0, 5, "none")
 
@@ -39,6 +41,20 @@ def test_no_clients_name_goes_with_anothers(pair, direct):
         assert clients[1].call("CLIENT", "GETNAME") == b"c2"
         until(lambda: names() == [b"c1", b"c2", b"c3"], 5, "and the second")
     until(lambda: names() == [], 5, "all are gone")
+
+
+def test_a_name_that_was_given_anew_goes_with_its_client(pair, direct):
+    def names():
+        return re.findall(rb" name=(joe|jim|ann) ", direct.call("CLIENT", "LIST"))
+
+    with Connection(pair[1].port) as other:
+        with Connection(pair[1].port) as client:
+            for who, name in ((client, "joe"), (other, "ann"), (client, "jim")):
+                assert who.call("CLIENT", "SETNAME", name) == b"OK"
+            until(lambda: names() == [b"jim"], 5, "the last one's")
+            refused(other.call("CLIENT", "SETNAME", "a n"), "ERR")
+        until(lambda: names() == [b"ann"], 5, "the other's")
+    until(lambda: names() == [], 5, "gone")
 
 
 def test_a_name_goes_along_to_another_database(pair, direct):

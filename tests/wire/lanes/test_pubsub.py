@@ -101,14 +101,15 @@ def test_where_no_reply_can_be_found_keys_are_not_those_of_another_command(pair)
         refused(reply, "ERR")
 
 
-def test_what_the_daemon_asks_for_itself_is_in_no_monitor(pair, direct):
+@pytest.mark.parametrize("again", ["MONITOR", "SYNC"])
+def test_what_the_daemon_asks_for_itself_is_in_no_monitor(pair, direct, again):
     with Connection(pair[1].port, timeout_s=5) as monitor:
         assert monitor.call("MONITOR") == b"OK"
         time.sleep(0.2)  # until the daemon asks anew who may do anything
         with Connection(pair[1].port) as client:
             assert client.call("LRANGE", "asked", "0", "-1") == []
         assert b'"LRANGE" "asked"' in monitor.read()
-        monitor.send("MONITOR")  # has no answer
+        monitor.send(again)  # has no answer
         refused(monitor.call("GET", "x"), "ERR Replica can't interact")
         time.sleep(0.2)
         with Connection(pair[1].port) as client:

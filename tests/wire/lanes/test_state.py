@@ -34,6 +34,15 @@ def test_a_select_that_nothing_tells_of_is_followed(client, direct, queue, silen
     assert direct.call("EXISTS", f"valq:{{{queue}}}:queue", queue) == 2
 
 
+def test_what_follows_a_skipped_command_is_run_after_it(client, queue):
+    since = time.monotonic()
+    client.send_raw(
+        request("CLIENT", "REPLY", "SKIP") + request("BLPOP", "none", "0.3") + request("VALQ.PUSH", queue, "x")
+    )
+    assert client.read() == b"1"
+    assert time.monotonic() - since > 0.25
+
+
 def test_a_select_in_a_transaction_that_nothing_tells_of_is_followed(client, direct, queue):
     for words in (("CLIENT", "REPLY", "OFF"), ("MULTI",), ("SELECT", "1"), ("EXEC",)):
         client.send(*words)
@@ -54,6 +63,7 @@ def test_a_hello_that_nothing_tells_of_is_followed(client, queue):
     client.read()
     assert client.read() == b"1"
     assert isinstance(client.read(), dict)
+    assert isinstance(client.call("COMMAND", "DOCS", "valq.push")[b"valq.push"], dict)
 
 
 @pytest.mark.parametrize(
@@ -200,10 +210,20 @@ def test_who_has_left_behind_other_commands_gets_no_message_but_one_that_cannot_
             until(lambda: beside.call("VALQ.POP", queue, "NOACK"), 5, "it is in the queue")
 
 
-def test_a_silent_transaction_that_only_pops_leaves_the_client_as_it_was(client, queue):
-    commands = ["CLIENT REPLY OFF", "MULTI", f"VALQ.POP {queue}", "EXEC", "CLIENT REPLY ON"]
+@pytest.mark.parametrize("end", ["EXEC", "DISCARD"])
+def test_a_silent_transaction_that_only_pops_leaves_the_client_as_it_was(client, queue, end):
+    commands = ["CLIENT REPLY OFF", "MULTI", f"VALQ.POP {queue}", end, "CLIENT REPLY ON"]
     client.send_raw(b"".join(request(*command.split()) for command in commands))
     assert client.read() == b"OK"
     since = time.monotonic()
     assert client.call("VALQ.POP", queue, "BLOCK", "300") is None
     assert time.monotonic() - since > 0.25
+
+
+def test_a_push_that_is_known_does_not_overtake_what_is_due_on_the_private_lane(client, beside, queue):
+    for number in range(1, 4):
+        assert client.call("VALQ.PUSH", queue, "x") == b"%d" % number
+    client.send("BLPOP", "none", "0.2")
+    noticed(beside)
+    client.send("VALQ.PUSH", queue, "x")
+    assert [client.read(), client.read()] == [None, b"4"]
