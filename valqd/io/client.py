@@ -101,19 +101,6 @@ class Client(Outgoing, asyncio.Protocol):
             self._set_stop(Stop.LANE_FULL, True)
         if session.held and session.framer.buffered_bytes > _HELD_BYTES:
             self._set_stop(Stop.HELD, True)
-            if self._looking is None:
-                self._look_later()
-
-    def _look_later(self) -> None:
-        self._looking = self._worker.loop.call_later(_LOOK_S, self._look_whether_left)
-
-    def _look_whether_left(self) -> None:
-        """Nothing else tells, and what waits (here or in Valkey) would take something for nobody."""
-        self._looking = None
-        if Stop.HELD in self._stop:
-            is_waiting = self.waiter is not None or self.session.private.may_block
-            if not (is_waiting and self.has_left()):
-                self._look_later()
 
     def eof_received(self) -> bool:
         """It sends no more, and most likely is gone: no messages for it, but other answers that are on their way.
@@ -180,8 +167,20 @@ class Client(Outgoing, asyncio.Protocol):
             with contextlib.suppress(RuntimeError):
                 if self._stop:
                     self.transport.pause_reading()
+                    if self._looking is None:
+                        self._look_later()
                 else:
                     self.transport.resume_reading()
+
+    def _look_later(self) -> None:
+        self._looking = self._worker.loop.call_later(_LOOK_S, self._look_whether_left)
+
+    def _look_whether_left(self) -> None:
+        """While it is not read from nothing else tells, and what waits (here or in Valkey) would take for nobody."""
+        self._looking = None
+        is_waiting = self.waiter is not None or self.session.private.may_block
+        if self._stop and not (is_waiting and self.has_left()):
+            self._look_later()
 
     # ---- Host
 
