@@ -44,7 +44,8 @@ local function call(keys, args)
   sweeper.owner = args[1]
   sweeper.lease_ms = lease_ms
   sweeper.until_ms = now + lease_ms
-  if now >= volatile.compact_at then
+  local compact_in_ms = volatile.compact_at - now
+  if compact_in_ms <= 0 or compact_in_ms > compact.EVERY_MS then -- more: the clock was set back
     volatile.compact_at = now + compact.EVERY_MS
     for name in pairs(volatile.compacts) do
       volatile.note(name, now)

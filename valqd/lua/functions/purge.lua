@@ -46,19 +46,22 @@ end
 -- many, and whether there may be more.
 local function purge_log(q, last)
   local slots = queue.SLOTS
-  local left = PURGE_BUCKETS
-  local removed = 0
+  local removed, visited = 0, 0
+  local more = false
   local id = q.head
-  while q.plain > 0 and id <= last and left > 0 do
-    local bucket = log.bucket(id)
-    local at = id - 1 - bucket * slots
-    local bucket_last = math.min((bucket + 1) * slots, last)
+  for bucket, gone in log.buckets(q, log.bucket(id), 1) do
+    local before = bucket * slots
+    id = math.max(id, before + 1)
+    more = q.plain > 0 and id <= last
+    if not more or visited == PURGE_BUCKETS then
+      break
+    end
     local count = 0
-    if at == 0 and bucket_last == (bucket + 1) * slots then
-      local gone = server.call('HGET', q.prefix .. 'gone', bucket)
-      count = gone and slots - gone or 0
+    local bucket_last = math.min(before + slots, last)
+    if id == before + 1 and bucket_last == before + slots then
+      count = slots - gone
     else
-      local found = server.call('LRANGE', log.key(q, bucket), at * 2, (bucket_last - 1 - bucket * slots) * 2 + 1)
+      local found = server.call('LRANGE', log.key(q, bucket), (id - 1 - before) * 2, (bucket_last - 1 - before) * 2 + 1)
       for i = 1, #found, 2 do
         if found[i] ~= '' then
           count = count + 1
@@ -71,11 +74,12 @@ local function purge_log(q, last)
     removed = removed + count
     q.plain = q.plain - count
     id = bucket_last + 1
-    left = left - 1
+    visited = visited + 1
+    more = false
   end
   q.head = math.max(q.head, id)
   q.moved = true
-  return removed, q.plain > 0 and id <= last
+  return removed, more
 end
 
 -- The token of a step: last id at the first step; of this round which index, how many of it were passed over, how many

@@ -3,7 +3,8 @@
 
 local log = {}
 
--- How many buckets are asked about at once.
+-- Buckets that are asked about at once: first few, since most gaps are short; where none of STRIDE is there, all that are.
+local FIRST_STRIDE = 8
 local STRIDE = 500
 
 function log.bucket(id)
@@ -86,54 +87,107 @@ function log.clear(q, id)
   log.forget(q, bucket, 1)
 end
 
--- Ids of ready plain messages, bucket by bucket from `bucket` on: upwards (step 1), or downwards, the last ones first (-1).
--- At least `want` of them, if there are, and the rest of a bucket.
-function log.ready_ids(q, bucket, step, want)
-  local ids = {}
-  local first, last = log.bucket(q.head), log.bucket(q.seq)
-  while #ids < want and bucket >= first and bucket <= last do
+-- An iterator over the buckets that are there, from `bucket` on, upwards (step 1) or downwards (-1): each one's number, and
+-- how many of its slots are gone.  How many have gone costs nothing.
+function log.buckets(q, bucket, step)
+  local last = step > 0 and log.bucket(q.seq) or 0
+  local stride = FIRST_STRIDE
+  local far -- behind a long gap: all that are there, the next one last
+  local found, at = {}, 0
+  local function look_ahead()
     local names = {}
-    for other = bucket, math.max(first, math.min(last, bucket + step * (STRIDE - 1))), step do
-      names[#names + 1] = other
+    while #names < stride do
+      local name = bucket
+      if far then
+        name = table.remove(far)
+      end
+      if not name or (last - name) * step < 0 then
+        break
+      end
+      names[#names + 1] = name
+      bucket = name + step
     end
-    local existing = server.call('HMGET', q.prefix .. 'gone', unpack(names))
-    for i, other in ipairs(names) do
-      if existing[i] and #ids < want then
-        local from = math.max(q.head, other * queue.SLOTS + 1)
-        local found = server.call('LRANGE', log.key(q, other), (from - 1 - other * queue.SLOTS) * 2, -1)
-        local id = step > 0 and from or from + #found / 2 - 1
-        for slot = step > 0 and 1 or #found - 1, step > 0 and #found or 1, 2 * step do
-          if found[slot] ~= '' then
-            ids[#ids + 1] = id
-          end
-          id = id + step
-        end
+    if not names[1] then
+      return false
+    end
+    for i, gone in ipairs(server.call('HMGET', q.prefix .. 'gone', unpack(names))) do
+      if gone then
+        found[#found + 1] = {names[i], tonumber(gone)}
       end
     end
-    bucket = names[#names] + step
+    if not found[1] and stride == STRIDE then
+      far = {}
+      for _, text in ipairs(server.call('HKEYS', q.prefix .. 'gone')) do
+        local name = tonumber(text)
+        if (name - bucket) * step >= 0 then
+          far[#far + 1] = name
+        end
+      end
+      table.sort(far, function(a, b)
+        return (a - b) * step > 0
+      end)
+    end
+    stride = STRIDE
+    return true
+  end
+  return function()
+    at = at + 1
+    if not found[at] then
+      found, at = {}, 1
+      repeat until found[1] or not look_ahead()
+    end
+    if found[at] then
+      return found[at][1], found[at][2]
+    end
+  end
+end
+
+-- The first id behind `bucket` whose bucket is there; behind the last id if there is none.
+function log.skip_gap(q, bucket)
+  local other = log.buckets(q, bucket + 1, 1)()
+  return other and other * queue.SLOTS + 1 or q.seq + 1
+end
+
+-- Ids of ready plain messages in a bucket, upwards.
+local function ready_in(q, bucket)
+  local ids = {}
+  local before = math.max(q.head - 1, bucket * queue.SLOTS)
+  local found = server.call('LRANGE', log.key(q, bucket), (before - bucket * queue.SLOTS) * 2, -1)
+  for slot = 1, #found, 2 do
+    before = before + 1
+    if found[slot] ~= '' then
+      ids[#ids + 1] = before
+    end
   end
   return ids
 end
 
--- How many ready plain messages each of the buckets `from` to `last` holds (from the head's on), of the first STRIDE of
--- them: all that are in use of a bucket after the head's are ready.
-function log.count_ready(q, from, last)
-  local counts = {}
-  for bucket = from, math.min(last, from + STRIDE - 1) do
-    counts[#counts + 1] = bucket
-  end
-  local gone = server.call('HMGET', q.prefix .. 'gone', unpack(counts))
-  for i, bucket in ipairs(counts) do
-    if not gone[i] then
-      counts[i] = 0
-    elseif q.head > bucket * queue.SLOTS + 1 then
-      local ids = log.ready_ids(q, bucket, 1, 1) -- of the first bucket that has some
-      counts[i] = ids[1] and log.bucket(ids[1]) == bucket and #ids or 0
-    else
-      counts[i] = math.min(queue.SLOTS, q.seq - bucket * queue.SLOTS) - gone[i]
+-- Ids of ready plain messages, bucket by bucket from `bucket` on: upwards (step 1), or downwards, the last ones first (-1).
+-- At least `want` of them, if there are, and the rest of a bucket.
+function log.ready_ids(q, bucket, step, want)
+  local ids = {}
+  local first = log.bucket(q.head)
+  local next_bucket = log.buckets(q, bucket, step)
+  while #ids < want do
+    local other = next_bucket()
+    if not other or other < first then
+      break
+    end
+    local found = ready_in(q, other)
+    for i = step > 0 and 1 or #found, step > 0 and #found or 1, step do
+      ids[#ids + 1] = found[i]
     end
   end
-  return counts
+  return ids
+end
+
+-- How many ready plain messages a bucket holds of which `gone` slots are gone, the head's or one after it: all that are in
+-- use of one after the head's are ready.
+function log.count_ready(q, bucket, gone)
+  if q.head > bucket * queue.SLOTS + 1 then
+    return #ready_in(q, bucket)
+  end
+  return math.min(queue.SLOTS, q.seq - bucket * queue.SLOTS) - gone
 end
 
 -- Unix ms at which a plain message was pushed.
@@ -150,7 +204,7 @@ function log.each_ready(q, from, visit)
     local at = (id - 1 - bucket * queue.SLOTS) * 2
     local pairs_found = server.call('LRANGE', log.key(q, bucket), at, -1)
     if not pairs_found[1] then
-      id = (bucket + 1) * queue.SLOTS + 1
+      id = log.skip_gap(q, bucket)
     end
     for i = 1, #pairs_found, 2 do
       id = id + 1

@@ -5,6 +5,8 @@ local order = {}
 
 -- Of more messages than this with one time, the index's own order is taken: by the digits of their ids.
 local MOST_TIES = 2000
+-- Buckets that are passed over at once.
+local PAGE_BUCKETS = 500
 
 -- How many ready records POP gives before a plain message `id`.
 local function records_before(q, id)
@@ -16,30 +18,35 @@ end
 -- `offset`, the bucket is passed over whole.
 local function seek(q, offset)
   local skipped = 0
-  local last = log.bucket(q.seq)
-  local from = log.bucket(q.head)
-  while from <= last and skipped < q.plain do
-    local counts = log.count_ready(q, from, last)
-    local to = from + #counts - 1
-    local total = 0
-    for _, count in ipairs(counts) do
-      total = total + count
-    end
-    if skipped + total + records_before(q, (to + 1) * queue.SLOTS + 1) <= offset then
-      skipped = skipped + total
-    else
-      for i, count in ipairs(counts) do
-        if count > 0 then
-          if skipped + count + records_before(q, (from + i) * queue.SLOTS + 1) > offset then
-            return from + i - 1, skipped
-          end
-          skipped = skipped + count
-        end
+  local next_bucket = log.buckets(q, log.bucket(q.head), 1)
+  while skipped < q.plain do
+    local buckets, counts, total = {}, {}, 0
+    for bucket, gone in next_bucket do
+      local count = log.count_ready(q, bucket, gone)
+      if count > 0 then
+        buckets[#buckets + 1] = bucket
+        counts[#counts + 1] = count
+        total = total + count
+      end
+      if #buckets == PAGE_BUCKETS then
+        break
       end
     end
-    from = to + 1
+    if not buckets[1] then
+      break
+    end
+    if skipped + total + records_before(q, (buckets[#buckets] + 1) * queue.SLOTS + 1) <= offset then
+      skipped = skipped + total
+    else
+      for i, bucket in ipairs(buckets) do
+        if skipped + counts[i] + records_before(q, (bucket + 1) * queue.SLOTS + 1) > offset then
+          return bucket, skipped
+        end
+        skipped = skipped + counts[i]
+      end
+    end
   end
-  return last + 1, skipped
+  return log.bucket(q.seq) + 1, skipped
 end
 
 -- Merge records (id, score ...) and plain ids (their own score), skip `skip` and return `count` ids.

@@ -37,7 +37,7 @@ local function take_plain(q, want, below, taken, leases, deadline)
     local last = math.min(slots, slot + goal - n)
     local found = server.call('LRANGE', log.key(q, bucket), slot * 2, last * 2 - 1)
     if not found[1] then
-      id = (bucket + 1) * slots + 1
+      id = log.skip_gap(q, bucket)
     end
     local first = n
     for i = 1, #found, 2 do

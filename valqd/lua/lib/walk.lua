@@ -58,11 +58,10 @@ function walk.step(q, cursor, count)
   end
   local ids = {}
   local id = math.max(1, at)
-  local buckets = 0
-  while id <= q.seq and #ids < count and buckets < 1000 do
-    local bucket = log.bucket(id)
+  for bucket in log.buckets(q, log.bucket(id), 1) do
+    id = math.max(id, bucket * queue.SLOTS + 1)
     local last = math.min(q.seq, (bucket + 1) * queue.SLOTS)
-    if server.call('HEXISTS', q.prefix .. 'gone', bucket) == 1 then
+    while id <= last and #ids < count do
       local wanted = {}
       for candidate = id, math.min(last, id + count - #ids - 1) do
         wanted[#wanted + 1] = candidate
@@ -74,12 +73,12 @@ function walk.step(q, cursor, count)
         end
       end
       id = wanted[#wanted] + 1
-    else
-      id = last + 1
     end
-    buckets = buckets + 1
+    if #ids == count then
+      break
+    end
   end
-  if id > q.seq then
+  if #ids < count or id > q.seq then
     local records = server.call('HLEN', q.prefix .. 'meta')
     return records == 0 and 0 or records > FEW_RECORDS and 2 or 1, ids
   end
