@@ -70,3 +70,5 @@ class Forwarder:
         self.held_back, self.cuts = None, False
         self._listening.close()
         self.lose_target()
+        for connection in list(self._open):
+            connection.close()

@@ -25,7 +25,7 @@ from valqd.io import steps
 from valqd.io.worker import Worker
 from valqd.lua.bundle import whole_source
 from valqd.protocol import relay
-from valqd.protocol.calls import NoDelivery, error_line
+from valqd.protocol.calls import Listener, error_line
 from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.host import Identity, WorkerState
 from valqd.protocol.requests import parse_popped
@@ -91,7 +91,7 @@ class Lane:
 
     def flush_functions(self):
         """What is sent from now on finds no library."""
-        self.coalescer.lone(NoDelivery(), request("FUNCTION", "FLUSH"), lambda reply: None)
+        self.coalescer.lone(Listener(), request("FUNCTION", "FLUSH"), lambda reply: None)
 
 
 class Releases:
@@ -111,16 +111,11 @@ class Releases:
         pass
 
 
-class Noted(NoDelivery):
+class Noted(Listener):
     """The recipient of one command that no client has sent."""
 
     def __init__(self, log, command):
-        super().__init__()
-        self._log = log
-        self._command = command
-
-    def answer(self, data):
-        self._log.append((self._command, *map(plain, parse_popped(data)), False))
+        super().__init__(lambda data: log.append((command, *map(plain, parse_popped(data)), False)))
 
 
 @coroutine
@@ -175,7 +170,7 @@ class Client:
     def _go_on(self, running, reply):
         with suppress(StopIteration):
             call = request(*running.send(reply))
-            self._lane.coalescer.lone(NoDelivery(), call, lambda reply: self._go_on(running, reply))
+            self._lane.coalescer.lone(Listener(), call, lambda reply: self._go_on(running, reply))
 
     def release(self, queue, data):
         Worker.release(self._worker, Releases(self._lane), queue, data)
@@ -401,7 +396,7 @@ def test_a_call_is_not_repeated_when_a_later_one_found_functions_that_another_da
         for each in (other, client):
             each.deliver(100)
         source = whole_source(test_clock=True)
-        lane.coalescer.lone(NoDelivery(), request("FUNCTION", "LOAD", source), lambda reply: None)
+        lane.coalescer.lone(Listener(), request("FUNCTION", "LOAD", source), lambda reply: None)
         client.say([("VALQ.POP", "a")])
         client.deliver(100)
         lane.settle()

@@ -68,7 +68,7 @@ def client(users):
         next_client_id=lambda: 1,
         settings=SimpleNamespace(max_clients=9),
         clients=set(),
-        default_user=SimpleNamespace(when_known=lambda then: True),
+        default_user=SimpleNamespace(is_known=True),
         lanes=SimpleNamespace(get=lane, leave=lambda lane: users.append(-1)),
         loop=SimpleNamespace(
             call_soon=lambda callback, *args: soon.append(lambda: callback(*args)),

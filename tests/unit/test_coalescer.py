@@ -8,7 +8,7 @@ from valqd.protocol.calls import (
     MAX_CALL_BYTES,
     MAX_ITEMS,
     MAX_POP_REPLY_BYTES,
-    NoDelivery,
+    Listener,
     bulk,
     error_line,
     without_place,
@@ -18,15 +18,6 @@ from valqd.protocol.relay import ReplyType
 
 MISSING = HiredisError("ERR Function not found")
 GONE = b"-NOBACKEND gone\r\n"
-
-
-class Client(NoDelivery):
-    def __init__(self, answers):
-        super().__init__()
-        self.answers = answers
-
-    def answer(self, data):
-        self.answers.append(data)
 
 
 @pytest.fixture
@@ -45,14 +36,14 @@ def sent_units(coalescer):
 
 
 def test_a_call_holds_less_than_the_bound_and_one_deal(coalescer, push):
-    client = Client([])
+    client = Listener()
     for pushes in (MAX_ITEMS - 1, MAX_ITEMS, 1):
         coalescer.join(client, push, bulk(b"m") * pushes, pushes, pushes, None)
     assert sent_units(coalescer) == [2 * MAX_ITEMS - 1, 1]
 
 
 def test_a_call_holds_fewer_bytes_than_the_bound_and_one_deal(coalescer, push):
-    client = Client([])
+    client = Listener()
     half = bulk(b"m" * (MAX_CALL_BYTES // 2))
     for _ in range(4):
         coalescer.join(client, push, half, 1, 1, None)
@@ -61,8 +52,8 @@ def test_a_call_holds_fewer_bytes_than_the_bound_and_one_deal(coalescer, push):
 
 def recovering(coalescer, push, answers):
     """A push found no library; a request of another client after it was answered."""
-    coalescer.join(Client(answers), push, bulk(b"m"), 1, 1, None)
-    coalescer.lone(Client(answers), request("GET", "a"), lambda reply: reply)
+    coalescer.join(Listener(answers.append), push, bulk(b"m"), 1, 1, None)
+    coalescer.lone(Listener(answers.append), request("GET", "a"), lambda reply: reply)
     coalescer.take()
     coalescer.deliver(MISSING)
     coalescer.deliver(b"+first\r\n")
@@ -115,11 +106,11 @@ def test_a_lost_connection_fails_what_is_not_answered_once(coalescer, push, rese
 
 def test_what_was_not_answered_before_recovery_fails_after_what_was_kept(coalescer, push):
     answers = []
-    coalescer.join(Client(answers), push, bulk(b"m"), 1, 1, None)
-    coalescer.lone(Client(answers), request("GET", "a"), lambda reply: reply)
+    coalescer.join(Listener(answers.append), push, bulk(b"m"), 1, 1, None)
+    coalescer.lone(Listener(answers.append), request("GET", "a"), lambda reply: reply)
     coalescer.take()
     coalescer.deliver(MISSING)
-    coalescer.join(Client(answers), push, bulk(b"m"), 1, 1, None)
+    coalescer.join(Listener(answers.append), push, bulk(b"m"), 1, 1, None)
     coalescer.fail_sent(GONE)
     assert answers == [GONE, GONE]
     assert not coalescer.idle
@@ -153,7 +144,7 @@ def test_pops_of_large_bodies_are_merged_less_and_of_small_ones_more_again(coale
     def popped(body_bytes):
         """As many clients pop as a call takes; how many that is."""
         for _ in range(MAX_ITEMS):
-            coalescer.join(Client([]), route, b"", 1, 1, b"")
+            coalescer.join(Listener(), route, b"", 1, 1, b"")
         coalescer.take()
         units = [call.units for call in coalescer.sent]
         while coalescer.sent:
@@ -178,7 +169,7 @@ def test_only_an_error_loses_the_place_in_a_function(place):
 
 def test_each_relayed_request_is_told_that_the_connection_is_lost(coalescer):
     answers = []
-    coalescer.relay(Client(answers), request("GET", "a") * 2, [ReplyType.BULK] * 2, lambda: None)
+    coalescer.relay(Listener(answers.append), request("GET", "a") * 2, [ReplyType.BULK] * 2, lambda: None)
     coalescer.take()
     coalescer.fail_sent(GONE)
     assert answers == [GONE * 2]
@@ -186,7 +177,7 @@ def test_each_relayed_request_is_told_that_the_connection_is_lost(coalescer):
 
 def test_what_was_not_sent_is_refused_and_counts_no_more(coalescer, push):
     answers = []
-    coalescer.join(Client(answers), push, bulk(b"m"), 1, 1, None)
+    coalescer.join(Listener(answers.append), push, bulk(b"m"), 1, 1, None)
     coalescer.fail_unsent(GONE)
     assert answers == [GONE]
     assert coalescer.idle
@@ -195,7 +186,7 @@ def test_what_was_not_sent_is_refused_and_counts_no_more(coalescer, push):
 
 def test_a_call_is_repeated_though_its_client_has_the_answer_to_what_is_no_function(coalescer, push):
     answers = []
-    client = Client(answers)
+    client = Listener(answers.append)
     coalescer.join(client, push, bulk(b"m"), 1, 1, None)
     coalescer.lone(client, request("PING"), lambda reply: reply)
     coalescer.take()
@@ -210,7 +201,7 @@ def test_pops_of_large_bodies_that_come_in_pieces_are_merged_less(coalescer):
     route = Routes(b"").get("pop_many", b"q", True, ())
     for units in (MAX_ITEMS, MAX_POP_REPLY_BYTES // 100_000):
         for _ in range(MAX_ITEMS):
-            coalescer.join(Client([]), route, b"", 1, 1, b"")
+            coalescer.join(Listener(), route, b"", 1, 1, b"")
         coalescer.take()
         assert coalescer.sent[0].units == units
         while coalescer.sent:

@@ -23,7 +23,7 @@ class Answers:
 
 
 async def test_after_a_refused_select_the_next_call_selects_again():
-    control = Control(Backend("h", 1), lambda keys: None)
+    control = Control(Backend("h", 1))
     busy = ReplyError("BUSY a script")
     control.up, control._connection = True, Answers(busy, b"PONG", b"OK", b"PONG")
     assert await control.calls([[b"PING"]], 5) == [busy]

@@ -38,7 +38,7 @@ class Nobody:
 @pytest.fixture(scope="module")
 def templates():
     routes = Routes(b"")
-    templates = Templates()
+    templates = Templates(2)
     templates.learn(PushTemplate(PUSH, routes.get("push_many", b"q", True, ())))
     templates.learn(PopTemplate(POP, routes.get("pop_many", b"q", True, ()), bulk(b""), b"$-1\r\n"))
     templates.learn(AckTemplate(ACK, routes.get("ack_many", b"q", False, ())))
@@ -113,7 +113,7 @@ def test_a_command_behind_an_unknown_one_is_left(templates):
 
 def test_a_short_prefix_and_too_many_lengths_are_not_learned():
     route = Routes(b"").get("pop_many", b"q", True, ())
-    templates = Templates()
+    templates = Templates(2)
     short = b"*2\r\n$8\r\nVALQ"
     assert len(short) < _HEAD
     templates.learn(PopTemplate(short, route, bulk(b""), b""))
@@ -127,7 +127,7 @@ def test_a_short_prefix_and_too_many_lengths_are_not_learned():
 def test_no_body_passes_for_a_frame_in_a_queue_whose_name_looks_like_one():
     name = "*3"
     prefix = request("VALQ.PUSH", name, "")[:-6] + b"$"
-    templates = Templates()
+    templates = Templates(2)
     templates.learn(PushTemplate(prefix, Routes(b"").get("push_many", name.encode(), True, ())))
     data = request("VALQ.PUSH", name, prefix[:-1]) * 3
     taken, _, calls = run(templates, data)
@@ -136,11 +136,11 @@ def test_no_body_passes_for_a_frame_in_a_queue_whose_name_looks_like_one():
 
 def learned(*commands):
     """Templates of a worker that has parsed each of these twice."""
-    routes, templates = Routes(b""), Templates()
+    routes, templates = Routes(b""), Templates(2)
     for argv in [argv for argv in commands for _ in range(2)]:
         parsed = parse(argv, 2, Limits())
         route = routes.get(parsed.merge.function, parsed.queues[0], True, ())
-        templates.learn_from(argv, parsed, route, 2, MAX_BODY_BYTES)
+        templates.learn_from(argv, parsed, route, MAX_BODY_BYTES)
     return templates
 
 
@@ -178,12 +178,12 @@ def test_a_push_with_other_options_is_left():
 
 
 def test_options_are_learned_when_they_come_again():
-    templates = Templates()
+    templates = Templates(2)
     argv = push(b"a", b"PRIORITY", b"5")
     parsed = parse(argv, 2, Limits())
     route = Routes(b"").get(parsed.merge.function, parsed.queues[0], True, ())
     for times_seen in range(1, 4):
-        templates.learn_from(argv, parsed, route, 2, MAX_BODY_BYTES)
+        templates.learn_from(argv, parsed, route, MAX_BODY_BYTES)
         assert (run(templates, request(*argv))[1] == 1) is (times_seen > 1)
 
 
@@ -207,14 +207,14 @@ def test_one_client_takes_no_more_than_its_share_at_once(templates):
 
 
 def test_a_body_over_the_limit_is_left():
-    templates = Templates()
+    templates = Templates(2)
     templates.learn(PushTemplate(PUSH, Routes(b"").get("push_many", b"q", True, ()), 10))
     assert run(templates, request("VALQ.PUSH", "q", "x" * 10))[1] == 1
     assert run(templates, request("VALQ.PUSH", "q", "x" * 11))[1] == 0
 
 
 def test_whole_requests_are_remembered_within_bounds():
-    templates = Templates()
+    templates = Templates(2)
     parsed = parse([b"VALQ.POP", b"q", b"BLOCK", b"5"], 2, Limits())
     short, long = b"x" * MAX_WHOLE_BYTES, b"x" * (MAX_WHOLE_BYTES + 1)
     templates.learn_whole(short, parsed)
@@ -228,24 +228,22 @@ def test_whole_requests_are_remembered_within_bounds():
 
 
 def test_the_template_for_which_all_others_are_forgotten_is_known():
-    routes, templates = Routes(b""), Templates()
+    routes, templates = Routes(b""), Templates(2)
     for number in range(MAX_TEMPLATES + 1):
         argv = [b"VALQ.POP", b"orders%04d" % number]
         parsed = parse(argv, 2, Limits())
-        templates.learn_from(argv, parsed, routes.get("pop_many", parsed.queues[0], True, ()), 2, MAX_BODY_BYTES)
+        templates.learn_from(argv, parsed, routes.of(parsed), MAX_BODY_BYTES)
     assert run(templates, request("VALQ.POP", "orders0000"))[1] == 0
     assert run(templates, request(*argv))[1] == 1
 
 
 def test_all_options_together_are_bounded():
-    routes, templates = Routes(b""), Templates()
+    routes, templates = Routes(b""), Templates(2)
     for number in range(MAX_TEMPLATES + 500):
         argv = [b"VALQ.PUSH", b"orders%d" % (number // 8), b"a", b"DEDUP", b"%d" % number]
         parsed = parse(argv, 2, Limits())
         for _ in range(2):
-            templates.learn_from(
-                argv, parsed, routes.get("push_records", parsed.queues[0], True, ()), 2, MAX_BODY_BYTES
-            )
+            templates.learn_from(argv, parsed, routes.of(parsed), MAX_BODY_BYTES)
     assert run(templates, request("VALQ.PUSH", "orders0", "a", "DEDUP", "0"))[1] == 0  # all were forgotten
     assert run(templates, request(*argv))[1] == 1
 
@@ -259,10 +257,10 @@ def test_a_client_that_pops_much_gets_a_share_at_a_time(templates):
 
 
 def test_options_that_were_seen_once_are_bounded():
-    templates, route = Templates(), Routes(b"").get("push_records", b"orders", True, ())
+    templates, route = Templates(2), Routes(b"").get("push_records", b"orders", True, ())
     for number in [*range(MAX_TEMPLATES + 1), 0]:
         argv = push(b"a", b"DEDUP", b"%d" % number)
-        templates.learn_from(argv, parse(argv, 2, Limits()), route, 2, MAX_BODY_BYTES)
+        templates.learn_from(argv, parse(argv, 2, Limits()), route, MAX_BODY_BYTES)
     assert run(templates, request(*argv))[1] == 0  # that it came before is forgotten
 
 

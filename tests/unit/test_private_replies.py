@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from valqd.protocol.private_replies import PrivateReplies, Slot
+from valqd.protocol.private_replies import PrivateReplies
 from valqd.protocol.replies import ReplyScanner, split_elements
 
 
@@ -97,12 +97,18 @@ def test_watched_and_swallowed_replies_are_cut_out_exactly(script, data):
 
 def test_a_repeated_call_gets_its_old_place_in_the_output():
     private = PrivateReplies()
-    slot = Slot()
+    gaps = []
+
+    def missing(raw):
+        gaps.append(private.leave_gap())
+        return gaps[0]
+
     private.expect(1)
-    private.expect_special(lambda raw: slot)
+    private.expect_special(missing)
     private.expect(2)
     assert private.feed(b"+1\r\n-ERR Function not found\r\n+3\r\n") == b"+1\r\n"
-    private.expect_again(slot, lambda raw: raw)
+    assert private.outstanding == 2
+    private.expect_again(*gaps, lambda raw: raw)
     assert private.feed(b"+4\r\n") == b""
     assert private.feed(b"$1\r\n") == b""
     assert private.feed(b"2\r\n") == b"$1\r\n2\r\n+3\r\n+4\r\n"

@@ -19,7 +19,7 @@ async def waiting():
     lane = SimpleNamespace(identity=Identity(), up=False, coalescer=Coalescer(), wake=lambda: None)
     answers = []
     session = SimpleNamespace(lane=lane, resp=2, gone=False, finish=answers.append)
-    client = SimpleNamespace(session=session, has_hung_up=False, has_left=lambda: False)
+    client = SimpleNamespace(session=session, has_hung_up=False, drop_if_left=lambda: False)
     client.waiter = waiters.block(client, parse([b"VALQ.POP", b"q", b"COUNT", b"10", b"BLOCK", b"0"], 2, Limits()))
     yield waiters, client.waiter, answers
     waiters.registration.close()

@@ -34,7 +34,7 @@ async def test_who_waits_is_registered_again_now_and_then(valkey, valqd, queue, 
     monkeypatch.setattr(registration, "_TICK_S", 0.01)
     with Connection(valqd.port) as pushing:
         pushing.call("VALQ.PUSH", queue, "x")
-    control = Control(Backend.from_url(valkey.url), lambda keys: None)
+    control = Control(Backend.from_url(valkey.url))
     await control.start()
     waits = (0, queue.encode())
     woken = asyncio.Event()

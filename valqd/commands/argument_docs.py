@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from valqd.commands.keys import queue_options
+from valqd.commands.keys import options_naming_queues
 from valqd.commands.reply_values import Set, Status, Value
 from valqd.commands.spec import Command, Counted, OneOf, Option, OptionValue, Positional
 from valqd.commands.values import QUEUE
@@ -114,6 +114,6 @@ def _token(option: Option, command: Command) -> Doc:
     value = option.values[0]
     doc: Doc = {"name": value.name, "type": value.type.docs_type, "display_text": value.name}
     if value.type is QUEUE:
-        doc["key_spec_index"] = 1 + queue_options(command).index(option)
+        doc["key_spec_index"] = 1 + options_naming_queues(command).index(option)
     doc["token"] = option.token
     return doc

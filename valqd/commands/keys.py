@@ -35,11 +35,12 @@ def key_specs(command: Command) -> list[KeySpec]:
         if positional.type is QUEUE
     ]
     return fixed + [
-        KeySpec(_OPTION_KEY_FLAGS, option.token, removable=option.removable) for option in queue_options(command)
+        KeySpec(_OPTION_KEY_FLAGS, option.token, removable=option.removable)
+        for option in options_naming_queues(command)
     ]
 
 
-def queue_options(command: Command) -> list[Option]:
+def options_naming_queues(command: Command) -> list[Option]:
     """The options that name another queue."""
     return [slot.option for slot in command.slots() if any(value.type is QUEUE for value in slot.option.values)]
 

@@ -30,7 +30,12 @@ OPTIONS: tuple[Option | OneOf, ...] = (
     ),
     Option("VT", (OptionValue("seconds", LEASE),), "visibility timeout of this message, instead of the queue's"),
     Option("TTL", (OptionValue("seconds", SPAN),), "not delivered after this time: it expires, and is counted"),
-    Option("MAXATTEMPTS", (OptionValue("n", ATTEMPTS),), "delivered at most this often, instead of the queue's number"),
+    Option(
+        "MAXATTEMPTS",
+        (OptionValue("n", ATTEMPTS),),
+        "delivered at most this often, instead of the queue's number",
+        name="max_attempts",
+    ),
     Option("PRIORITY", (OptionValue("n", integer(0, MAX_PRIORITY)),), "larger is delivered first; default 0"),
     Option(
         "DEDUP",
@@ -64,9 +69,8 @@ ERRORS = (
     ("PAUSED", "the queue is paused IN"),
 )
 
-#: Argument names whose values are handed on as they were parsed, in the functions' own names.
-_PLAIN_OPTIONS = ("delay", "at", "vt", "ttl", "maxattempts", "priority", "dedup")
-_FUNCTION_NAMES = {"maxattempts": b"max_attempts"}
+#: What is handed to the functions under its own name, as it was parsed.
+_PLAIN_OPTIONS = ("delay", "at", "vt", "ttl", "max_attempts", "priority", "dedup")
 #: Values that say no more than the default does.
 _DEFAULT_VALUES = {"delay": b"0", "priority": b"0"}
 
@@ -94,7 +98,7 @@ def _pairs(args: Arguments) -> list[bytes]:
     for name in _PLAIN_OPTIONS:
         value = args.one.get(name)
         if value is not None and value != _DEFAULT_VALUES.get(name):
-            pairs += (_FUNCTION_NAMES.get(name) or name.encode(), value)
+            pairs += (name.encode(), value)
     if "dedup" in args.one:
         if "untildone" in args.one:
             pairs += (b"dedup_until_done", b"1")

@@ -186,8 +186,9 @@ class Backend:
 class ReplyProtocol(asyncio.Protocol, ABC):
     """A backend connection whose replies are parsed: the base of the shared lanes and the control connection."""
 
+    transport: asyncio.Transport  #: there once ``Backend.connect`` has returned
+
     def __init__(self) -> None:
-        self.transport: asyncio.Transport | None = None
         self._reader = hiredis.Reader(notEnoughData=_NOT_YET)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -204,8 +205,7 @@ class ReplyProtocol(asyncio.Protocol, ABC):
                     reply = _as_sent(reply, data)
                 self.reply_received(reply)
         except hiredis.ProtocolError:
-            if self.transport is not None:
-                self.transport.abort()
+            self.transport.abort()
 
     @abstractmethod
     def reply_received(self, reply: Any) -> None:

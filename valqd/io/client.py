@@ -44,7 +44,7 @@ class Stop(Flag):
     """Why a client is not read from; it is read from again when no reason is left."""
 
     NONE = 0
-    UNREAD = auto()  #: it does not read its replies
+    UNREAD = auto()  #: it does not read its replies: too much is unsent
     LANE_FULL = auto()  #: its shared lane has too much unanswered
     PRIVATE_FULL = auto()  #: the backend does not take what its private lane sends
     HELD = auto()  #: its session holds, and enough waits already
@@ -59,7 +59,6 @@ class Client(Outgoing, asyncio.Protocol):
         super().__init__(worker.outbox)
         self._worker = worker
         self._stop = Stop.NONE
-        self._closing = False
         self._lane: SharedLane | None = None
         self.private_lane: PrivateLane | None = None
         self.waiter: Waiter | None = None
@@ -77,12 +76,12 @@ class Client(Outgoing, asyncio.Protocol):
         if len(self._worker.clients) >= (most := self._worker.settings.max_clients):
             self._worker.control.complaints.say("clients are turned away", f"max_clients is {most}")
             transport.write(b"-ERR max number of clients reached\r\n")
-            self.session.end()
-            transport.close()
+            self.session.close()
             return
         self._worker.clients.add(self)
-        if not self._worker.default_user.when_known(self._default_user_known):
+        if not self._worker.default_user.is_known:
             self.session.hold()
+            self._worker.default_user.ask(self._default_user_known)
 
     def _default_user_known(self) -> None:
         if not self.session.closed:
@@ -91,7 +90,7 @@ class Client(Outgoing, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of the client."""
         session = self.session
-        if session.closed or self._closing:
+        if session.closed:
             return
         session.receive(data)
         if len(data) >= _LARGE_READ_BYTES:  # libuv would read on, up to 32 times, before it looks at anybody else
@@ -120,7 +119,7 @@ class Client(Outgoing, asyncio.Protocol):
             async with asyncio.timeout(_ENDING_S):
                 while self.is_owed:
                     await asyncio.sleep(_ENDING_TICK_S)
-        self.close()
+        self.session.close()
 
     @property
     def is_owed(self) -> bool:
@@ -176,20 +175,22 @@ class Client(Outgoing, asyncio.Protocol):
         self._looking = self._worker.loop.call_later(_LOOK_S, self._look_whether_left)
 
     def _look_whether_left(self) -> None:
-        """While it is not read from nothing else tells, and what waits (here or in Valkey) would take for nobody."""
+        """Drop a client that waits, and has left.
+
+        While it is not read from, the loop does not tell that.  What waits for it, here or in Valkey, would take a
+        message for nobody.
+        """
         self._looking = None
         is_waiting = self.waiter is not None or self.session.private.may_block
-        if self._stop and not (is_waiting and self.has_left()):
+        if self._stop and not (is_waiting and self.drop_if_left()):
             self._look_later()
 
     # ---- Host
 
     def close(self) -> None:
         """Close once everything written has left."""
-        if not self._closing:
-            self._closing = True
-            self.flush()
-            self.transport.close()
+        self.flush()
+        self.transport.close()
 
     def is_closing(self) -> bool:
         """Whether what is written now does not reach the client: its connection was reset, or is being closed."""
@@ -251,7 +252,7 @@ class Client(Outgoing, asyncio.Protocol):
     def block(self, request: Request) -> None:
         """Run a POP or MPOP that may wait."""
         if self.session.gone:  # it has hung up before its turn came, and would take something for nobody
-            self.close()
+            self.session.close()
         else:
             self.waiter = self._worker.waiters.block(self, request)
 
@@ -288,8 +289,11 @@ class Client(Outgoing, asyncio.Protocol):
         poll.register(self.transport.get_extra_info("socket"), _PEER_CLOSED)
         return bool(poll.poll(0))
 
-    def has_left(self) -> bool:
-        """Whether it has closed its connection; who is read from tells by itself."""
+    def drop_if_left(self) -> bool:
+        """Abort its connection if it has closed it while it is not read from; whether it was so.
+
+        Of a client that is read from, the loop tells by itself.
+        """
         if not (self._stop and self.has_hung_up):
             return False
         self.transport.abort()
@@ -311,11 +315,12 @@ class Client(Outgoing, asyncio.Protocol):
         ``sent``: it had been connected, so that what was sent may have been applied.
         """
         self.private_lane = None
-        if backend_down and not self.session.closed:
+        if self.session.closed:
+            return
+        if backend_down:
             self._private_gone(BackendDown(under_way=sent), sent)
-        elif not self._closing:
+        else:
             # It may still be sending: to close upon bytes that were not read would take from it what it has not read.
-            self._closing = True
             self.flush()
             self.session.end()
             if self.waiter is not None:
@@ -325,6 +330,7 @@ class Client(Outgoing, asyncio.Protocol):
             self._worker.loop.call_later(_LINGER_S, self.transport.close)
 
     def _private_gone(self, error: CommandError, sent: bool) -> None:
+        """There is no private lane any more: what was to be answered by it gets ``error``."""
         self._set_stop(Stop.PRIVATE_FULL, False)
         self.session.private.lost(error, sent)
 

@@ -59,7 +59,7 @@ class _Connection(ReplyProtocol):
         self._replies.clear()
 
     def send(self, requests: list[list[bytes]]) -> list[asyncio.Future[Any]]:
-        if self.transport is None or self.ended.is_set():
+        if self.ended.is_set():
             raise ControlLost
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Any]] = [loop.create_future() for _ in requests]
@@ -71,10 +71,8 @@ class _Connection(ReplyProtocol):
 class Control:
     """Keeps the connection; ``connected`` callbacks run after each reconnection, once the library is there."""
 
-    def __init__(self, backend: Backend, invalidated: Callable[[list[bytes] | None], None]) -> None:
-        """``invalidated`` gets tracked keys that changed; None: Valkey has forgotten what it tracked (FLUSHALL)."""
+    def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._invalidated = invalidated
         self._connection: _Connection | None = None
         self._db: int | None = backend.db  # None: not known
         self._task: asyncio.Task[None] | None = None
@@ -82,6 +80,8 @@ class Control:
         self.run_id = ""  #: of the Valkey process that it is, or was last, connected to
         self.clustered = False  #: keys of different queues must not stand in one command
         self.connected: list[Callable[[], None]] = []
+        #: gets tracked keys that changed; None: Valkey has forgotten what it tracked (FLUSHALL)
+        self.invalidated: Callable[[list[bytes] | None], None] = lambda keys: None
         self.complaints = Complaints()
 
     async def start(self) -> None:
@@ -111,7 +111,7 @@ class Control:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        if self._connection is not None and self._connection.transport is not None:
+        if self._connection is not None:
             self._connection.transport.abort()
 
     async def _stay_connected(self) -> None:
@@ -142,16 +142,15 @@ class Control:
 
     async def _open(self) -> None:
         self.up = False
-        connection = _Connection(self._invalidated)
+        connection = _Connection(self.invalidated)
+        await self._backend.connect(lambda: connection)
+        self._connection = connection
         try:
-            await self._backend.connect(lambda: connection)
-            self._connection = connection
             await self._greet()
             await self._load()
             self.up = True
         except BaseException:
-            if connection.transport is not None:
-                connection.transport.abort()
+            connection.transport.abort()
             raise
 
     async def _greet(self) -> None:

@@ -19,33 +19,38 @@ _TIMEOUT_S = 1.0
 
 
 class DefaultUser:
-    """Calls ``changed`` when the default user has got a password, or has none any more (``worker.password_needed``)."""
+    """Calls ``changed`` when the default user has got a password, or has none any more (see ``password_needed``)."""
 
-    def __init__(self, backend: Backend, worker: WorkerState, changed: Callable[[], None]) -> None:
+    def __init__(self, backend: Backend, state: WorkerState, changed: Callable[[], None]) -> None:
         self._backend = backend
-        self._worker = worker
+        self._state = state
         self._changed = changed
         self._loop = asyncio.get_running_loop()
         self._known_until = 0.0
         self._waiting: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
 
-    def when_known(self, then: Callable[[], None]) -> bool:
-        """Whether it was asked lately; if not, ``then`` runs as soon as there is an answer, or none in time."""
-        if self._loop.time() < self._known_until:
-            return True
+    @property
+    def is_known(self) -> bool:
+        """Whether the backend was asked within the last _KNOWN_S."""
+        return self._loop.time() < self._known_until
+
+    def ask(self, then: Callable[[], None]) -> None:
+        """Ask the backend, unless that is under way.
+
+        ``then`` runs in a later turn of the loop, when the answer has come, or has not come within _TIMEOUT_S.
+        """
         self._waiting.append(then)
         if len(self._waiting) == 1:
             self._task = asyncio.ensure_future(self._ask())
-        return False
 
     async def _ask(self) -> None:
         try:
             with contextlib.suppress(OSError):
                 needed = (await self._backend.ping(_TIMEOUT_S)).startswith(b"-NOAUTH")
-                if self._worker.password_needed not in (None, needed):
+                if self._state.password_needed not in (None, needed):
                     self._changed()
-                self._worker.password_needed = needed
+                self._state.password_needed = needed
             self._known_until = self._loop.time() + _KNOWN_S
         finally:
             waiting, self._waiting = self._waiting, []

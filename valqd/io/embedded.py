@@ -27,7 +27,7 @@ from types import TracebackType
 
 from valqd.errors import StartError
 from valqd.io.backend import Backend
-from valqd.io.process import stop_if_told
+from valqd.io.process import KEPT_BYTES, MAPPED_FROM_BYTES, stop_if_told
 from valqd.protocol.requests import encode_request
 
 #: A server that has not answered for so long, and each time again: the log says that it is being waited for.
@@ -43,7 +43,7 @@ _USER = "valqd"
 #: Longest path of a unix socket that every system takes.
 _MAX_SOCKET_PATH = 100
 #: For a server that uses the C library's allocator (see process.keep_freed_memory).
-_ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
+_ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES), "MALLOC_MMAP_THRESHOLD_": str(MAPPED_FROM_BYTES)}
 
 log = logging.getLogger(__name__)
 

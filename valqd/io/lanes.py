@@ -53,13 +53,13 @@ class SharedLanes:
         return lane
 
     def prove(self, identity: Identity, request: bytes, done: Callable[[bytes | None], None]) -> None:
-        """Check an identity with the backend."""
+        """Have the backend check an identity; ``done`` gets its error reply, or None.  ``request``: AUTH or SELECT."""
         lane = self.get(identity)
         lane.prove(request, done)
         self._close_when_idle(lane)
 
     def renew_first(self) -> None:
-        """Clients that connect from now on get a new lane."""
+        """Clients that connect from now on get a new lane; the old one stays as long as it has users."""
         old = self._lanes.pop(self._first_identity, None)
         if old is not None:
             self._close_when_idle(old)

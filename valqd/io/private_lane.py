@@ -109,7 +109,10 @@ class PrivateLane(asyncio.Protocol):
                     self.data_received(data)
 
     async def _find_out(self) -> None:
-        """A backend that answers may have died and be back: then it is another process."""
+        """Find out whether the backend went away, or only closed this connection.
+
+        One that answers may have died and be back: then its run id, of INFO, is another.
+        """
         control = self._worker.control
         was = control.run_id
         try:
@@ -124,6 +127,7 @@ class PrivateLane(asyncio.Protocol):
             self._lost(backend_down=control.run_id != was or not control.up)
 
     def _lost(self, backend_down: bool) -> None:
+        """The connection is gone for good; ``backend_down``: with the backend, else Valkey has closed it."""
         if self._ending is not None:
             self.close()
         client, self._client = self._client, None

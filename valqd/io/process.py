@@ -15,8 +15,9 @@ STOP_TICK_S = 0.1
 _SPARE_FILES = 128
 #: glibc's numbers for mallopt.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_KEPT_BYTES = 64 << 20
-_MAPPED_FROM_BYTES = 32 << 20
+#: Freed memory that the C library keeps, and the size from which a piece is mapped, and given back, on its own.
+KEPT_BYTES = 64 << 20
+MAPPED_FROM_BYTES = 32 << 20
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +53,8 @@ def keep_freed_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _MAPPED_FROM_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, MAPPED_FROM_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def raise_file_limit(max_clients: int, warn: bool) -> int:

@@ -66,6 +66,7 @@ class Registration:
         self._refused = False  # nobody else wakes who waits
         self._tasks = [asyncio.ensure_future(self._keep_armed()), asyncio.ensure_future(self._run())]
         control.connected.append(self.arm_all)
+        control.invalidated = self._invalidated
 
     def arm(self, queue: QueueId) -> None:
         """Somebody waits for ``queue``, or others than before."""
@@ -77,8 +78,8 @@ class Registration:
         self._to_arm.update(self._queues)
         self._asked.set()
 
-    def unseen(self) -> None:
-        """The backend may forget what this daemon registers: look once a second."""
+    def look_each_second(self) -> None:
+        """The backend may forget what this daemon registers: do not rely on it until the next registration succeeds."""
         self._refused = True
 
     def disarm(self, queue: QueueId) -> None:
@@ -88,7 +89,7 @@ class Registration:
         if timer := self._timers.pop(queue, None):
             timer.cancel()
 
-    def invalidated(self, keys: list[bytes] | None) -> None:
+    def _invalidated(self, keys: list[bytes] | None) -> None:
         """Wake keys of this daemon were set; None: Valkey has forgotten what it tracked."""
         if keys is None:
             self.arm_all()
@@ -134,15 +135,15 @@ class Registration:
                 for db, names in _by_db(batch, disarm.difference(self._queues)):
                     await self._disarm(db, names)
             except ControlLost:
-                self._refused = True  # until all is armed again when the connection is back
-                self._to_disarm |= disarm
+                pass  # all is armed again when the connection is back
             except StartError as error:  # the library cannot be loaded, for now
-                self._cannot_arm(error)
-                self._to_disarm |= disarm
+                self._control.complaints.say(_CANNOT_ARM, error)
             except Exception:
                 log.exception("registration failed")
-                self._refused = True
-                self._to_disarm |= disarm
+            else:
+                continue
+            self._refused = True
+            self._to_disarm |= disarm
 
     def post(self, db: int) -> bytes:
         """What this worker's clients in a database are called."""
@@ -170,7 +171,8 @@ class Registration:
             self.arm_all()
             return
         else:
-            self._cannot_arm(refused)
+            self._refused = True
+            self._control.complaints.say(_CANNOT_ARM, refused)
         if isinstance(replies[-1], list):
             self._armed(db, names, replies[-1])
 
@@ -184,10 +186,6 @@ class Registration:
                 self._wake(queue)
             elif next_ms >= 0 and queue in self._queues:
                 self._timers[queue] = loop.call_later((next_ms + 1) / 1000, self._timer, queue)
-
-    def _cannot_arm(self, why: object) -> None:
-        self._refused = True
-        self._control.complaints.say(_CANNOT_ARM, why)
 
     def _timer(self, queue: QueueId) -> None:
         del self._timers[queue]

@@ -103,7 +103,7 @@ class SharedLane:
         attempt = 0
         while not self._closed:
             connection = await self._connect()
-            if connection.transport is None or connection.ended.is_set():
+            if connection is None or connection.ended.is_set():
                 self._down(BackendDown())
             else:
                 self._greet(connection)
@@ -122,15 +122,15 @@ class SharedLane:
             await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
             attempt += 1
 
-    async def _connect(self) -> _Connection:
-        """A connection, whose transport is None if there is none to be had."""
+    async def _connect(self) -> _Connection | None:
+        """A new connection; None if there is none to be had."""
         connection = _Connection(self)
         try:
             await self._lanes.backend.connect(lambda: connection)
         except OSError as error:
             self._lanes.complaints.say(_NO_CONNECTION, error.strerror or str(error) or "no answer")
-        else:
-            self._lanes.complaints.over(_NO_CONNECTION)
+            return None
+        self._lanes.complaints.over(_NO_CONNECTION)
         return connection
 
     def _greet(self, connection: _Connection) -> None:
@@ -148,7 +148,6 @@ class SharedLane:
 
         Valkey before 9 leaves out the error of a refused AUTH while it has other replies to send.
         """
-        assert connection.transport is not None
         now = 1 if self.identity.db_first and not self._errors else len(self._greeting_unsent)
         connection.transport.write(b"".join(self._greeting_unsent[:now]))
         del self._greeting_unsent[:now]
@@ -168,7 +167,7 @@ class SharedLane:
             self._down(BackendDown())
         else:
             self.refused = refused
-        if self._connection is not None and self._connection.transport is not None:
+        if self._connection is not None:
             self._connection.transport.close()
 
     @property
@@ -205,7 +204,7 @@ class SharedLane:
         self._closed = True
         self._task.cancel()
         connection, self._connection = self._connection, None
-        if connection is not None and connection.transport is not None:
+        if connection is not None:
             connection.transport.abort()
 
     # ---- replies
@@ -241,7 +240,7 @@ class SharedLane:
         if self.coalescer.must_resend and load_failure is not None:
             self.coalescer.give_up(load_failure)
             self._plan_flush()
-        elif self.coalescer.must_resend and self._connection is not None and self._connection.transport is not None:
+        elif self.coalescer.must_resend and self._connection is not None:
             if pieces := self.coalescer.resend():
                 write_pieces(self._connection.transport, pieces)
             self._plan_flush()
@@ -274,7 +273,7 @@ class SharedLane:
         self._flush_planned = False
         coalescer = self.coalescer
         connection = self._connection
-        if connection is None or connection.transport is None or self._greeting_due or self.refused is not None:
+        if connection is None or self._greeting_due or self.refused is not None:
             return  # sent when a connection is ready
         if coalescer.recovering:
             return  # sent when that is over
@@ -330,9 +329,7 @@ class SharedLane:
 
     def _call(self, name: bytes) -> None:
         if self.up:
-            self.coalescer.lone(
-                Listener(lambda answer: None), encode_own([b"CLIENT", b"SETNAME", name]), lambda reply: b""
-            )
+            self.coalescer.lone(Listener(), encode_own([b"CLIENT", b"SETNAME", name]), lambda reply: None)
             self.wake()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from valqd.commands.request import MOST_IDS, Request, Steps, function_call
 from valqd.errors import BackendDown
-from valqd.protocol.calls import NoDelivery, error_line
+from valqd.protocol.calls import Listener, error_line
 from valqd.protocol.encoding import encode
 from valqd.protocol.host import Lane
 from valqd.protocol.requests import encode_request
@@ -27,24 +27,6 @@ class Failed(Exception):
         return self.resp.startswith(b"-NOBACKEND ")
 
 
-class _Asker(NoDelivery):
-    """The recipient of one call: a future for the reply as hiredis parsed it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-    def shape(self, reply: Any) -> None:
-        if isinstance(reply, Exception):
-            self.answer(error_line(reply))
-        elif not self.reply.done():
-            self.reply.set_result(reply)
-
-    def answer(self, data: bytes) -> None:
-        if not self.reply.done():
-            self.reply.set_exception(Failed(data))
-
-
 async def run_steps(session: Session, request: Request) -> None:
     """Run ``request`` over the session's shared lane and finish its hold with the answer."""
     lane = session.lane
@@ -61,15 +43,29 @@ async def run_steps(session: Session, request: Request) -> None:
 
 
 async def ask(lane: Lane, argv: list[bytes], begun: bool = False) -> Any:
-    """The reply to one call; ``begun``: the command has done a part of its work.  Raises Failed."""
-    asker = _Asker()
+    """The reply to one call, as hiredis parsed it.  ``begun``: the command has done a part of its work.
+
+    Raises Failed when the call could not be sent, or was answered by an error.
+    """
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def fail(error: bytes) -> None:
+        if not future.done():  # done: this task was cancelled, since the client is gone
+            future.set_exception(Failed(error))
+
+    def take(reply: Any) -> None:
+        if isinstance(reply, Exception):
+            fail(error_line(reply))
+        elif not future.done():
+            future.set_result(reply)
+
     if lane.up:
-        lane.coalescer.lone(asker, encode_request(argv), asker.shape)
+        lane.coalescer.lone(Listener(fail), encode_request(argv), take)
         lane.wake()
     else:
-        asker.answer(lane.why_down.resp())
+        fail(lane.why_down.resp())
     try:
-        return await asker.reply
+        return await future
     except Failed as failed:
         if begun and failed.lost_backend:  # if this call was not sent, those before it were
             raise Failed(BackendDown(under_way=True).resp()) from None

@@ -28,9 +28,8 @@ from valqd.io.backend import Backend, refuse_files
 from valqd.io.embedded import EmbeddedServer
 from valqd.io.keepalive import keep_alive
 from valqd.io.process import STOP_TICK_S, is_told_to_stop, stop_if_told, stop_signals
-from valqd.io.worker import Worker
+from valqd.io.worker import BACKLOG, Worker
 
-_BACKLOG = 1024
 #: A worker that dies is restarted after this long, and twice as long each time that it dies soon again.
 _RESTART_S = 0.3
 _LONGEST_RESTART_S = 10.0
@@ -61,14 +60,11 @@ def serve(settings: Settings) -> None:
             server = stack.enter_context(EmbeddedServer(settings.data_dir, settings.appendfsync))
             backend = server.backend
 
-        def tick() -> None:
-            if server is not None:
-                server.respawn_if_dead()
-
         def announce() -> None:
             where = "embedded Valkey" if server is not None else f"backend {backend}"
             log.info("valqd %s on %s, %s, pid %d", __version__, _address(listening), where, os.getpid())
 
+        tick = server.respawn_if_dead if server is not None else lambda: None
         if settings.workers == 1:
             _run_worker(settings, backend, 0, listening, announce, tick)
         else:
@@ -102,7 +98,7 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
     with contextlib.closing(listening):
         try:
             _bind(listening, target)
-            listening.listen(_BACKLOG)
+            listening.listen(BACKLOG)
             if settings.workers > 1 and listening.family != socket.AF_UNIX:
                 # Nobody else has the port: only now others, our workers, may have it too.
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -70,17 +70,19 @@ class Sweeper:
         self._control = control
         self._daemon = daemon
         self._registration = registration
-        self._known_since: int | None = None
+        # All times are time.monotonic() seconds.
+        self._known_since: int | None = None  # since when the backend's memory knows this daemon, as it says
         self._role: list[bytes] | None = None  # the backend's, and its replication id: lines of INFO
         self._role_seen_at = -math.inf
-        self._dbs: list[int] = [0]
-        self._look_at_all = False  # a sweep failed: what it was asked to do is not remembered anywhere
-        self._look_not_before = 0.0
-        self._look_at_all_not_before = 0.0  # which takes Valkey's time
+        self._dbs: list[int] = [0]  # those that held keys when they were looked for last
+        #: queues are due that the backend does not remember any more (a sweep failed, a failover): look at every one
+        self._look_at_all = False
+        self._look_not_before = 0.0  # a sweep was refused: neither ``_again`` nor all before this
+        self._look_at_all_not_before = 0.0  # nor all before this: looking took much of Valkey's time
         self._again: set[tuple[int, bytes]] = set()  # databases and keys of queues whose sweep was refused
-        self._leased_at = 0.0
-        self._asking_s = 0.0  # how long that took
-        self._no_queues = False  # looked for, after the library was gone
+        self._leased_at = 0.0  # when the lease was asked for last
+        self._asking_s = 0.0  # how long the answer took
+        self._no_queues = False  # the library is gone, and no queue was found that would need it
         self._task = asyncio.ensure_future(self._run())
 
     async def _run(self) -> None:
@@ -127,16 +129,17 @@ class Sweeper:
                     await self._find_dbs()
                     for db in self._dbs:
                         for name in names:
-                            await self._sweep_step(db, [queue_key(name)], reset=False)
+                            await self._sweep_step(db, [queue_key(name)], everything=False)
 
     async def _tick(self) -> float:
+        """Ask once, and sweep what is due; the pause before the next time, seconds."""
         reply = await self._due(_DUE_LIMIT)
         if isinstance(reply, Exception):
             if is_missing_function(reply):
                 await self._library_gone()
                 return _NO_QUEUES_TICK_S
             self._refused(reply)
-            self._registration.unseen()  # asking is the sign of life
+            self._registration.look_each_second()  # asking is the sign of life
             return _FOLLOWER_TICK_S
         self._no_queues = False
         known_since, *sweep = reply
@@ -161,7 +164,7 @@ class Sweeper:
                 await self._find_dbs()
         more = False
         for db in self._dbs:
-            more |= await self._sweep(db, [queue_key(name) for name in names], reset=False)
+            more |= await self._sweep(db, [queue_key(name) for name in names], everything=False)
         if more or len(names) == _DUE_LIMIT:
             return 0.0
         if next_ms < 0:
@@ -205,7 +208,7 @@ class Sweeper:
         await self._find_dbs()
         for db in self._dbs:
             async for keys in self._queues(db):
-                await self._sweep(db, keys, reset=True)
+                await self._sweep(db, keys, everything=True)
         now = time.monotonic()
         self._look_at_all_not_before = now + min((now - began_at) / _ASKING_SHARE, _LONGEST_PAUSE_S)
         self._note_if_over()
@@ -213,7 +216,7 @@ class Sweeper:
     async def _sweep_again(self) -> None:
         again, self._again = self._again, set()
         for db, key in again:
-            await self._sweep(db, [key], reset=True)
+            await self._sweep(db, [key], everything=True)
         self._note_if_over()
 
     def _note_if_over(self) -> None:
@@ -234,22 +237,23 @@ class Sweeper:
             if cursor == b"0":
                 return
 
-    async def _sweep(self, db: int, keys: list[bytes], reset: bool) -> bool:
+    async def _sweep(self, db: int, keys: list[bytes], everything: bool) -> bool:
         """One bounded step for each queue; whether some need more, and so are due again: no queue holds up others."""
         more = False
         done, batch = 0, 1
         while done < len(keys):
             await self._keep_lease()
             began_at = time.monotonic()
-            more |= await self._sweep_step(db, keys[done : done + batch], reset)
+            more |= await self._sweep_step(db, keys[done : done + batch], everything)
             done += batch
             is_quick = time.monotonic() - began_at < _LONGEST_BATCH_S
             batch = min(2 * batch, _SWEEP_BATCH) if is_quick else max(1, batch // 2)
         return more
 
-    async def _sweep_step(self, db: int, keys: list[bytes], reset: bool) -> bool:
+    async def _sweep_step(self, db: int, keys: list[bytes], everything: bool) -> bool:
+        """As ``_sweep``, all at once.  ``everything``: look at all in a queue, not only at what is known to be due."""
         more = False
-        flag = b"1" if reset else b""
+        flag = b"1" if everything else b""
         replies = await self._control.calls([fcall("sweep", [key], flag, b"%d" % _SWEEP_LIMIT) for key in keys], db)
         for key, reply in zip(keys, replies, strict=True):
             if isinstance(reply, Exception):
@@ -261,7 +265,10 @@ class Sweeper:
         return more
 
     def _refused(self, why: object, queue: tuple[int, bytes] | None = None) -> None:
-        """Look again later: at ``queue``, at all if it is not known which, or when there are many."""
+        """A sweep was refused: look again later, at ``queue`` (database, key), or at all.
+
+        At all when it is not known which queue it was, or when there are many.
+        """
         self._control.complaints.say(_CANNOT_SWEEP, why)
         if queue is None or len(self._again) >= _MOST_AGAIN:
             self._look_at_all = True

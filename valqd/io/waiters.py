@@ -55,10 +55,10 @@ class Waiter:
         self.last_seq = 0
         self.last_queue: bytes | None = None
         self._gone = False
-        self.timed_out = False  # what the POP under way brings is the answer
-        self.in_flight = False
-        self.has_asked = False  # it, or who stood before it and is like it, has asked
-        self.parked = False
+        self.timed_out = False  # its time is over: what the POP under way brings is the answer, even nothing
+        self.in_flight = False  # a POP is under way
+        self.has_asked = False  # it has sent a POP, or one before it in line has, with the same queues and lane
+        self.parked = False  # it stands in line
         self.since = time.monotonic()  # exact: the loop's own clock stands still during a turn
 
     @property
@@ -81,20 +81,20 @@ class Waiter:
             self._handle = asyncio.get_running_loop().call_later(left_s, self._ring)
 
     def pop(self) -> bool:
-        """Ask the backend, once its lane is woken; False if it cannot be asked now."""
-        if self.in_flight or not self.lane.up or self._client.has_left():
+        """Join a POP to its lane, which the caller is to wake; False if it cannot be asked now."""
+        if self.in_flight or not self.lane.up or self._client.drop_if_left():
             return False
         if b"N" in self.request.args[2] and self.gone:  # NOACK: what it took could not be given back
             return False
         self.in_flight = self.has_asked = True
-        request, worker = self.request, self._waiters.worker
+        request, state = self.request, self._waiters.state
         resp = self._client.session.resp
         post = self._waiters.registration.post(self.lane.identity.db) if self.parked else b""
-        if request.merge is not None:
-            route = worker.routes.get(request.merge.function, request.queues[0], True, request.merge.fixed)
+        route = state.routes.of(request)
+        if route is not None:
             join_merged(self.lane.coalescer, self, route, request, resp, post)
         else:
-            call = function_call(request, b"e%d" % resp, worker.auto_create)
+            call = function_call(request, b"e%d" % resp, state.auto_create)
             if post:
                 call.append(post)
             self.lane.coalescer.lone(self, encode_request(call), self._shape)
@@ -112,22 +112,19 @@ class Waiter:
     def answer(self, data: bytes) -> None:
         """What a POP brought."""
         self.in_flight = False
-        if self._gone:
-            self._waiters.popped(self, served=False)
-        elif data == self._nothing or data.startswith(_PASSING_ERRORS):
-            if self.timed_out:
-                self._end(self._nothing)
-            else:
-                self._waiters.park(self)
-            self._waiters.popped(self, served=False)
-        else:
+        served = not (self._gone or data == self._nothing or data.startswith(_PASSING_ERRORS))
+        if served:
             if not (self.parked or self.timed_out or data[:1] == b"-"):
                 self._waiters.hand_over(self)
             self._end(data)
-            self._waiters.popped(self, served=True)
+        elif self.timed_out:
+            self.stop()
+        elif not self._gone:
+            self._waiters.park(self)
+        self._waiters.popped(self, served)
 
     def answer_fragments(self, fragments: list[bytes]) -> None:
-        """The same, in pieces."""
+        """As ``answer``, in pieces."""
         self.answer(b"".join(fragments))
 
     def wants_the_same(self, other: Waiter) -> bool:
@@ -169,7 +166,11 @@ class Waiter:
             self._time_out()
 
     def _time_out(self) -> None:
-        """Who came behind others that are not like it asks before it gets nothing: it may be refused."""
+        """The time is over.
+
+        One that was parked behind others, and has not asked, asks now: the backend may refuse it (NOPERM, NOQUEUE), and
+        it must be told that, not null.
+        """
         if not (self.has_asked or self._gone):
             for queue in self.queues:
                 self._waiters.wake(queue)  # who came before it is asked before it
@@ -199,9 +200,9 @@ class Waiters:
     """All waiting clients of one worker process."""
 
     def __init__(
-        self, control: Control, worker: WorkerState, daemon: bytes, release: Callable[[Lane, bytes, bytes], None]
+        self, control: Control, state: WorkerState, daemon: bytes, release: Callable[[Lane, bytes, bytes], None]
     ) -> None:
-        self.worker = worker
+        self.state = state
         self.release = release
         self._parked: dict[QueueId, dict[Waiter, None]] = {}
         self._waking: dict[QueueId, _Wake] = {}
@@ -281,7 +282,10 @@ class Waiters:
             # else their lane is down, and arms again when it is up
 
     def popped(self, waiter: Waiter, served: bool) -> None:
-        """A POP was answered: when it was the last of its wake, go on or arm again."""
+        """A POP of ``waiter`` was answered; ``served``: it brought something.
+
+        The last one of a wake's batch decides: the next batch is asked for, or the queue is registered again.
+        """
         for queue in waiter.queues:
             wake = self._waking.get(queue)
             if wake is None or waiter not in wake.asked:
@@ -322,10 +326,10 @@ class Waiters:
 
 
 class _Wake:
-    """One wake under way: the waiters asked for, and whether all of them got something."""
+    """One wake of a queue under way."""
 
     def __init__(self) -> None:
-        self.batch = _FIRST_BATCH
-        self.asked: set[Waiter] = set()
-        self.all_served = True
-        self.again = False
+        self.batch = _FIRST_BATCH  # how many waiters are asked for at a time
+        self.asked: set[Waiter] = set()  # those whose POPs are under way
+        self.all_served = True  # every POP of this batch that was answered brought something
+        self.again = False  # woken anew meanwhile

@@ -32,7 +32,12 @@ from valqd.protocol.framing import MAX_BULK_BYTES
 from valqd.protocol.host import Identity, Lane, WorkerState
 from valqd.protocol.requests import parse_popped
 
+#: Connections that the system holds until they are accepted.
+BACKLOG = 1024
+#: While the daemon stops: how often is looked whether all is answered, and all clients are gone.
 _TICK_S = 0.02
+#: Of shutdown_timeout, what is left for the end of the process when clients are not waited for any longer.
+_LEAVING_S = 0.5
 #: How long a stop waits for commands that may wait in Valkey for ever (BLPOP).
 _GRACE_S = 1.0
 
@@ -54,7 +59,7 @@ class Worker:
         self._number = number
         self._ids = count(number * 1_000_000_000 + 1)
         self._daemon = b"%b-%d" % (os.urandom(6).hex().encode(), number)
-        self.control = Control(backend, self._invalidated)
+        self.control = Control(backend)
         self.waiters = Waiters(self.control, self.state, self._daemon, self.release)
         clients_backend = replace(backend, user=None, password=None)  # clients bring their own credentials
         self.loader = FunctionLoader(self.control.load_library)
@@ -95,9 +100,9 @@ class Worker:
         sweeper = Sweeper(self.control, self._daemon, self.waiters.registration)
         self.lanes.get(self.state.first_identity)
         is_exposed = listening.family != socket.AF_UNIX and not ip_address(listening.getsockname()[0]).is_loopback
-        self.default_user.when_known(self._warn_if_open if is_exposed and self._number == 0 else lambda: None)
+        self.default_user.ask(self._warn_if_open if is_exposed and self._number == 0 else lambda: None)
         create = self.loop.create_unix_server if listening.family == socket.AF_UNIX else self.loop.create_server
-        server = await create(lambda: Client(self), sock=listening, backlog=1024)
+        server = await create(lambda: Client(self), sock=listening, backlog=BACKLOG)
         ready()
         while not is_told_to_stop():
             tick()
@@ -135,7 +140,7 @@ class Worker:
             client.stop_reading()
         self.waiters.stop_all()
         loop = self.loop
-        deadline = loop.time() + self.settings.shutdown_timeout - 0.5
+        deadline = loop.time() + self.settings.shutdown_timeout - _LEAVING_S
         grace_ends = loop.time() + _GRACE_S
 
         def is_awaited(client: Client) -> bool:
@@ -147,7 +152,7 @@ class Worker:
             await asyncio.sleep(_TICK_S)
         self.outbox.flush()
         for client in list(self.clients):
-            client.close()
+            client.session.close()
         while self.clients and loop.time() < deadline:
             await asyncio.sleep(_TICK_S)
         sweeper.close()
@@ -169,14 +174,11 @@ class Worker:
         if for_ms:
             self._paused = self.loop.call_later(for_ms / 1000, self.clients_paused, 0)
 
-    def _invalidated(self, keys: list[bytes] | None) -> None:
-        self.waiters.registration.invalidated(keys)
-
     def _lane_refused(self, lane: SharedLane) -> None:
         """The backend no longer knows this identity: Valkey would have closed its clients."""
         for client in list(self.clients):
             if client.session.lane is lane:
-                client.close()
+                client.session.close()
 
     def release(self, lane: Lane, queue: bytes, data: bytes) -> None:
         """Messages were popped for a client that is gone: give them back, and their attempts."""

@@ -39,7 +39,7 @@ class Recipient(Protocol):
     """Who gets a deal: a client's session, or a parked POP."""
 
     last_seq: int  #: sequence number of the newest call that holds one of its commands
-    last_queue: bytes | None  #: of the newest merged one
+    last_queue: bytes | None  #: queue of its newest merged command
 
     @property
     def gone(self) -> bool:
@@ -55,13 +55,15 @@ class Recipient(Protocol):
         """Popped messages came back for a recipient that is gone."""
 
 
-class NoDelivery:
-    """A recipient that asks for no messages; ``answer`` is its subclass's."""
+class Listener:
+    """The recipient of a call that pops nothing and that no client waits for: ``heard`` gets the answer's bytes."""
 
-    def __init__(self) -> None:
+    gone = False
+
+    def __init__(self, heard: Callable[[bytes], None] = lambda answer: None) -> None:
         self.last_seq = 0
         self.last_queue: bytes | None = None
-        self.gone = False
+        self.answer = heard
 
     def answer_fragments(self, fragments: list[bytes]) -> None:
         """Nothing is popped for it."""
@@ -70,15 +72,8 @@ class NoDelivery:
         """Nothing is popped for it."""
 
 
-class Listener(NoDelivery):
-    """One whose answer ``heard`` gets."""
-
-    def __init__(self, heard: Callable[[bytes], None]) -> None:
-        super().__init__()
-        self.answer = heard
-
-
-#: recipient, commands (or ids), and what the call's kind needs to know.
+#: One recipient's part of a call: (recipient, count, extra).  ``count`` is how many commands the part stands for, in a
+#: CountCall how many ids; ``extra`` is what the call type needs to answer them (PopCall: a command's null reply).
 Deal = tuple[Recipient, int, Any]
 
 
@@ -118,7 +113,10 @@ def without_place(reply: bytes) -> bytes:
 
 
 class Call(ABC):
-    """One request on the shared lane, or several of one client, and who gets which part of the reply."""
+    """One request on the shared lane (or a few of one client, see ``has_several_replies``), and who gets which part.
+
+    ``seq`` counts up in the order in which calls were opened, which is the order in which they are sent.
+    """
 
     __slots__ = ("deals", "items", "route", "seq", "size", "units")
 
@@ -129,13 +127,13 @@ class Call(ABC):
         self.route = route
         self.seq = seq
         self.items: list[bytes] = []  # arguments, encoded as bulks; one entry may hold several
-        self.units = 0  # what MAX_ITEMS counts
-        self.size = 0
+        self.units = 0  # pushes, pops or ids: what MAX_ITEMS bounds
+        self.size = 0  # bytes of items
         self.deals: list[Deal] = []
 
     @staticmethod
     def deal_of(items: int, request: Request, resp: int) -> tuple[int, int, Any]:
-        """Of one command with so many items: what it adds towards MAX_ITEMS, and the count and extra of its deal."""
+        """For one command that has ``items`` of them: the units that it adds, and the count and extra of its deal."""
         return 1, 1, None
 
     def encode(self) -> list[bytes]:
@@ -205,7 +203,7 @@ class PushRecordsCall(PushCall):
 class PopCall(Call):
     """Pops; the reply is, for each run, the exact bytes for its client; runs left out got nothing.
 
-    Each item is a run: how many pops, and what they ask for.
+    Each item is a run of POPs that one client sent one after another: how many, and what each asks for (two arguments).
     """
 
     __slots__ = ()

@@ -23,6 +23,7 @@ from typing import Any
 
 from hiredis import HiredisError
 
+from valqd.commands.request import Request
 from valqd.protocol.calls import (
     CALL_TYPES,
     MAX_CALL_BYTES,
@@ -48,10 +49,10 @@ class Coalescer:
         self._open: dict[Route, Call] = {}
         self._unsent: list[Call] = []
         self.sent: deque[Call] = deque()
-        self.backlog_bytes = 0  # requests unsent or unanswered
-        self.crowd = 0  # clients' shares (deals) in what was taken last
-        self._kept: dict[Call, Any] | None = None  # replies kept back, in order, while recovering
-        self._resends = 0  # since what was kept back began
+        self.backlog_bytes = 0  # of the requests that are not sent, or not answered
+        self.crowd = 0  # deals in what was taken last: about how many clients sent something in that turn
+        self._kept: dict[Call, Any] | None = None  # while recovering: replies not dealt out yet, in order
+        self._resends = 0  # how often calls were repeated since recovering began
 
     @property
     def idle(self) -> bool:
@@ -217,8 +218,16 @@ class Routes:
         self._auto_create = auto_create
         self._routes: dict[tuple[str, bytes, tuple[bytes, ...]], Route] = {}
 
+    def of(self, request: Request) -> Route | None:
+        """The route of a command that may be merged; None: it is always a call of its own."""
+        merge = request.merge
+        return merge and self.get(merge.function, request.queues[0], request.takes_auto, merge.fixed)
+
     def get(self, function: str, queue: bytes, takes_auto: bool, fixed: tuple[bytes, ...]) -> Route:
-        """The one route of these."""
+        """The one route of a function, a queue and fixed arguments.
+
+        ``takes_auto``: before these the function is told how to create a missing queue.
+        """
         key = (function, queue, fixed)
         route = self._routes.get(key)
         if route is None:

@@ -189,21 +189,25 @@ class OptionsPushTemplate(Template):
 
 
 class Templates:
-    """All templates of a worker, for one protocol version (a POP's reply differs by it)."""
+    """All templates of a worker, for one protocol version: a POP's null differs by it (``resp``, 2 or 3)."""
 
-    def __init__(self) -> None:
+    def __init__(self, resp: int) -> None:
+        self._null = NULL[resp]
         self._by_prefix: dict[bytes, Template] = {}
         self._lengths: dict[bytes, tuple[int, ...]] = {}
         self._seen_once: set[int] = set()  # hashes of options of PUSH
         self._suffixes_learned = 0  # since all were forgotten last
         self._whole: dict[bytes, Request] = {}  # whole POPs with options, as clients send them
 
-    def learn_from(self, argv: list[bytes], request: Request, route: Route | None, resp: int, most_bytes: int) -> None:
-        """Learn what this command looks like, if clients are likely to send its like again; None: it is not merged."""
+    def learn_from(self, argv: list[bytes], request: Request, route: Route | None, most_bytes: int) -> None:
+        """Learn what this command looks like, if clients are likely to send its like again.
+
+        ``route``: None if it is not merged.  ``most_bytes``: the largest body that is taken.
+        """
         arguments = len(argv) - (2 if argv[0].upper() == b"VALQ" else 1)
         if request.command in ("pop", "mpop"):
             if route is not None and request.merge is not None and arguments == 1:
-                self.learn(PopTemplate(encode_request(argv), route, bulk(request.merge.items[-1]), NULL[resp]))
+                self.learn(PopTemplate(encode_request(argv), route, bulk(request.merge.items[-1]), self._null))
             elif not request.fair:
                 self.learn_whole(encode_request(argv), request)
         elif request.command in ("push", "ack") and route is not None:

@@ -85,7 +85,7 @@ def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:
     special = SPECIAL.get(name) if frame.kind is Kind.COMMAND or name in _KNOWN_BY_NAME else None
     blocks = _blocks(name, frame) and not side.in_multi
     if blocks and side.session.gone:
-        side.session.when_private_quiet(side.leave)  # it would take something for nobody
+        side.session.when_private_quiet(side.session.close)  # it would take something for nobody
     elif side.calls.are_due and (special is not None or blocks):
         # They may have to be repeated, behind what came since: this would change what they do, or keep them waiting.
         side.when_quiet(lambda: forward(side, name, frame))
@@ -171,7 +171,7 @@ def _exec(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if multi.changes and (multi.subscribes or side.silent):
         side.untold(multi.changes)
     if multi.subscribes:
-        side.stop_counting(raw, may_count_again=True)
+        side.stop_counting(raw)
         return
 
     def watch(reply: bytes) -> bytes:
@@ -185,7 +185,7 @@ def _exec(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if multi.effects and not side.silent:
         side.send_watched(raw, watch, pops=True)
         if multi.changes:
-            side.session.when_private_quiet(lambda: None)  # what follows builds on a state that is still to be
+            side.session.wait_for_private()  # what follows builds on a state that is still to be
     else:
         side.send_plain(raw, 1)
 
@@ -197,7 +197,7 @@ def _discard(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         side.send_plain(raw, 1)
         return
     side.send_watched(raw, _if_ok(side.leave_multi))
-    side.session.when_private_quiet(lambda: None)  # the user may not be allowed to
+    side.session.wait_for_private()  # the user may not be allowed to
 
 
 def _quit(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
@@ -268,7 +268,7 @@ def _watched_effect(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         return
     effect = _EFFECTS[name]
     resp = None
-    if side.mute or side.open().uncounted:
+    if side.tells_nothing:
         side.untold([name])
         resp = handshake.Hello.of(argv).resp if name == b"HELLO" else None
     side.send_watched(raw, _if_ok(lambda: effect(side, argv)))
@@ -277,15 +277,14 @@ def _watched_effect(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
 
 def _reset(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    replies = side.open()
     if len(argv) != 1:
         side.send_plain(raw, 1)
-    elif replies.uncounted or side.mute:
+    elif side.tells_nothing:
         side.session.when_private_quiet(lambda: side.reset_uncounted(raw))
     else:
         side.leave_multi()
         side.send_watched(raw, _if_ok(side.session.reset))
-        side.session.when_private_quiet(lambda: None)  # what follows builds on a state that is still to be
+        side.session.wait_for_private()  # what follows builds on a state that is still to be
 
 
 @_unless_subscribed
@@ -318,11 +317,10 @@ def _client(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
 def _sets_state(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     """What this leaves behind, if it is accepted, cannot be made again on another connection."""
-    if side.mute or side.open().uncounted:  # nothing will tell
-        side.has_state = True
+    side.has_state |= side.tells_nothing
 
     def watch(reply: bytes) -> bytes:
-        side.has_state = side.has_state or _ok(reply)
+        side.has_state |= _ok(reply)
         return reply
 
     side.send_watched(raw, watch)
@@ -334,11 +332,10 @@ def _subscribe(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if side.multi is not None:
         side.multi.subscribes = True
         side.send_plain(raw, 1)
-        return
-    if side.monitors:  # and goes on to
+    elif side.monitors:  # and goes on to
         side.send(raw)
-        return
-    side.stop_counting(raw, may_count_again=True)
+    else:
+        side.stop_counting(raw)
 
 
 @_unless_subscribed
@@ -353,7 +350,7 @@ def _sync(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if side.monitors:  # Valkey does not answer it
         side.send(raw)
     else:
-        side.stop_counting(raw, may_count_again=True, stream=True)  # only if it was refused
+        side.stop_counting(raw, stream=True)
 
 
 def _asked_of_command(argv: list[bytes], resp: int) -> tuple[bytes, Callable[[bytes], bytes]] | None:
@@ -385,10 +382,7 @@ def _command(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
 @_unless_subscribed
 def _wait(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    def send() -> None:
-        side.send_waiting(raw)
-
-    side.session.fence(send)
+    side.session.fence(lambda: side.send_waiting(raw))
 
 
 #: Subcommands of CLIENT that leave nothing behind on the connection.

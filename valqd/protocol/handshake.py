@@ -79,8 +79,7 @@ def _client(session: Session, frame: Frame) -> bool:
 def _quit(session: Session, frame: Frame) -> bool:
     def leave() -> None:
         session.host.write(b"+OK\r\n")
-        session.end()
-        session.host.close()
+        session.close()
 
     session.when_shared_quiet(leave)
     return True
@@ -167,7 +166,7 @@ def _hello(session: Session, frame: Frame) -> bool:
             session.finish(session.lane.why_down.resp())
             return
         session.ask(b"*1\r\n$5\r\nHELLO\r\n", shape)
-        session.when_shared_quiet(lambda: None)
+        session.wait_for_shared()
 
     def shape(reply: Any) -> bytes:
         if not isinstance(reply, list):

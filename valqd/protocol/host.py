@@ -23,7 +23,7 @@ class Identity:
     user: bytes | None = None
     password: bytes | None = None
     db: int = 0
-    db_first: bool = False  #: the database was selected before the user was proved
+    db_first: bool = False  #: the client selected its database as the user that it was before AUTH
 
     def as_user(self, user: bytes | None, password: bytes) -> Identity:
         """The same client after AUTH."""
@@ -47,7 +47,7 @@ class Identity:
         """Why the backend refuses this identity, or None.
 
         ``errors`` holds, for each request of the greeting, its error reply or None.  With ``db_first``, SELECT was sent
-        before and after AUTH, and one success is enough.
+        before and after AUTH: perhaps only one of the two users has the right to it, so one success is enough.
         """
         if self.db_first:
             selected, *errors = errors
@@ -61,10 +61,11 @@ class Lane(Protocol):
 
     identity: Identity
     coalescer: Coalescer
-    up: bool  #: False: calls cannot be sent, and must be refused at once, with ``why_down``
+    up: bool  #: False: it has no connection, and nothing may be joined: answer ``why_down`` at once
     why_down: CommandError
     relays: bool  #: whether simple foreign commands may ride on it
-    names: dict[object, bytes]  #: of sessions whose CLIENT SETNAME was relayed; the last one is what it is called
+    #: the name that each session gave by a relayed CLIENT SETNAME, oldest first; the connection bears the last one
+    names: dict[object, bytes]
 
     def take_name(self, session: object, name: bytes) -> None:
         """A session's name, which is what the lane is called from now on."""
@@ -83,14 +84,14 @@ class Host(Protocol):
         """Send to the client, at the end of this turn of the loop."""
 
     def write_now(self, data: bytes) -> None:
-        """Send what its own lane brought, before any client gets what was written by ``write`` in this turn.
+        """Send at once what the private lane brought, behind what ``write`` was given for this client.
 
-        So of what comes together a client learns that a key has changed (client side caching) before another learns
-        that its command has changed it.
+        Answers of shared lanes leave later, at the end of the turn.  So when Valkey tells one client that a key has
+        changed (client side caching) and answers the command of another that changed it, the first hears of it first.
         """
 
     def close(self) -> None:
-        """Close the client's connection when everything written has left."""
+        """Close the client's connection when everything written has left.  For ``Session.close`` alone."""
 
     def is_closing(self) -> bool:
         """Whether what is written now does not reach the client."""
@@ -105,25 +106,28 @@ class Host(Protocol):
         """
 
     def open_private(self, greeting: bytes) -> None:
-        """Connect a private lane, and send ``greeting``; what else is sent waits for ``private_greeted``."""
+        """Connect a private lane, and send ``greeting``; what ``send_private`` is given waits for ``private_greeted``.
+
+        If there is no connection to be had, or it is lost, ``PrivateSide.lost`` is to be called.
+        """
 
     def greet_private(self, greeting: bytes) -> None:
-        """Send more of the greeting."""
+        """Send the rest of the greeting, which had to wait for the answer to its first request."""
 
     def private_greeted(self) -> None:
-        """The greeting is accepted."""
+        """The greeting was accepted: send what waits for that."""
 
     def refuse_private(self) -> None:
-        """The greeting is not: the client has to authenticate first."""
+        """The backend wants a password that this client has not given: close the lane, and fail what waits (NOAUTH)."""
 
     def send_private(self, data: bytes) -> None:
         """Send on the private lane."""
 
     def block(self, request: Request) -> None:
-        """Run a POP or MPOP that may wait; answer with ``finish``."""
+        """Run a POP or MPOP that may wait.  The session holds; the answer goes to ``Session.finish``."""
 
     def run_steps(self, request: Request) -> None:
-        """Run a command that takes several calls; answer with ``finish``."""
+        """Run a command that takes several calls.  The session holds; the answer goes to ``Session.finish``."""
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Run ``callback`` in the next turn of the loop, unless the client is gone by then."""
@@ -132,13 +136,16 @@ class Host(Protocol):
         """Make sure that the backend has the functions; ``done`` gets why that failed, as an error reply, or None."""
 
     def release(self, queue: bytes, data: bytes) -> None:
-        """Give popped messages back that could not be handed over (``queue`` empty: each map names its own)."""
+        """Give the messages in ``data``, replies to POPs of a client that is gone, back to ``queue``.
+
+        Empty ``queue``: of MPOP, whose maps name the queue of each message.
+        """
 
     def clients_paused(self, for_ms: int) -> None:
-        """The client pauses all clients of the backend; 0: not any longer."""
+        """The client's CLIENT PAUSE was accepted, for so many ms; 0: UNPAUSE."""
 
     def session_resumed(self) -> None:
-        """The session takes frames again."""
+        """The session takes frames again: if its client was not read from because it held, read on."""
 
 
 class WorkerState:
@@ -149,10 +156,11 @@ class WorkerState:
         self.auto_create = auto_create
         self.limits = limits
         self.routes = Routes(auto_create)
-        self.templates = {2: Templates(), 3: Templates()}
+        self.templates = {resp: Templates(resp) for resp in (2, 3)}
         self._turns: dict[int, int] = {}  # of MPOP … FAIR, by the hash of its queues
-        self.password_needed: bool | None = None  # by clients that have not authenticated; None: not known yet
-        self.relaying = True  # False while CLIENT PAUSE holds some commands back, and others not
+        self.password_needed: bool | None = None  # whether a client has to authenticate first; None: not known yet
+        #: False during a CLIENT PAUSE: a simple command that it holds back would hold up all others of a shared lane
+        self.relaying = True
 
     def rotated(self, queues: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """The queues, beginning with another one each time."""

@@ -14,7 +14,7 @@ from valqd.commands.request import Request, fcall, function_call, queue_key
 from valqd.errors import BackendDown
 from valqd.protocol.calls import Listener, nothing_popped, without_place
 from valqd.protocol.monitor import encode_own
-from valqd.protocol.private_replies import PrivateReplies, Slot
+from valqd.protocol.private_replies import Gap, PrivateReplies
 from valqd.protocol.requests import echo_call, encode_request
 
 if TYPE_CHECKING:
@@ -31,22 +31,27 @@ class PrivateCalls:
 
     def __init__(self, side: PrivateSide) -> None:
         self._side = side
-        self._library_probed = False  # in this MULTI, or since replies were turned off
-        self._repeatable_bytes = 0
+        self._library_probed = False  # in this MULTI, or since replies stopped telling
+        self._repeatable_bytes = 0  # of the calls that are not answered and could be repeated
 
-    def may_be_missing(self) -> None:
-        """From here on the functions are looked for anew."""
+    def look_again(self) -> None:
+        """What was found out about the library no longer holds: probe again before the next call that needs it."""
         self._library_probed = False
 
     def forget(self) -> None:
-        """No answers come any more."""
+        """No answers come any more to the calls under way."""
         self._repeatable_bytes = 0
 
-    def with_library(self, then: Callable[[], None]) -> None:
-        """Run ``then``, which calls a function.
+    @property
+    def are_due(self) -> bool:
+        """Whether a call is under way that may have to be repeated."""
+        return self._repeatable_bytes > 0
 
-        Inside MULTI, or where its error reply is not seen, a missing library could not be made good any more: there
-        one is called before over the shared lane, which loads what it does not find.
+    def with_library(self, then: Callable[[], None]) -> None:
+        """Run ``then``, which sends a function call.
+
+        Inside MULTI, or where no reply is seen, a call that finds no library could not be repeated.  So a function that
+        does nothing is called first over the shared lane, which loads the library if it is missing.
         """
         session = self._side.session
         lane = session.lane
@@ -82,24 +87,23 @@ class PrivateCalls:
             self._side.pops_due -= pops
             return answered(raw)
 
-        def watch(raw: bytes) -> bytes | Slot:
+        def watch(raw: bytes) -> bytes | Gap:
             replies = self._side.replies
             if raw != _MISSING_FUNCTION or replies is None:
                 return answered(raw)
-            slot = Slot()
+            gap = replies.leave_gap()
             self._side.pops_due += pops
-            session.host.load_library(lambda failure: self._repeat(replies, call, slot, answered_again, failure))
-            replies.outstanding += 1  # not quiet before the repeated call is answered
-            return slot
+            session.host.load_library(lambda failure: self._repeat(replies, call, gap, answered_again, failure))
+            return gap
 
         if not self._side.alters_replies:
             self._repeatable_bytes += len(call)
         self._side.send_watched(call, watch, pops)
         if self._repeatable_bytes > _MAX_REPEATABLE_BYTES:
-            session.when_private_quiet(lambda: None)
+            session.wait_for_private()
 
     def _given_back(self, request: Request, raw: bytes) -> bytes:
-        """``raw``; if the client has left, what can go back to its queue does, and it gets nothing."""
+        """``raw``, or if the client has left, a reply without messages: they go back to their queue."""
         session = self._side.session
         if not session.gone or b"N" in request.args[2] or self._side.identity_is_unknown:
             return raw  # NOACK: nothing can be given back; unknown: its queue may be another database's
@@ -107,22 +111,23 @@ class PrivateCalls:
         return nothing_popped(request, session.resp)
 
     def _repeat(
-        self, replies: PrivateReplies, call: bytes, slot: Slot, shape: Callable[[bytes], bytes], failure: bytes | None
+        self, replies: PrivateReplies, call: bytes, gap: Gap, shape: Callable[[bytes], bytes], failure: bytes | None
     ) -> None:
+        """The library was loaded, or not (``failure``): repeat the call that had found none, or answer it by that."""
         if self._side.replies is not replies or self._side.session.closed:
             return
-        replies.outstanding -= 1
         if failure is None:
-            replies.expect_again(slot, shape)
+            replies.expect_again(gap, shape)
             self._side.send_own(call)
         else:
-            slot.data = shape(failure)
-            self._side.received(b"")  # and what came behind it
+            replies.fill(gap, shape(failure))
+            self._side.received(b"")  # it, and what came behind it
 
     def fence(self, queue: bytes, then: Callable[[], None], *, may_load: bool = True) -> None:
-        """Before WAIT: a write to ``queue``, so that WAIT covers what the shared lane wrote; when it is done, ``then``.
+        """Before WAIT: write something on this connection, a key of ``queue``; run ``then`` when that is done.
 
-        If the backend refuses it, its error is WAIT's answer, and the client's simple commands leave the shared lane.
+        WAIT waits for what its own connection wrote last, and so for all that the shared lane wrote before.  If the
+        backend refuses the write, its error is WAIT's answer, and the client's simple commands leave the shared lane.
         """
         replies = self._side.open()
         outcome: list[bytes] = []
@@ -153,8 +158,3 @@ class PrivateCalls:
         replies.expect_own(swallow)
         self._side.send(encode_own(fcall("fence", [queue_key(queue)])))
         self._side.session.when_private_quiet(go_on)
-
-    @property
-    def are_due(self) -> bool:
-        """Whether a call is under way that may have to be repeated."""
-        return self._repeatable_bytes > 0

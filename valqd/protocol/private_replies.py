@@ -23,8 +23,8 @@ from valqd.protocol.replies import ReplyScanner
 from valqd.protocol.whole import parse
 
 
-class Slot:
-    """The place in the client's output of a reply that is still to come (again)."""
+class Gap:
+    """A gap in the client's output: what comes behind it waits until the reply that belongs there has come, again."""
 
     __slots__ = ("data",)
 
@@ -32,8 +32,8 @@ class Slot:
         self.data: bytes | None = None
 
 
-#: Takes one whole raw reply; returns what the client gets instead (b"" for nothing), or the slot it will be put into.
-ReplyFilter = Callable[[bytes], "bytes | Slot"]
+#: Takes one whole raw reply; returns what the client gets instead (b"" for nothing), or the gap that it leaves.
+ReplyFilter = Callable[[bytes], "bytes | Gap"]
 
 #: Entries of special replies and of runs of plain ones beyond which the client's next commands wait.
 _MAX_EXPECTED = 1024
@@ -46,18 +46,18 @@ class PrivateReplies:
     """The expected replies of one private lane."""
 
     def __init__(self) -> None:
-        self._expected: deque[int | ReplyFilter] = deque()
-        self.outstanding = 0
+        self._expected: deque[int | ReplyFilter] = deque()  # an int: so many plain ones
+        self.outstanding = 0  # replies still to come
         self.asked = 0  # replies expected since the beginning
-        self._own = 0  # of these, replies that the client does not know of
-        self.uncounted = False
+        self._own = 0  # of those still to come, how many the daemon asked for itself
+        self.uncounted = False  #: replies do not match requests
         self.raw = False  #: a replication stream: not even replies can be told apart
         #: how replies begin of which the next is not the client's, and whether they end the uncounted mode
         self._markers: dict[bytes, bool] = {}
-        self._behind_one = False
+        self._behind_one = False  # before the marker comes one reply that looks like it and is the client's
         self._scanner = ReplyScanner()
         self._held = bytearray()  # the start of a special reply, or of what may be a marker
-        self._output: deque[bytes | Slot] = deque()  # what waits, behind a slot
+        self._output: deque[bytes | Gap] = deque()  # what waits: a gap and all behind it
 
     def expect(self, count: int) -> None:
         """``count`` plain replies will come."""
@@ -78,7 +78,7 @@ class PrivateReplies:
         """One reply will come that the daemon asked for itself."""
         self._own += 1
 
-        def own(raw: bytes) -> bytes | Slot:
+        def own(raw: bytes) -> bytes | Gap:
             self._own -= 1
             return reply_filter(raw)
 
@@ -108,14 +108,25 @@ class PrivateReplies:
         """Replies still to come that the client waits for."""
         return self.outstanding - self._own
 
-    def expect_again(self, slot: Slot, shape: Callable[[bytes], bytes]) -> None:
-        """A call was repeated: its reply comes after all others and goes, shaped, into ``slot``."""
+    def leave_gap(self) -> Gap:
+        """For a filter: the reply that has come does not count, its call is to be repeated.  It stays outstanding."""
+        self.outstanding += 1
+        return Gap()
+
+    def expect_again(self, gap: Gap, shape: Callable[[bytes], bytes]) -> None:
+        """The call was repeated: its reply comes after all expected by now, and fills, shaped, the ``gap``."""
 
         def fill(raw: bytes) -> bytes:
-            slot.data = shape(raw)
+            gap.data = shape(raw)
             return b""
 
+        self.outstanding -= 1  # as a reply of its own it is counted from here on
         self.expect_special(fill)
+
+    def fill(self, gap: Gap, data: bytes) -> None:
+        """The call cannot be repeated: ``data`` is its reply.  The next ``feed`` returns it."""
+        self.outstanding -= 1
+        gap.data = data
 
     def stop_counting(self) -> None:
         """From here on replies do not match requests.  Nothing may be outstanding."""
@@ -167,11 +178,11 @@ class PrivateReplies:
         return self._filled()
 
     def _filled(self) -> bytes:
-        """The output up to the first slot that waits."""
+        """The output up to the first gap that is not filled."""
         out: list[bytes] = []
         while self._output:
             head = self._output[0]
-            part = head.data if isinstance(head, Slot) else head
+            part = head.data if isinstance(head, Gap) else head
             if part is None:
                 break
             out.append(part)
@@ -188,24 +199,18 @@ class PrivateReplies:
         pushes = sum([type(reply) is PushNotification for reply in replies]) if b">" in data else 0
         return len(replies) - pushes
 
-    def _cut(self, data: bytes) -> list[bytes | Slot]:
+    def _cut(self, data: bytes) -> list[bytes | Gap]:
         """What the client gets of ``data``, taken apart at the replies that are not plain."""
-        out: list[bytes | Slot] = []
+        out: list[bytes | Gap] = []
         start = 0
         is_rest = not (self._scanner.at_boundary or self._held)  # of a reply whose start was passed on: no marker
         for end in self._scanner.feed(data):
             if self.uncounted:
                 raw = self._take_held(data[start : end.offset])
                 start = end.offset
-                markers = {} if is_rest else self._markers
-                is_rest = False
-                ends = next((ends for marker, ends in markers.items() if raw.startswith(marker)), None)
-                if ends is None or (self._behind_one and not ends):
-                    self._behind_one &= ends is None
+                if is_rest or not self._takes_as_marker(raw):
                     out.append(raw)
-                else:
-                    self._markers.clear()
-                    self.uncounted = not ends
+                is_rest = False
                 continue
             if end.is_push or not self._expected:  # or an error that the backend sends before it closes
                 if self._special_is_next():
@@ -233,6 +238,18 @@ class PrivateReplies:
         elif rest:
             out.append(self._take_held(rest))
         return out
+
+    def _takes_as_marker(self, reply: bytes) -> bool:
+        """Whether ``reply`` is the marker awaited, not the client's; it tells whether replies match requests again."""
+        ends = next((ends for marker, ends in self._markers.items() if reply.startswith(marker)), None)
+        if ends is None:
+            return False
+        if self._behind_one and not ends:
+            self._behind_one = False
+            return False
+        self._markers.clear()
+        self.uncounted = not ends
+        return True
 
     def _take_held(self, rest: bytes) -> bytes:
         if not self._held:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from valqd.errors import BackendDown, CommandError
 from valqd.protocol.monitor import MonitorFilter, encode_own
 from valqd.protocol.private_calls import PrivateCalls
-from valqd.protocol.private_replies import PrivateReplies, Slot
+from valqd.protocol.private_replies import Gap, PrivateReplies
 from valqd.protocol.replay import replay
 
 if TYPE_CHECKING:
@@ -54,23 +54,23 @@ class PrivateSide:
         self.has_state = False  # WATCH, CLIENT TRACKING and the like: cannot be made again on another connection
         self.silent = False  # CLIENT REPLY OFF
         self.skip_next = False  # CLIENT REPLY SKIP
-        self.streaming = False  # a large frame of the client is on its way
-        self.is_broken = False  # Valkey is to refuse what came, and to close
+        self.streaming = False  # the first pieces of a large frame were sent, and its end was not
+        self.is_broken = False  # a protocol error was passed on: Valkey is to answer it, and to close
         self.identity_is_unknown = False  # it may be another user, or in another database, than the session
         self.resp_is_unknown = False  # it may speak another protocol version than the session
         self.pops_due = 0  # replies still to come that may hold popped messages
-        self.may_count_again = False  # Pub/Sub may be over, or never was in the way (RESP3)
+        self.may_count_again = False  # while uncounted: Pub/Sub may be over, or never was in the way (RESP3)
         self.may_be_subscribed = False
-        #: among all replies, of commands under way that may wait for others
+        #: which of all replies (1: the first on this lane) are those of blocking commands under way, oldest first
         self._waiting_places: deque[int] = deque()
         self.calls = PrivateCalls(self)
-        self._behind_stream: list[bytes] = []  # of the daemon's own, until a large frame has ended
-        self._marks = 0  # how often the end of Pub/Sub was asked for
-        self._after_mark: Callable[[], None] | None = None  # runs when the answer has come
-        self._batch: list[bytes] | None = None  # to be sent together
-        self._cut_push = bytearray()  # a push whose end is still to come
-        self._monitor: MonitorFilter | None = None
-        self._may_be_refused = False  # MONITOR or SYNC, by what comes next
+        self._behind_stream: list[bytes] = []  # the daemon's own requests, kept until the large frame has ended
+        self._marks = 0  # marks sent so far: each is another, so that no old answer is taken for a new one
+        self._after_mark: Callable[[], None] | None = None  # runs when ``ask_if_counted`` has its answer
+        self._batch: list[bytes] | None = None  # between begin_batch and end_batch: what was sent in that time
+        self._cut_push = bytearray()  # bytes held back because an answer must not get into the middle of a push
+        self._monitor: MonitorFilter | None = None  # while it is in MONITOR
+        self._may_be_refused = False  # MONITOR or SYNC was sent; the first byte of the answer tells
 
     # ---- what the session asks
 
@@ -114,6 +114,11 @@ class PrivateSide:
         return self.silent or self.skip_next
 
     @property
+    def tells_nothing(self) -> bool:
+        """Whether the session cannot learn how the next command ends: its reply does not come, or cannot be found."""
+        return self.mute or self.uncounted
+
+    @property
     def in_push(self) -> bool:
         """Whether the rest of a push is still to come."""
         return self.replies is not None and not self.replies.at_boundary
@@ -125,12 +130,15 @@ class PrivateSide:
 
     @property
     def may_block(self) -> bool:
-        """Whether a command that may wait for others is under way."""
+        """Whether a command that may wait until another client does something (BLPOP) is under way."""
         return bool(self._waiting_places)
 
     @property
     def message_may_come(self) -> bool:
-        """Whether a message may be on its way to the client: not what only runs when a wait is over."""
+        """Whether popped messages may be on their way to the client.
+
+        Not if the next reply is that of a blocking command: what was sent behind it has not been run.
+        """
         replies, waiting = self.replies, self._waiting_places
         return self.pops_due > 0 and not (replies is not None and waiting and replies.answered + 1 == waiting[0])
 
@@ -141,7 +149,7 @@ class PrivateSide:
 
     @property
     def will_be_quiet(self) -> bool:
-        """Whether all that keeps a command from the shared lane is still to come: replies, or the rest of a push."""
+        """Whether only replies, or the rest of a push, that are still to come keep a command from the shared lane."""
         return not (self.is_quiet or self.alters_replies)
 
     @property
@@ -181,7 +189,11 @@ class PrivateSide:
             self.send(data)
 
     def when_quiet(self, then: Callable[[], None]) -> None:
-        """Run ``then``, which sends a request, when nothing is due; till then a large one is not under way."""
+        """Run ``then`` when nothing is due any more.  It sends the request that the session is about to send.
+
+        If that is large, the first piece of it leaves only with ``then``: until then ``streaming`` is not yet true, and
+        the daemon's own requests need not wait for its end.
+        """
         streaming, self.streaming = self.streaming, False
 
         def go_on() -> None:
@@ -189,11 +201,6 @@ class PrivateSide:
             then()
 
         self.session.when_private_quiet(go_on)
-
-    def leave(self) -> None:
-        """Close: nothing that is still to come is for anybody."""
-        self.session.hold()
-        self.session.host.close()
 
     def stream_ended(self) -> None:
         """The last piece of a large frame was sent."""
@@ -216,40 +223,40 @@ class PrivateSide:
         self._send_expecting(raw, lambda replies: replies.expect(count))
 
     def send_waiting(self, raw: bytes) -> None:
-        """Send a request of the client that may wait for others, for long."""
+        """Send a request of the client that may wait until another client does something."""
         self.send_plain(raw, 1)
         place = self.open().asked
-        if not self._waiting_places or self._waiting_places[-1] != place:  # it is, when nothing is answered
+        if not self._waiting_places or self._waiting_places[-1] != place:  # the same: this one has no reply
             self._waiting_places.append(place)
 
-    def send_watched(self, raw: bytes, watch: Callable[[bytes], bytes | Slot], pops: bool = False) -> None:
-        """Send a request whose one reply goes through ``watch``; it may hold popped messages (``pops``)."""
+    def send_watched(self, raw: bytes, watch: Callable[[bytes], bytes | Gap], pops: bool = False) -> None:
+        """Send a request whose one reply goes through ``watch``.  ``pops``: it may hold popped messages."""
         self._send_expecting(raw, lambda replies: replies.expect_special(self._counted_pop(watch) if pops else watch))
 
     def _send_expecting(self, raw: bytes, expect: Callable[[PrivateReplies], None]) -> None:
-        """Send; ``expect`` notes its replies, unless there are none, or none that could be told."""
+        """Send; ``expect`` notes the replies, unless there are none or they cannot be told from others."""
         replies = self.open()
         skip, self.skip_next = self.skip_next, False
         if not (replies.uncounted or self.silent or skip):
             expect(replies)
         self.send(raw)
         if skip:
-            self.calls.may_be_missing()
+            self.calls.look_again()
             self._fence_skip()
 
-    def _counted_pop(self, watch: Callable[[bytes], bytes | Slot]) -> Callable[[bytes], bytes | Slot]:
+    def _counted_pop(self, watch: Callable[[bytes], bytes | Gap]) -> Callable[[bytes], bytes | Gap]:
         self.pops_due += 1
 
-        def counted(raw: bytes) -> bytes | Slot:
+        def counted(raw: bytes) -> bytes | Gap:
             self.pops_due -= 1
             return watch(raw)
 
         return counted
 
     def _fence_skip(self) -> None:
-        """A silent command is under way: the reply to a mark tells when it is done.
+        """The command behind CLIENT REPLY SKIP was sent: the reply to a mark sent behind it tells when it is done.
 
-        What comes before it is the client's: CLIENT REPLY SKIP was refused.
+        If a reply comes before that of the mark, SKIP was refused, and it is the client's.
         """
         if not self.alters_replies and self.replies is not None:
             request, answer = self._new_mark()
@@ -267,16 +274,17 @@ class PrivateSide:
         return encode_own([b"HELLO", b"2", mark]), b"-ERR Syntax error in HELLO option '%b'" % mark
 
     def queue_in_multi(self, effect: Callable[[bytes], bytes]) -> None:
-        """What the next command will change in this session, by its part of EXEC's reply."""
+        """The next command to be queued changes this session by ``effect``, if EXEC runs it (see Transaction)."""
         assert self.multi is not None
         self.multi.effects.append((self.open().asked - self.multi.began, effect))
 
     # ---- Pub/Sub and the like
 
-    def stop_counting(
-        self, raw: bytes, *, may_count_again: bool = False, stream: bool = False, monitor: MonitorFilter | None = None
-    ) -> None:
-        """Send a request from which on replies do not match requests, as soon as all that are due have come."""
+    def stop_counting(self, raw: bytes, *, stream: bool = False, monitor: MonitorFilter | None = None) -> None:
+        """Send a request from which on replies do not match requests, as soon as all that are due have come.
+
+        ``stream``: a replication stream begins, unless it is refused.  ``monitor``: MONITOR, whose lines go through it.
+        """
         replies = self.open()
 
         def send() -> None:
@@ -285,11 +293,11 @@ class PrivateSide:
                 return
             replies.stop_counting()
             self.skip_next = False
-            self.calls.may_be_missing()
+            self.calls.look_again()
             self._may_be_refused |= monitor is not None or (stream and not replies.raw)
             replies.raw = stream
             self._monitor = monitor
-            self.may_count_again = may_count_again
+            self.may_count_again = monitor is None
             self.send(raw)
 
         self.when_quiet(send)
@@ -383,33 +391,31 @@ class PrivateSide:
         self._behind_stream = []
         if replies is None:
             return
-        host = self.session.host
         if replies.at_boundary and not self.silent:
-            owed = replies.owed if not replies.uncounted else 0 if sent else 1  # SUBSCRIBE itself, or what came by it
-            host.write(error.resp() * owed)
+            # Uncounted: if it was never sent, the request that stopped the counting is to be answered (SUBSCRIBE).
+            owed = replies.owed if not replies.uncounted else 0 if sent else 1
+            self.session.host.write(error.resp() * owed)
         has_state = sent and (self.in_multi or self.has_state or self.may_be_subscribed)
         if has_state or replies.uncounted or self.silent or self.is_broken or not replies.at_boundary:
-            self.session.end()  # what it has sent beyond this is not to be run without that state
-            host.close()
+            self.session.close()  # what it has sent beyond this is not to be run without that state
             return
-        self.has_state = self.identity_is_unknown = self.resp_is_unknown = False
-        self.leave_multi()
+        self.reset()
         self.session.resume_if_quiet()
 
     # ---- state
 
     def untold(self, names: Collection[bytes]) -> None:
-        """Commands of these names were sent, and nothing will tell whether they were accepted."""
+        """Commands of these names were sent, and no reply will tell whether they were accepted."""
         self.identity_is_unknown = self.has_state = True
         self.resp_is_unknown |= b"HELLO" in names
 
     def leave_multi(self) -> None:
-        """EXEC, DISCARD or RESET."""
+        """EXEC, DISCARD or RESET, or MULTI was refused: commands run at once again."""
         self.multi = None
-        self.calls.may_be_missing()
+        self.calls.look_again()
 
     def reset(self) -> None:
-        """RESET: nothing is left of what its connection held."""
+        """Nothing is left of what its connection held: RESET, or there is no connection any more."""
         self.leave_multi()
         self.silent = self.skip_next = self.may_be_subscribed = False
         self.has_state = self.identity_is_unknown = self.resp_is_unknown = False

@@ -56,4 +56,4 @@ def _greeted(session: Session, error: bytes | None) -> None:
         host.call_soon(host.refuse_private)
     else:  # this identity has lost its rights since it was proved
         host.write(error)
-        host.close()
+        session.close()

@@ -21,7 +21,7 @@ from typing import Any
 
 from valqd.commands import grammar, table
 from valqd.commands.help_text import help_lines
-from valqd.commands.request import Merge, Request, function_call
+from valqd.commands.request import Request, function_call
 from valqd.errors import CommandError
 from valqd.protocol import foreign, handshake, relay
 from valqd.protocol.calls import Route, error_line, nothing_popped
@@ -62,16 +62,16 @@ class Session:
         self.last_seq = 0
         self.last_queue: bytes | None = None  # pushed to or popped from since the last fence
         self.pending = 0  # deals whose answers have not come
-        self._taken_bytes = 0  # by the fast path and relayed, since all was answered last
-        self._gone = False
-        self.closed = False  # it gets nothing any more
+        self._taken_bytes = 0  # by the fast path or relayed, since ``pending`` was 0 last
+        self._needs_private = False  # simple commands do not ride on the shared lane any more
+        self._gone = False  # it has hung up
+        self.closed = False  # nothing is taken from it, or written to it, any more
         # Holding: bytes wait in the framer until what is awaited has come
         self.held = False
-        self._unread = False
-        self._advancing = False
-        self._resume: Callable[[], None] | None = None  # runs first when the lane awaited is quiet
+        self._resume: Callable[[], None] | None = None  # when a lane is awaited: runs first once it is quiet
+        self._unread = False  # it does not read its replies
+        self._advancing = False  # frames are being taken: what ends a hold need not take the next
         self._likely = 0  # how many foreign requests its next chunk probably holds: as many as the last
-        self._needs_private = False
 
     @property
     def gone(self) -> bool:
@@ -83,8 +83,14 @@ class Session:
         self._gone = True
 
     def end(self) -> None:
-        """Nothing more is for the client."""
+        """Its connection is gone, or will be: take no more frames, and write nothing."""
         self._gone = self.closed = True
+
+    def close(self) -> None:
+        """End, and close its connection as soon as everything written so far has left.  Twice is as good as once."""
+        if not self.closed:
+            self.end()
+            self.host.close()
 
     # ---- bytes in
 
@@ -101,7 +107,7 @@ class Session:
                     self._taken_bytes += taken
                     lane.wake()
                     if enough or self._has_its_share:
-                        self._wait_for_answers()
+                        self.wait_for_shared()
                     if taken == len(data):
                         return
                     data = data[taken:]
@@ -136,10 +142,10 @@ class Session:
         taken = 0
         while not (self.held or self.closed or self._unread):
             if self._has_its_share:
-                self._wait_for_answers()
+                self.wait_for_shared()
                 break
             if self.private.has_many_due:
-                self.when_private_quiet(lambda: None)
+                self.wait_for_private()
                 break
             if taken == _MAX_FRAMES:
                 self.held = True
@@ -168,9 +174,9 @@ class Session:
             self.when_shared_quiet(lambda: self._pass_on(frame))
 
     def _pass_on(self, frame: Frame) -> None:
-        """The rest of a large frame; or bytes that Valkey will refuse: its answer, its way to close.
+        """Pass on the rest of a large frame, or bytes that break the protocol, which Valkey is to answer by closing.
 
-        The rest of what was lost with its lane is dropped: on another connection it would be read as commands.
+        The rest of a frame whose lane was lost is dropped: on another connection it would be read as commands.
         """
         private = self.private
         private.streaming = frame.kind is Kind.STREAM
@@ -185,7 +191,7 @@ class Session:
     # ---- holding
 
     def hold(self) -> None:
-        """Take no further frames until ``finish``."""
+        """Take no further frames until ``finish`` or ``go_on``."""
         self.held = True
 
     def when_shared_quiet(self, then: Callable[[], None]) -> None:
@@ -202,16 +208,23 @@ class Session:
 
     @property
     def _has_its_share(self) -> bool:
-        """Whether as much of it is under way over the shared lane as one client may have there at once."""
-        return self.pending >= _MAX_PENDING or self._taken_bytes >= MAX_BYTES_AT_ONCE
+        """Whether as much of it is under way over the shared lane as one client may have there at once.
 
-    def _wait_for_answers(self) -> None:
-        """Take no more before all is answered, so that one client's pipeline is not ahead of everybody else's."""
-        self.when_shared_quiet(lambda: None)
+        The rest waits until all of that is answered, so that its pipeline is not ahead of everybody else's.
+        """
+        return self.pending >= _MAX_PENDING or self._taken_bytes >= MAX_BYTES_AT_ONCE
 
     def when_private_quiet(self, then: Callable[[], None]) -> None:
         """Run ``then`` as soon as no answer is due from the private lane."""
         self._when(self.private.is_quiet, then)
+
+    def wait_for_shared(self) -> None:
+        """Take no more frames before the shared lane has answered all."""
+        self.when_shared_quiet(lambda: None)
+
+    def wait_for_private(self) -> None:
+        """Take no more frames before the private lane has answered all."""
+        self.when_private_quiet(lambda: None)
 
     def resume_if_quiet(self) -> None:
         """Go on once neither lane owes an answer, unless the client does not read."""
@@ -272,7 +285,10 @@ class Session:
         self.host.release(route.queue, data)
 
     def _answer_here(self, value: Any) -> None:
-        """Answer a VALQ command without the backend, in its turn: what comes behind waits for that, too."""
+        """Answer a VALQ command without the backend, when all before it is answered; what comes behind waits as well.
+
+        Inside MULTI, or where replies do not simply follow requests, the backend is made to give the answer.
+        """
         data = encode(value, self.resp)
         private = self.private
         if private.in_multi and isinstance(value, CommandError):
@@ -311,8 +327,8 @@ class Session:
             self._answer_here(self.lane.why_down)
         else:
             self._share(request)
-            route = self._route(request, request.merge) if request.merge is not None else None
-            self.templates.learn_from(argv, request, route, self.resp, self.worker.limits.max_body_bytes)
+            route = self.worker.routes.of(request)
+            self.templates.learn_from(argv, request, route, self.worker.limits.max_body_bytes)
 
     def _share(self, request: Request) -> None:
         """Send over the shared lane."""
@@ -323,20 +339,20 @@ class Session:
         elif request.steps is not None:
             self.when_shared_quiet(lambda: self._hold_for(self.host.run_steps, request))
         else:
-            merge = request.merge
-            if merge is None:
+            route = self.worker.routes.of(request)
+            if route is None:
                 call = function_call(request, b"e%d" % self.resp, self.worker.auto_create)
                 self.ask(encode_request(call), lambda reply: self._shape(reply, request))
             else:
-                join_merged(self.lane.coalescer, self, self._route(request, merge), request, self.resp)
+                join_merged(self.lane.coalescer, self, route, request, self.resp)
                 self.pending += 1
                 self.lane.wake()
-            has_many = merge is None and (self._needs_private or self.pending >= _MAX_PENDING_LONE)
+            has_many = route is None and (self._needs_private or self.pending >= _MAX_PENDING_LONE)
             if has_many or self._has_its_share:
-                self._wait_for_answers()
+                self.wait_for_shared()
 
     def ask(self, request: bytes, shape: Callable[[Any], bytes]) -> None:
-        """Send a request of its own over the shared lane; ``shape`` turns its reply into the answer's bytes."""
+        """Send over the shared lane what merges with nothing; ``shape`` turns its reply into the answer's bytes."""
         self.lane.coalescer.lone(self, request, shape)
         self.pending += 1
         self.lane.wake()
@@ -355,9 +371,6 @@ class Session:
             return reply
         return error_line(reply)
 
-    def _route(self, request: Request, merge: Merge) -> Route:
-        return self.worker.routes.get(merge.function, request.queues[0], request.takes_auto, merge.fixed)
-
     # ---- foreign commands
 
     def _may_relay(self) -> bool:
@@ -373,7 +386,7 @@ class Session:
         self._taken_bytes += len(request)
         self.lane.wake()
         if self._has_its_share:
-            self._wait_for_answers()
+            self.wait_for_shared()
 
     def _foreign(self, frame: Frame) -> None:
         name = frame.argv[0].upper()
@@ -408,7 +421,7 @@ class Session:
         self.framer.unauthenticated = False
 
     def begin(self) -> None:
-        """What the backend says to clients that have not authenticated is known (again): take frames."""
+        """``worker.password_needed`` is known (again), for which a new client is held: take its frames."""
         self._set_identity(self.identity)  # its lane may be another now
         self.framer.unauthenticated = bool(self.worker.password_needed)
         self.go_on(lambda: None)
