@@ -90,10 +90,10 @@ def test_redrive_into_a_queue_that_is_full_after_a_step_tells_how_many_were_move
     q.ids(1500)
     q.pass_time(1000)
     q.sweep()
-    other = q.other("other").create(max_length=1000)
+    other = q.other("other").create(max_length=300)
     keys = [q.key, other.key]
     moved, token = q.do("redrive", "e2", "", "ALL", "other", "", keys=keys)
-    assert (moved, token != b"") == (1000, True)
+    assert (moved, token != b"") == (300, True)
     assert q.do("redrive", "e2", token, "ALL", "other", "", keys=keys) == [0, b""]
     assert str(q.fcall("redrive", "e2", "", "ALL", "other", "", keys=keys)).startswith("FULL")
     other.do("pause", "n2", "IN", "")
@@ -110,7 +110,7 @@ def test_redrive_ends_when_a_queue_is_deleted_between_steps(q, deleted):
     q.sweep()
     keys = [q.key, q.other("other").create().key]
     moved, token = q.do("redrive", "e2", "", "ALL", "other", "", keys=keys)
-    assert (moved, token != b"") == (1000, True)
+    assert (moved, token != b"") == (300, True)
     q.other(deleted).do("delete", "n2")
     assert q.do("redrive", "e2", token, "ALL", "other", "", keys=keys) == [0, b""]
     assert str(q.fcall("redrive", "e2", "", "ALL", "other", "", keys=keys)).startswith("NOQUEUE")
@@ -325,8 +325,8 @@ def test_redrive_revives_nothing_whose_retention_is_over_meanwhile(q):
         q.pass_time(1)
     q.pass_time(70_000)
     q.steps("redrive", "ALL", "", "")
-    bodies, records = (q.link.ok("HLEN", f"valq:{{orders}}:{name}") for name in ("body", "meta"))
-    assert bodies == records == sum(q.counts())
+    left = sum(q.counts())
+    assert [q.link.ok("HLEN", f"valq:{{orders}}:{name}") for name in ("body", "meta")] == [left, left]
 
 
 def test_redrive_leaves_what_dies_after_it_began(q):
@@ -335,14 +335,14 @@ def test_redrive_leaves_what_dies_after_it_began(q):
     for _ in range(2):
         q.nack(*q.ids(750), kind="FATAL")
     moved, token = q.do("redrive", "e2", "", "ALL", "", "")
-    assert moved == 1000
+    assert moved == 300
     q.pass_time(1)
     steps = []
     while token:
         q.nack(*q.ids(1), kind="FATAL")
         moved, token = q.do("redrive", "e2", token, "ALL", "", "")
         steps.append(moved)
-    assert sum(steps) == 500
+    assert sum(steps) == 1200
     assert q.counts() == (1500 - len(steps), 0, 0, len(steps))
 
 

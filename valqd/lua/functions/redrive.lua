@@ -4,8 +4,8 @@
 -- ARGV: mode, token of the last step ('' at first), kind (ALL, ID), target queue or '', limit or '', id ...
 -- Returns: mode e: [moved by this step, token ('': done)]; mode n: moved in all
 -- Errors: NOQUEUE PAUSED FULL
--- Complexity: O(m log n) for m messages moved, in steps of 1000
-local REDRIVE_STEP = 1000
+-- Complexity: O(m log n) for m messages moved, in steps of 300
+local REDRIVE_STEP = 300
 
 -- Move one dead letter to `target`: its fields if it was moved, else false, and the text of the FULL error when that has no
 -- room.

@@ -7,7 +7,7 @@ local add = {}
 local TRIM_STEP = 2000
 local DROP_PAGE = 500
 -- How often a call that finds the queue full does, before it refuses, what has fallen due.
-local MOST_STEPS = 10
+local MOST_STEPS = 2
 
 function add.paused_error(q)
   return reply.error('PAUSED', "queue '" .. q.name .. "' takes no pushes: it is paused")

@@ -10,6 +10,8 @@ local SPARSE_SLOTS = 64
 local PAGE_BUCKETS = 50
 local STEP_PAGES = 100
 local MAX_CONVERTED = 1000
+-- To look at all slots of a bucket takes as long as to convert so many.
+local LOOK = 32
 
 -- The queue, among those of its name in other databases.
 local function walked(q)
@@ -62,7 +64,8 @@ function compact.step(q)
     for i = 1, #found[2], 2 do
       local bucket = tonumber(found[2][i])
       if all or (bucket ~= last and tonumber(found[2][i + 1]) >= SPARSE_SLOTS) then
-        converted = converted + convert(q, bucket)
+        local moved = convert(q, bucket)
+        converted = converted + (moved > 0 and math.max(moved, LOOK) or 0)
         if converted > MAX_CONVERTED then
           return true -- HSCAN may give all of a small hash at once: the cursor stays where it was
         end

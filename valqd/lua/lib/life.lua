@@ -3,8 +3,8 @@
 
 local life = {}
 
--- How many due messages of each kind a call settles on its way: one that changes something only has to keep up with what
--- falls due; one that shows or takes what is there should see it as it is.
+-- How many due messages a call settles on its way: one that changes something only has to keep up with what falls due; one
+-- that shows or takes what is there should see it as it is.
 life.BRIEFLY, life.FULLY = 200, 1000
 
 local MAX_TIES = 2000
@@ -141,11 +141,24 @@ function life.die(q, id, meta, why)
   queue.count(q, 'bytes', -server.call('HSTRLEN', q.prefix .. 'body', id)) -- max_bytes does not count the dead
   meta.s = 'q'
   meta.w = why
-  if q.dead then
-    q.dead[#q.dead + 1] = {id, meta}
+  if q.ended then
+    q.ended.dead[#q.ended.dead + 1] = {id, meta}
   else
     bury(q, {{id, meta}})
   end
+end
+
+-- Run `work`: what dies or expires in it is put where it is to be, or removed, together at its end.
+function life.together(q, work)
+  local ended = {dead = {}, expired = {}, expired_metas = {}}
+  q.ended = ended
+  work()
+  q.ended = false
+  if ended.dead[1] then
+    bury(q, ended.dead)
+  end
+  record.drop_all(q, ended.expired, ended.expired_metas)
+  queue.count(q, 'expired', #ended.expired)
 end
 
 -- Move dead letters, at most `limit`, that wait in this queue for somebody with rights on its dead letter queue.  True if
@@ -173,10 +186,11 @@ function life.redrive(q, id, meta)
   record.enter(q, id, meta, 'r')
 end
 
--- The TTL of a record is over: it is removed, whatever index it is in.
+-- The TTL of a record is over: it is removed, whatever index it is in.  Within life.together.
 function life.expire(q, id, meta)
-  record.drop(q, id, meta)
-  queue.count(q, 'expired', 1)
+  local ids = q.ended.expired
+  ids[#ids + 1] = number.text(id)
+  q.ended.expired_metas[#ids] = meta
 end
 
 function life.delay(q, id, meta, until_ms)
@@ -208,12 +222,12 @@ function life.give_back(q, id, meta, delay_ms, why, ended)
   end
 end
 
--- At most `limit` ids that are due, and with the last all that are due at the same ms, up to MAX_TIES: POP COUNT gives many
--- leases one end, and these come back together or their order would be lost.
+-- Of what is due in an index: at most `limit` ids.  Where they become ready, with the last all that are due at the same ms, up
+-- to MAX_TIES: POP COUNT gives many leases one end, and these come back together or their order would be lost.
 local function due_ids(q, index, until_ms, limit)
   local key = q.prefix .. index
   local ids = server.call('ZRANGEBYSCORE', key, '-inf', number.text(until_ms), 'LIMIT', 0, limit)
-  if #ids == limit then
+  if #ids == limit and (index == 'inflight' or index == 'delayed') then
     local last_ms = tonumber(server.call('ZSCORE', key, ids[limit]))
     local known = server.call('ZCOUNT', key, '-inf', '(' .. number.text(last_ms))
     local ties = server.call('ZRANGEBYSCORE', key, number.text(last_ms), number.text(last_ms), 'LIMIT', limit - known,
@@ -273,19 +287,15 @@ local function end_leases(q, ids)
   queue.flush(q) -- who dies has to have a body
   queue.write(q, 'ZREM', 'inflight', ids)
   queue.gather(q)
-  q.dead = {}
-  for i, text in ipairs(ids) do
-    local meta = metas[i]
-    meta.f = q.now
-    meta.e = 'lease expired'
-    local id = tonumber(text)
-    life.give_back(q, id, meta, life.backoff_ms(q, id, meta.a), 'lease expired', meta.l)
-  end
-  local dead = q.dead
-  q.dead = false
-  if dead[1] then
-    bury(q, dead)
-  end
+  life.together(q, function()
+    for i, text in ipairs(ids) do
+      local meta = metas[i]
+      meta.f = q.now
+      meta.e = 'lease expired'
+      local id = tonumber(text)
+      life.give_back(q, id, meta, life.backoff_ms(q, id, meta.a), 'lease expired', meta.l)
+    end
+  end)
   queue.flush(q)
   return some_stay
 end
@@ -304,43 +314,59 @@ local function end_delays(q, ids)
   queue.flush(q)
 end
 
--- Do what is due, about `limit` messages of each kind; how many these were, as q.settled.  True (also as q.behind) if more
--- may be due.
+-- Messages whose TTL is over are removed; those in flight are looked at when their deliveries end.
+local function end_lives(q, ids)
+  local metas = record.load_all(q, ids)
+  local inflight = {}
+  life.together(q, function()
+    for i, id in ipairs(ids) do
+      if metas[i].s == 'i' then
+        inflight[#inflight + 1] = id
+      else
+        life.expire(q, tonumber(id), metas[i])
+      end
+    end
+  end)
+  queue.write(q, 'ZREM', 'expiry', inflight)
+end
+
+-- Do what is due, about `limit` messages, as many of each kind; how many these were, as q.settled.  True (also as q.behind) if
+-- more may be due.
 function life.settle(q, limit)
   q.behind = false
   q.settled = 0
   if q.now < q.due then
     return false
   end
-  local more = false
-  local function due(index, until_ms)
-    local ids = due_ids(q, index, until_ms, limit)
-    q.settled = q.settled + #ids
-    more = more or #ids >= limit
-    return ids
-  end
   local _, retention = queue.rules(q)
-  more = end_leases(q, due('inflight', q.now)) or more
-  end_delays(q, due('delayed', q.now))
-  for _, id in ipairs(due('expiry', q.now)) do
-    local meta = record.load(q, id)
-    if meta.s == 'i' then
-      server.call('ZREM', q.prefix .. 'expiry', id) -- it is looked at when its delivery ends
+  local until_ms = {inflight = q.now, delayed = q.now, expiry = q.now, windows = q.now, dlq = q.now - retention}
+  local kinds = 0
+  for index, ms in pairs(until_ms) do
+    if (index == 'dlq' and retention == 0) or first_score(q, index) > ms then
+      until_ms[index] = nil
     else
-      life.expire(q, id, meta)
+      kinds = kinds + 1
     end
   end
-  if retention > 0 then
-    local ids = due('dlq', q.now - retention)
-    record.drop_all(q, ids, record.load_all(q, ids))
+  local share = math.ceil(limit / kinds)
+  local more = false
+  local function due(index)
+    local ids = until_ms[index] and due_ids(q, index, until_ms[index], share) or {}
+    q.settled = q.settled + #ids
+    more = more or #ids >= share
+    return ids
   end
-  for _, key in ipairs(due('windows', q.now)) do
-    server.call('ZREM', q.prefix .. 'windows', key)
-    server.call('HDEL', q.prefix .. 'dedup', key)
-  end
+  more = end_leases(q, due('inflight')) or more
+  end_delays(q, due('delayed'))
+  end_lives(q, due('expiry'))
+  local letters = due('dlq')
+  record.drop_all(q, letters, record.load_all(q, letters))
+  local keys = due('windows')
+  queue.write(q, 'ZREM', 'windows', keys)
+  queue.write(q, 'HDEL', 'dedup', keys)
   for _, way in ipairs({'pause_in', 'pause_out'}) do
-    local until_ms = q.limits and q.limits[way]
-    if until_ms and until_ms <= q.now then
+    local ends_at = q.limits and q.limits[way]
+    if ends_at and ends_at <= q.now then
       q.limits[way] = nil
       queue.save_limits(q)
       if way == 'pause_out' then

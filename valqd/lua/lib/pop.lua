@@ -117,8 +117,8 @@ local function take_mixed(q, want, options, records, taken, leases, deadline)
   local ids = taken.ids
   local failed = 0
   local most_failed = q.limits and q.limits.dlq and MOST_DEAD or MOST_FAILED
+  local batch = math.min(want, RECORD_BATCH)
   while true do
-    local batch = math.min(want - #ids, RECORD_BATCH)
     local at = 1
     local all = #records < 2 * batch
     local record_ids = {}
@@ -127,29 +127,31 @@ local function take_mixed(q, want, options, records, taken, leases, deadline)
     end
     local metas = record.load_all(q, record_ids)
     local moved_ids, moved_metas, places = {}, {}, {}
-    -- After the last record of a full batch the next batch is read first: it may come before the plain messages.
-    while #ids < want and (all or records[at]) do
-      local score = records[at + 1] and tonumber(records[at + 1])
-      if q.plain > 0 and (not score or q.head < score) then
-        take_plain(q, want - #ids, score or queue.FOREVER, taken, leases, deadline)
-      elseif score then
-        local id, meta = records[at], metas[(at + 1) / 2]
-        if take_record(q, tonumber(id), meta, options) then
-          local n = #ids + 1
-          ids[n] = id
-          taken.metas[n] = meta
-          local m = #moved_ids + 1
-          moved_ids[m] = id
-          moved_metas[m] = meta
-          places[m] = n
+    life.together(q, function()
+      -- After the last record of a full batch the next batch is read first: it may come before the plain messages.
+      while #ids < want and (all or records[at]) do
+        local score = records[at + 1] and tonumber(records[at + 1])
+        if q.plain > 0 and (not score or q.head < score) then
+          take_plain(q, want - #ids, score or queue.FOREVER, taken, leases, deadline)
+        elseif score then
+          local id, meta = records[at], metas[(at + 1) / 2]
+          if take_record(q, tonumber(id), meta, options) then
+            local n = #ids + 1
+            ids[n] = id
+            taken.metas[n] = meta
+            local m = #moved_ids + 1
+            moved_ids[m] = id
+            moved_metas[m] = meta
+            places[m] = n
+          else
+            failed = failed + 1
+          end
+          at = at + 2
         else
-          failed = failed + 1
+          break
         end
-        at = at + 2
-      else
-        break
       end
-    end
+    end)
     if moved_ids[1] then
       local bodies = server.call('HMGET', q.prefix .. 'body', unpack(moved_ids))
       for m, place in ipairs(places) do
@@ -164,7 +166,8 @@ local function take_mixed(q, want, options, records, taken, leases, deadline)
     if #ids == want or all then
       return
     end
-    records = first_records(q, want - #ids)
+    batch = failed > 0 and RECORD_BATCH or math.min(want - #ids, RECORD_BATCH) -- more may have failed, one after another
+    records = first_records(q, batch)
   end
 end
 

@@ -85,7 +85,7 @@ function queue.open(key, q)
   if q == queue.only then -- what the last call left
     q.attempts, q.retention = false, false
     q.slotless, q.steps = 0, 0
-    q.due_changed, q.moved, q.woken, q.behind, q.gathered, q.dead = false, false, false, false, false, false
+    q.due_changed, q.moved, q.woken, q.behind, q.gathered, q.ended = false, false, false, false, false, false
     if next(q.counts) then
       q.counts = {}
     end

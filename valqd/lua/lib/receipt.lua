@@ -177,30 +177,38 @@ function receipt.nack(q, kind, delay_ms, reason, args, from)
   local said = reason ~= '' and reason or nil
   local why = said or (is_unused and 'attempts used up' or 'nack') -- for a dead letter queue
   local results = {}
+  local done = {}
   local count = 0
-  for i = from, #args do
-    local meta, id = find_inflight(q, args[i])
-    if meta then
-      if not meta.s then
-        meta = record.of_inflight(q, id)
-      end
-      record.leave(q, id, meta)
-      if said or not is_unused then
-        meta.f, meta.e = q.now, said
-      end
-      local wait_ms = delay_ms or life.backoff_ms(q, id, meta.a)
-      if is_unused then
-        meta.a = meta.a - 1
-      end
-      if kind == 'FATAL' and not meta.c then
-        life.die(q, id, meta, why)
-      else
-        life.give_back(q, id, meta, wait_ms, why, q.now)
-      end
-      count = count + 1
+  local function give_back(id, meta)
+    if not meta.s then
+      meta = record.of_inflight(q, id)
     end
-    results[#results + 1] = meta and 1 or 0
+    record.leave(q, id, meta)
+    if said or not is_unused then
+      meta.f, meta.e = q.now, said
+    end
+    local wait_ms = delay_ms or life.backoff_ms(q, id, meta.a)
+    if is_unused then
+      meta.a = meta.a - 1
+    end
+    if kind == 'FATAL' and not meta.c then
+      life.die(q, id, meta, why)
+    else
+      life.give_back(q, id, meta, wait_ms, why, q.now)
+    end
   end
+  life.together(q, function()
+    for i = from, #args do
+      local meta, id = find_inflight(q, args[i])
+      local gives_back = meta and not done[id] -- who has died is put where it is to be at the end
+      if gives_back then
+        done[id] = true
+        give_back(id, meta)
+        count = count + 1
+      end
+      results[#results + 1] = gives_back and 1 or 0
+    end
+  end)
   queue.count(q, 'nacked', kind ~= 'RETURN' and count or 0)
   return count, results
 end

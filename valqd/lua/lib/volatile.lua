@@ -3,7 +3,8 @@
 --
 -- timers      queue -> earliest ms at which it needs a sweep (the sweeper that gets its lease anew looks at every queue);
 --             by name alone: queues of one name in several databases share it
--- slots       second -> set of the queues whose timer is in it, for only what comes next is to be looked at
+-- slots       second -> names: set of the queues whose timer is in it, for only what comes next is to be looked at; count: how
+--             many these are, since a table that was emptied takes long to be found empty
 -- first       no slot is before this second
 -- compacts    queues whose buckets may have become sparse
 -- compact_at  ms from which these are to be swept
@@ -52,8 +53,9 @@ local function forget(name)
   local second = math.floor(volatile.timers[name] / 1000)
   local slot = volatile.slots[second]
   volatile.timers[name] = nil
-  slot[name] = nil
-  if not next(slot) then
+  slot.names[name] = nil
+  slot.count = slot.count - 1
+  if slot.count == 0 then
     volatile.slots[second] = nil
   end
 end
@@ -69,8 +71,10 @@ function volatile.note(name, ms)
   end
   local second = math.floor(ms / 1000)
   volatile.timers[name] = ms
-  volatile.slots[second] = volatile.slots[second] or {}
-  volatile.slots[second][name] = true
+  local slot = volatile.slots[second] or {names = {}, count = 0}
+  volatile.slots[second] = slot
+  slot.names[name] = true
+  slot.count = slot.count + 1
   volatile.first = math.min(volatile.first, second)
 end
 
@@ -95,9 +99,8 @@ end
 function volatile.take_due(now, result, last)
   local this = math.floor(now / 1000)
   local next_ms = math.huge
-  local left = this
   for _, second in ipairs(seconds(this + 1)) do
-    for name in pairs(volatile.slots[second]) do
+    for name in pairs(volatile.slots[second].names) do
       local ms = volatile.timers[name]
       if ms > now then
         next_ms = math.min(next_ms, ms)
@@ -105,11 +108,12 @@ function volatile.take_due(now, result, last)
         result[#result + 1] = name
         forget(name)
       else
-        left = math.min(left, second)
+        volatile.first = second
+        return now
       end
     end
   end
-  volatile.first = left
+  volatile.first = this
   if next_ms == math.huge and next(volatile.timers) then
     next_ms = (this + 2) * 1000
   end
