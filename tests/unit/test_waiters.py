@@ -43,3 +43,97 @@ async def test_a_refusal_ends_the_wait(waiting):
     _, waiter, answers = waiting
     waiter.answer(b"-NOPERM no\r\n")
     assert (answers, waiter.parked) == ([b"-NOPERM no\r\n"], False)
+
+
+NOTHING = b"$-1\r\n"
+
+
+class Client:
+    """Whoever waits for one message, at a lane that is up."""
+
+    looks = 0  # at whether any of them has hung up
+
+    def __init__(self, lane, name, answers):
+        self.name = name
+        self.session = SimpleNamespace(
+            lane=lane, resp=2, gone=False, finish=lambda data: answers.append((self.name, data))
+        )
+
+    @property
+    def has_hung_up(self):
+        Client.looks += 1
+        return False
+
+    def drop_if_left(self):
+        return False
+
+
+class Line:
+    """Clients that come one after another; each one's first POP is a call of its own."""
+
+    def __init__(self):
+        state = WorkerState(b"", Limits(), Identity())
+        self.waiters = Waiters(SimpleNamespace(connected=[], up=False, clustered=False), state, b"d", lambda *_: None)
+        self.lane = SimpleNamespace(identity=Identity(), up=True, coalescer=Coalescer(), wake=lambda: None)
+        self.answers = []
+
+    def comes(self, name):
+        client = Client(self.lane, name, self.answers)
+        request = parse([b"VALQ.POP", b"q", b"BLOCK", b"0"], 2, Limits())
+        client.waiter = self.waiters.block(client, request)
+        self.lane.coalescer.take()
+
+    def backend_answers(self, *runs):
+        self.lane.coalescer.deliver(list(runs))
+
+    @property
+    def names(self):
+        return [waiter._client.name for waiter in self.waiters._parked[0, b"q"]]
+
+
+@pytest.fixture
+async def line():
+    line = Line()
+    yield line
+    line.waiters.registration.close()
+
+
+async def test_who_comes_while_one_before_it_is_being_asked_for_stands_behind_that(line):
+    line.comes("first")
+    line.comes("second")
+    line.backend_answers()
+    line.comes("third")
+    line.backend_answers()
+    line.backend_answers()
+    assert line.names == ["first", "second", "third"]
+    line.comes("fourth")  # nobody is being asked for any more: it need not ask
+    assert line.names == ["first", "second", "third", "fourth"]
+    assert not line.lane.coalescer.sent
+
+
+async def test_a_message_for_who_came_last_goes_to_the_first_in_line_and_few_are_looked_at(line):
+    names = [str(number) for number in range(3000)]
+    for name in [*names, "last"]:
+        line.comes(name)
+    for _ in names:
+        line.backend_answers()
+    Client.looks = 0
+    line.backend_answers(b"message")
+    assert line.answers == [("0", b"message")]
+    assert line.names == [*names[1:], "last"]
+    assert Client.looks < 10
+
+
+async def test_what_is_under_way_for_a_place_in_line_is_for_who_moves_up_to_it(line):
+    for name in ("first", "second", "third", "last"):
+        line.comes(name)
+    for _ in range(3):
+        line.backend_answers()
+    line.waiters.wake((0, b"q"))  # asks for those three
+    line.lane.coalescer.take()
+    line.backend_answers(b"a")
+    assert line.answers == [("first", b"a")]
+    assert line.names == ["second", "third", "last"]
+    line.backend_answers(b"b", b"c", NOTHING)
+    assert line.answers[1:] == [("second", b"b"), ("third", b"c")]
+    assert line.names == ["last"]

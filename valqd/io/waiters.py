@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -40,8 +41,8 @@ class Waiter:
     """One blocked command: the recipient of its POPs."""
 
     __slots__ = (
-        "_client", "_gone", "_handle", "_nothing", "_waiters", "has_asked", "in_flight", "lane", "last_queue",
-        "last_seq", "parked", "queues", "request", "since", "timed_out",
+        "_client", "_gone", "_handle", "_nothing", "_waiters", "has_asked", "in_flight", "is_probing", "lane",
+        "last_queue", "last_seq", "parked", "queues", "request", "since", "timed_out",
     )  # fmt: skip
 
     def __init__(self, waiters: Waiters, client: Client, lane: Lane, request: Request) -> None:
@@ -57,6 +58,7 @@ class Waiter:
         self._gone = False
         self.timed_out = False  # its time is over: what the POP under way brings is the answer, even nothing
         self.in_flight = False  # a POP is under way
+        self.is_probing = False  # and is the first one, before it stands in line
         self.has_asked = False  # it has sent a POP, or one before it in line has, with the same queues and lane
         self.parked = False  # it stands in line
         self.since = time.monotonic()  # exact: the loop's own clock stands still during a turn
@@ -112,6 +114,7 @@ class Waiter:
     def answer(self, data: bytes) -> None:
         """What a POP brought."""
         self.in_flight = False
+        self._waiters.probed(self)
         served = not (self._gone or data == self._nothing or data.startswith(_PASSING_ERRORS))
         if served:
             if not (self.parked or self.timed_out or data[:1] == b"-"):
@@ -206,6 +209,9 @@ class Waiters:
         self.release = release
         self._parked: dict[QueueId, dict[Waiter, None]] = {}
         self._waking: dict[QueueId, _Wake] = {}
+        self._probing: Counter[QueueId] = (
+            Counter()
+        )  # waiters whose first POP is under way, and who do not stand in line
         self._missed: set[QueueId] = set()  # woken while all who wait there were being asked for another queue
         self._stopping = False
         self.registration = Registration(control, daemon, self._parked, self._line, self.wake)
@@ -218,12 +224,24 @@ class Waiters:
         """Start a wait; the client's session is held until it ends."""
         waiter = Waiter(self, client, client.session.lane, request)
         first = next((next(iter(self._parked[queue])) for queue in waiter.queues if queue in self._parked), None)
-        if first is None and waiter.pop():
+        is_behind_probes = any(queue in self._probing for queue in waiter.queues)  # they will stand in line before it
+        if (first is None or is_behind_probes) and waiter.pop():
+            waiter.is_probing = True
+            self._probing.update(waiter.queues)
             waiter.lane.wake()
         else:
             waiter.has_asked = first is not None and first.lane is waiter.lane and first.queues == waiter.queues
             self.park(waiter)
         return waiter
+
+    def probed(self, waiter: Waiter) -> None:
+        """A POP of ``waiter`` was answered; it may have been its first."""
+        if waiter.is_probing:
+            waiter.is_probing = False
+            self._probing.subtract(waiter.queues)
+            for queue in waiter.queues:
+                if not self._probing[queue]:
+                    del self._probing[queue]
 
     def park(self, waiter: Waiter) -> None:
         """Wait for a wake-up, at the end of the line, or where it stood."""
@@ -307,14 +325,23 @@ class Waiters:
                 self.wake(queue)
 
     def hand_over(self, waiter: Waiter) -> None:
-        """A message that came for ``waiter`` goes to the first in line who wants the same, and all move up by one.
+        """A message that came for ``waiter`` goes to the first in line who wants the same; it goes to the end instead.
 
-        It asked at once, since nobody stood in line; those who do by now had asked before, and got nothing.
+        It asked at once; those who stand in line by now had asked before, and got nothing.  What is under way for a
+        place in line is for whoever stands there when it comes: up to the first place for which nothing is, all move up
+        by one, and that place goes to the end.
         """
-        line = self._parked.get(waiter.queues[0], {})
-        for other in reversed(line):
+        for other in self._parked.get(waiter.queues[0], {}):
             if other.wants_the_same(waiter) and not other.gone:
-                other.change_places(waiter)
+                waiter.change_places(other)
+                waiter = other
+                if not other.in_flight:
+                    break
+        if waiter.parked:
+            for queue in waiter.queues:
+                line = self._parked[queue]
+                del line[waiter]
+                line[waiter] = None
 
     # ---- the end
 

@@ -351,8 +351,11 @@ class Session:
             if has_many or self._has_its_share:
                 self.wait_for_shared()
 
-    def ask(self, request: bytes, shape: Callable[[Any], bytes]) -> None:
-        """Send over the shared lane what merges with nothing; ``shape`` turns its reply into the answer's bytes."""
+    def ask(self, request: bytes, shape: Callable[[Any], bytes | None]) -> None:
+        """Send over the shared lane what merges with nothing; ``shape`` turns its reply into the answer's bytes.
+
+        (None: it has answered itself.)
+        """
         self.lane.coalescer.lone(self, request, shape)
         self.pending += 1
         self.lane.wake()
@@ -361,15 +364,17 @@ class Session:
         self.hold()
         run(request)
 
-    def _shape(self, reply: Any, request: Request) -> bytes:
-        if type(reply) is list:
-            reply = b"".join(reply)
-        if type(reply) is bytes:
-            if self.gone and request.command == "mpop":
-                self.host.release(b"", reply)
-                return nothing_popped(request, self.resp)
-            return reply
-        return error_line(reply)
+    def _shape(self, reply: Any, request: Request) -> bytes | None:
+        if isinstance(reply, Exception):
+            return error_line(reply)
+        fragments: list[bytes] = reply if type(reply) is list else [reply]
+        if self.gone and request.command == "mpop":
+            self.host.release(b"", b"".join(fragments))
+            return nothing_popped(request, self.resp)
+        if sum(map(len, fragments)) > relay.LARGE_REPLY_BYTES:
+            self.leave_shared_lane()  # such replies would hold up others
+        self.answer_fragments(fragments)
+        return None
 
     # ---- foreign commands
 
