@@ -155,6 +155,14 @@ SETTINGS: tuple[Setting, ...] = (
         "How long a stop waits for what is under way, seconds.",
     ),
     Setting(
+        "backend_loss",
+        "error",
+        _one_of("error", "close"),
+        "error|close",
+        "How clients learn that the backend is away: by the error NOBACKEND; or, except for VALQ commands, as from a "
+        "Valkey that has stopped: their connection is closed.",
+    ),
+    Setting(
         "log_level",
         "info",
         _one_of("debug", "info", "warning", "error"),
@@ -183,6 +191,7 @@ class Settings:
     max_clients: int
     max_body_bytes: int
     shutdown_timeout: int
+    backend_loss: str
     log_level: str
 
     @property

@@ -216,3 +216,31 @@ def test_a_backend_that_turns_connections_away_is_one_that_is_gone():
 def errors_of_connections(direct) -> int:
     """Connections that Valkey has turned away."""
     return int(direct.call("INFO", "stats").partition(b"rejected_connections:")[2].split()[0])
+
+
+@pytest.mark.parametrize(
+    "command", [("HELLO", "3"), ("PING",), ("SELECT", "1"), ("AUTH", "default", "x"), ("GET", "k"), ("INFO",)]
+)
+def test_clients_are_closed_as_by_a_valkey_that_has_stopped_if_they_are_to_be(command):
+    with contextlib.ExitStack() as stack:
+        valkey = stack.enter_context(Valkey())
+        daemon = stack.enter_context(Valqd(valkey.url, backend_loss="close"))
+        waiting, popping, idle, working = [stack.enter_context(Connection(daemon.port)) for _ in range(4)]
+        waiting.send("BLPOP", "k", "0")
+        for client in (popping, idle):
+            assert client.call("GET", "k") is None
+        popping.send("VALQ.POP", "q", "BLOCK", "0")
+        assert working.call("VALQ.CREATE", "q") == b"OK"
+        blocked(working, "q", 1)
+        valkey.kill()
+        gone(daemon)
+        for client in (waiting, idle):
+            with pytest.raises(ConnectionResetError):
+                client.read()
+        with Connection(daemon.port) as coming, pytest.raises(ConnectionResetError):
+            coming.call(*command)
+        refused(working.call("VALQ.PUSH", "q", "x"), "NOBACKEND")
+        valkey.start()
+        back(daemon)
+        working.call("VALQ.PUSH", "q", "x")
+        assert as_map(popping.read())[b"body"] == b"x"

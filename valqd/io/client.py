@@ -317,7 +317,8 @@ class Client(Outgoing, asyncio.Protocol):
         self.private_lane = None
         if self.session.closed:
             return
-        if backend_down:
+        works_on_queues = self.waiter is not None or self.session.private.calls.are_due
+        if backend_down and (works_on_queues or not self._worker.state.closes_on_loss):
             self._private_gone(BackendDown(under_way=sent), sent)
         else:
             # It may still be sending: to close upon bytes that were not read would take from it what it has not read.

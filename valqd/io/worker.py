@@ -56,6 +56,7 @@ class Worker:
         self.state = WorkerState(
             settings.auto_create_argument, Limits(max_body_bytes=settings.max_body_bytes), Identity(db=backend.db)
         )
+        self.state.closes_on_loss = settings.backend_loss == "close"
         self._number = number
         self._ids = count(number * 1_000_000_000 + 1)
         self._daemon = b"%b-%d" % (os.urandom(6).hex().encode(), number)
@@ -75,6 +76,7 @@ class Worker:
         self.default_user = DefaultUser(clients_backend, self.state, self.lanes.renew_first)
         self._paused: asyncio.TimerHandle | None = None
         self._limiting: asyncio.Task[None] | None = None
+        self.clients_paused(0)
 
     def next_client_id(self) -> int:
         """A number that no other client of this daemon has."""
@@ -170,7 +172,7 @@ class Worker:
                 return  # of two pauses Valkey keeps the one that ends later
             self._paused.cancel()
             self._paused = None
-        self.state.relaying = for_ms == 0
+        self.state.relaying = for_ms == 0 and not self.state.closes_on_loss  # a lost shared lane is many clients'
         if for_ms:
             self._paused = self.loop.call_later(for_ms / 1000, self.clients_paused, 0)
 

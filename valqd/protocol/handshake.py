@@ -32,7 +32,7 @@ def take(session: Session, name: bytes, frame: Frame) -> bool:
 
 def _relay(session: Session, frame: Frame, kind: ReplyType, remember: bytes = b"") -> None:
     if not session.lane.up:
-        session.when_shared_quiet(lambda: session.host.write(session.lane.why_down.resp()))
+        session.when_shared_quiet(lambda: session.host.write(_refusal(session, session.lane.why_down.resp())))
         return
 
     names = session.lane.names
@@ -51,6 +51,13 @@ def _relay(session: Session, frame: Frame, kind: ReplyType, remember: bytes = b"
         return relay.encode(kind, reply)
 
     session.ask(encode_request(frame.argv), shape)
+
+
+def _refusal(session: Session, error: bytes) -> bytes:
+    """``error``; the client's connection is closed before it gets that, if this is how it is to learn of the outage."""
+    if session.worker.closes_on_loss and error.startswith(b"-NOBACKEND "):
+        session.close()
+    return error
 
 
 def _ping(session: Session, frame: Frame) -> bool:
@@ -89,7 +96,7 @@ def _prove(session: Session, identity: Identity, frame: Frame) -> bool:
     def done(error: bytes | None) -> None:
         if error is None and not session.closed:
             session.accepted_as(identity)
-        session.finish(error or b"+OK\r\n")
+        session.finish(b"+OK\r\n" if error is None else _refusal(session, error))
 
     def start() -> None:
         session.hold()
@@ -158,12 +165,12 @@ def _hello(session: Session, frame: Frame) -> bool:
         if session.closed:
             return
         if error is not None:
-            session.finish(error)
+            session.finish(_refusal(session, error))
             return
         if hello.password is not None:
             session.accepted_as(identity)
         if not session.lane.up:
-            session.finish(session.lane.why_down.resp())
+            session.finish(_refusal(session, session.lane.why_down.resp()))
             return
         session.ask(b"*1\r\n$5\r\nHELLO\r\n", shape)
         session.wait_for_shared()

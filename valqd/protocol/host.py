@@ -161,6 +161,7 @@ class WorkerState:
         self.password_needed: bool | None = None  # whether a client has to authenticate first; None: not known yet
         #: False during a CLIENT PAUSE: a simple command that it holds back would hold up all others of a shared lane
         self.relaying = True
+        self.closes_on_loss = False  # clients whose command is not a VALQ one, when the backend is away
 
     def rotated(self, queues: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """The queues, beginning with another one each time."""
