@@ -99,3 +99,20 @@ def test_no_worker_that_waits_for_the_backend_outlives_its_daemon():
         until(lambda: not listening_sockets(daemon.port), 1.5, "nobody has the port")
         with Connection(valkey.port) as direct:
             assert b"loading:1" in direct.call("INFO", "persistence")
+
+
+def test_a_damaged_append_only_file_is_named(tmp_path):
+    folder = tmp_path / "data"
+    with Valqd(data_dir=folder) as daemon, Connection(daemon.port) as client:
+        client.call("VALQ.PUSH", "q", "x")
+    (written,) = (folder / "appendonlydir").glob("*.incr.aof")
+    with written.open("ab") as file:
+        file.write(b"\0" * 4096)  # as after a power cut
+    said = start_refused("--data-dir", str(folder))
+    assert "the embedded Valkey did not start" in said
+    assert "append only file" in said
+
+
+def test_an_eviction_policy_that_takes_messages_is_warned_of():
+    with Valkey("--maxmemory-policy", "allkeys-lru") as valkey, Valqd(valkey.url, workers=2) as daemon:
+        assert daemon.output().count("maxmemory-policy is allkeys-lru") == 1

@@ -1,9 +1,10 @@
-"""The daemon's own connection knows in which database it is."""
+"""The daemon's own connection knows in which database it is, and tells of a backend that is silent."""
 
 import asyncio
 
 from hiredis import ReplyError
 
+from valqd.io import control as control_module
 from valqd.io.backend import Backend
 from valqd.io.control import Control
 
@@ -29,3 +30,18 @@ async def test_after_a_refused_select_the_next_call_selects_again():
     assert await control.calls([[b"PING"]], 5) == [busy]
     assert await control.calls([[b"PING"]], 5) == [b"PONG"]
     assert control._connection.sent == [[b"SELECT", b"5"], [b"PING"]] * 2
+
+
+async def test_the_log_tells_of_a_backend_that_does_not_answer_and_when_it_does(monkeypatch, caplog):
+    monkeypatch.setattr(control_module, "_SILENT_S", 0.01)
+    control = Control(Backend("h", 1))
+    answers = Answers(b"PONG")
+    control.up, control._connection = True, answers
+    assert await control.call([b"PING"]) == b"PONG"
+    assert not caplog.messages
+    silent = asyncio.get_running_loop().create_future()
+    answers.send = lambda requests: [silent]
+    asyncio.get_running_loop().call_later(0.05, silent.set_result, b"PONG")
+    assert await control.call([b"PING"]) == b"PONG"
+    what = "backend valkey://h:1 does not answer"
+    assert caplog.messages == [f"{what}: for 0.01 s", f"{what}: this is over"]

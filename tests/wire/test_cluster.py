@@ -70,3 +70,15 @@ def test_leases_end_by_themselves_in_all_slots(client):
 def test_a_command_that_names_queues_of_two_slots_is_refused_by_valkey(client):
     refused(client.call("VALQ.MPOP", 2, "a", "b"), "CROSSSLOT")
     assert client.call("VALQ.PUSH", "a", "x") == b"1"
+
+
+def test_no_list_is_short_since_the_cluster_is_down():
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    with Valkey(*options) as valkey, Connection(valkey.port) as direct:
+        assert direct.call("CLUSTER", "ADDSLOTSRANGE", 0, 16383) == b"OK"
+        until(lambda: b"cluster_state:ok" in direct.call("CLUSTER", "INFO"), what="all slots served")
+        with Valqd(valkey.url) as valqd, Connection(valqd.port) as client:
+            client.call("VALQ.PUSH", "a", "x")
+            assert client.call("VALQ.LIST") == [b"a"]
+            assert direct.call("CLUSTER", "DELSLOTSRANGE", 0, 16383) == b"OK"
+            refused(client.call("VALQ.LIST"), "ERR", "non local key")

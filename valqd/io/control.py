@@ -25,6 +25,8 @@ from valqd.lua import bundle
 from valqd.protocol.monitor import encode_own
 
 _RETRY_S = 0.1
+#: The log tells of a backend that has not answered for so long.
+_SILENT_S = 5.0
 #: OpenSSL's codes for a certificate whose issuer is not known.
 _NO_ISSUER = (18, 19, 20, 21)
 _LEAST_VERSION = (7, 2)
@@ -217,10 +219,10 @@ class Control:
                 return
         await self._checked([b"FUNCTION", b"LOAD", b"REPLACE", source])
 
-    async def largest_bulk(self) -> int | None:
-        """The most bytes that the backend takes as one argument; None if it does not tell.  Raises ControlLost."""
-        reply = await self.call([b"CONFIG", b"GET", b"proto-max-bulk-len"])
-        return int(reply[b"proto-max-bulk-len"]) if isinstance(reply, dict) and reply else None
+    async def config(self, *names: bytes) -> dict[bytes, bytes]:
+        """The backend's settings of these names, as far as it tells.  Raises ControlLost."""
+        reply = await self.call([b"CONFIG", b"GET", *names])
+        return reply if isinstance(reply, dict) else {}
 
     async def call(self, request: list[bytes]) -> Any:
         """One request in the backend's default database; error replies are returned.  Raises ControlLost."""
@@ -242,4 +244,11 @@ class Control:
 
     async def _calls(self, requests: list[list[bytes]]) -> list[Any]:
         assert self._connection is not None
-        return await asyncio.gather(*self._connection.send(requests))
+        silent = f"backend {self._backend} does not answer"
+        telling = asyncio.get_running_loop().call_later(_SILENT_S, self.complaints.say, silent, f"for {_SILENT_S:g} s")
+        try:
+            replies = await asyncio.gather(*self._connection.send(requests))
+        finally:
+            telling.cancel()
+        self.complaints.over(silent)
+        return replies

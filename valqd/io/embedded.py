@@ -181,7 +181,7 @@ class EmbeddedServer:
                 raise StartError(f"the embedded Valkey did not start: {_last_line(log_file)} (see {log_file})")
             if time.monotonic() > tell_at:
                 tell_at += _SILENT_S
-                log.warning("the embedded Valkey does not answer yet: %s (see %s)", _last_line(log_file), log_file)
+                log.warning("the embedded Valkey is not ready yet: %s (see %s)", _last_line(log_file), log_file)
             stop_if_told()
             time.sleep(0.01)
 
@@ -191,9 +191,10 @@ class EmbeddedServer:
             try:
                 probe.connect(self.backend.path)
                 probe.sendall(b"PING\r\n")
-                return bool(probe.recv(64))  # refusals are answers too
+                answer = probe.recv(64)
             except OSError:
                 return False
+        return bool(answer) and not answer.startswith(b"-LOADING ")  # other refusals are answers too
 
     def close_lock(self) -> None:
         """In a forked worker: the folder is held by the daemon and its server alone."""

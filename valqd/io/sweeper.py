@@ -149,6 +149,7 @@ class Sweeper:
             self._known_since = known_since
             self._registration.arm_all()  # the memory has begun anew, or has dropped this daemon
         if not sweep:
+            self._control.complaints.over(_CANNOT_SWEEP)  # for this one: another sweeps, and would say so
             return _FOLLOWER_TICK_S
         fresh, next_ms, *names = sweep
         next_s: float = (next_ms + 1) / 1000

@@ -75,7 +75,7 @@ class Worker:
         )
         self.default_user = DefaultUser(clients_backend, self.state, self.lanes.renew_first)
         self._paused: asyncio.TimerHandle | None = None
-        self._limiting: asyncio.Task[None] | None = None
+        self._heeding: asyncio.Task[None] | None = None
         self.clients_paused(0)
 
     def next_client_id(self) -> int:
@@ -95,7 +95,7 @@ class Worker:
             tick()
             await asyncio.wait({starting}, timeout=STOP_TICK_S)
         await starting
-        self.control.connected.append(self._limit_bodies_again)
+        self.control.connected.append(self._heed_configuration_again)
         keep_freed_memory()
         max_clients = raise_file_limit(self.settings.max_clients, warn=self._number == 0)
         self.settings = replace(self.settings, max_clients=max_clients)
@@ -115,19 +115,26 @@ class Worker:
 
     async def _start(self) -> None:
         await self.control.start()
-        await self._limit_bodies()
+        await self._heed_configuration()
 
-    async def _limit_bodies(self) -> None:
-        """A body that the backend does not take would cost a shared lane its connection."""
+    async def _heed_configuration(self) -> None:
+        """What the backend's own settings mean for the daemon.
+
+        A body that it does not take would cost a shared lane its connection.
+        """
         with contextlib.suppress(ControlLost):
-            most = min(await self.control.largest_bulk() or MAX_BULK_BYTES, self.settings.max_body_bytes)
+            config = await self.control.config(b"proto-max-bulk-len", b"maxmemory-policy")
+            policy = config.get(b"maxmemory-policy", b"").decode()
+            if policy.startswith("allkeys") and self._number == 0:
+                log.warning("the backend's maxmemory-policy is %s: messages may be evicted; set noeviction", policy)
+            most = min(int(config.get(b"proto-max-bulk-len", MAX_BULK_BYTES)), self.settings.max_body_bytes)
             if most != self.state.limits.max_body_bytes:
                 log.warning("max_body_bytes is %d: the least of the setting and the backend's proto-max-bulk-len", most)
                 self.state.limits = Limits(max_body_bytes=most)
 
-    def _limit_bodies_again(self) -> None:
+    def _heed_configuration_again(self) -> None:
         """It may be another backend now."""
-        self._limiting = asyncio.ensure_future(self._limit_bodies())
+        self._heeding = asyncio.ensure_future(self._heed_configuration())
 
     def _warn_if_open(self) -> None:
         """Beyond this host, that is: Valkey's protected mode does not see who comes through valqd."""

@@ -241,6 +241,11 @@ function queue.save_limits(q)
   server.call('HSET', q.key, 'limits', packed(q.limits))
 end
 
+-- Whether a command was refused since its caller may not, or the key is of another type.
+local function is_none_of_ours(reply)
+  return reply.err:find('^ERR ACL failure') or reply.err:find('^NOPERM') or reply.err:find('^WRONGTYPE')
+end
+
 -- One SCAN step: next cursor and the names of queues that match and that the caller may read.
 function queue.names(pattern, cursor)
   local odd = pattern:find('[%[\\]') -- it might take what follows the name in the key for its own
@@ -249,6 +254,9 @@ function queue.names(pattern, cursor)
   local names = {}
   for _, key in ipairs(step[2]) do
     local readable = server.pcall('HEXISTS', key, 'created_at')
+    if type(readable) == 'table' and not is_none_of_ours(readable) then
+      error(readable)
+    end
     local name = key:match(KEY)
     if name and readable == 1 and (not odd or glob.matches(pattern, name)) then
       names[#names + 1] = name
