@@ -76,7 +76,7 @@ class SharedLanes:
             return
         self._forget_timer(lane)
         self._idle[lane] = self.loop.call_later(_IDLE_S, self._close_if_idle, lane)
-        for oldest in list(self._idle)[: max(0, len(self._idle) - _MOST_IDLE)]:
+        for oldest in list(self._idle)[:-_MOST_IDLE]:
             if oldest.users:
                 self._forget_timer(oldest)
             elif not oldest.busy:
