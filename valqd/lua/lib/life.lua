@@ -129,7 +129,7 @@ local function bury(q, dead)
   end
 end
 
--- A record (in no index) has used up its attempts, or failed for good.
+-- A record (in no index) has used up its attempts, or failed for good.  Within life.together.
 function life.die(q, id, meta, why)
   queue.count(q, 'dead', 1)
   record.free_dedup(q, id, meta)
@@ -141,11 +141,8 @@ function life.die(q, id, meta, why)
   queue.count(q, 'bytes', -server.call('HSTRLEN', q.prefix .. 'body', id)) -- max_bytes does not count the dead
   meta.s = 'q'
   meta.w = why
-  if q.ended then
-    q.ended.dead[#q.ended.dead + 1] = {id, meta}
-  else
-    bury(q, {{id, meta}})
-  end
+  local dead = q.ended.dead
+  dead[#dead + 1] = {id, meta}
 end
 
 -- Run `work`: what dies or expires in it is put where it is to be, or removed, together at its end.
