@@ -176,3 +176,24 @@ def test_info_in_a_transaction_settles_all(q):
         q.pass_time(1)
     q.pass_time(1000)
     assert q.info()["ready_msgs"] == 3000
+
+
+@pytest.mark.parametrize("how", ["ready", "in flight"])
+def test_a_large_queue_is_deleted_in_steps_that_are_small(q, how):
+    q.create(vt=3600_000)
+    q.fill(257_000)
+    if how == "in flight":
+        for _ in range(26):
+            q.do("pop", "e2", "", "1000", "", "")
+    steps = 0
+    while (reply := q.do("delete", "e2")) is None:
+        steps += 1
+    assert reply == b"+OK\r\n"
+    assert 0 < steps < 20
+    assert q.stored() == []
+
+
+def test_a_large_queue_is_deleted_by_one_call_where_no_other_can_follow(q):
+    q.fill(257_000)
+    assert q.do("delete", "n2") == b"OK"
+    assert q.stored() == []

@@ -398,7 +398,13 @@ class QueueMachine(Checks, RuleBasedStateMachine):
 def in_small_steps(source):
     """The library with steps so small that few messages need several."""
     steps = (("PURGE_STEP", 2000, 3), ("PURGE_BUCKETS", 500, 1), ("REDRIVE_STEP", 300, REDRIVE_STEP))
-    steps += (("TRIM_STEP", 2000, TRIM_STEP), ("DROP_PAGE", 500, 2), ("STRIDE", 500, 1), ("FIRST_STRIDE", 8, 1))
+    steps += (
+        ("TRIM_STEP", 2000, TRIM_STEP),
+        ("DROP_PAGE", 500, 2),
+        ("STRIDE", 500, 1),
+        ("FIRST_STRIDE", 8, 1),
+        ("MOST_BUCKETS", 2000, 0),
+    )
     for setting, large, small in steps:
         assert f"local {setting} = {large}\n" in source
         source = source.replace(f"local {setting} = {large}\n", f"local {setting} = {small}\n")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from valqd.commands.queue_options import QUEUE_ARGUMENT
-from valqd.commands.request import Request
+from valqd.commands.request import Request, Steps
 from valqd.commands.spec import Arguments, Command
 
 
 def _build(args: Arguments) -> Request:
-    return Request("delete", "delete", (args.get("queue"),), ())
+    return Request("delete", "delete", (args.get("queue"),), (), steps=Steps.REPEATED)
 
 
 SPEC = Command(
@@ -17,8 +17,11 @@ SPEC = Command(
     arguments=(QUEUE_ARGUMENT,),
     build=_build,
     reply="OK.",
-    complexity="O(N/128) with N the messages; their memory is freed in the background.",
+    complexity="O(N/128) with N the messages; of a large queue in bounded steps, outside MULTI.",
     errors=(("NOQUEUE", "there is no such queue"),),
+    notes=(
+        "Outside MULTI, a queue of more than 250,000 messages is emptied first, and other commands may run meanwhile.",
+    ),
     example=(
         ("VALQ.DELETE orders", "OK"),
         ("VALQ.DELETE orders", "(error) NOQUEUE no such queue 'orders'"),

@@ -2,11 +2,18 @@
 -- Flags: allow-oom
 -- KEYS: 1 queue
 -- ARGV: mode
--- Returns: OK
+-- Returns: OK; mode e: nil when it is to be called again
 -- Errors: NOQUEUE
--- Complexity: O(b) for b buckets of 128 messages; their memory is freed in the background
+-- Complexity: O(b) for b buckets of 128 messages; mode e: of a large queue, the first calls only purge, in bounded steps
+local MOST_BUCKETS = 2000
+
 local function call(keys, args)
   local q = queue.need(keys[1])
+  if reply.is_stepped(args[1]) and server.call('HLEN', q.prefix .. 'gone') > MOST_BUCKETS
+    and purge.step(q, purge.INDEXES.all, purge.begin(q)) > 0 then
+    life.finish(q)
+    return nil
+  end
   local buckets = server.call('HKEYS', q.prefix .. 'gone')
   for from = 1, #buckets, 1000 do
     local names = {}

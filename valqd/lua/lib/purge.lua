@@ -1,0 +1,122 @@
+-- purge: removing all messages of some states, in bounded steps.
+-- requires: number, queue, log, record
+
+local purge = {}
+
+local PURGE_STEP = 2000
+local PURGE_BUCKETS = 500
+-- Indexes by the state that a client names.
+purge.INDEXES = {
+  main = {'inflight', 'ready'},
+  ready = {'ready'},
+  inflight = {'inflight'},
+  delayed = {'delayed'},
+  dlq = {'dlq'},
+  all = {'inflight', 'delayed', 'dlq', 'ready'},
+}
+
+-- Of PURGE_STEP members of an index, after the first `offset` of them, remove those with ids up to `last`.  Returns how many,
+-- whether there may be more, and the offset for these.
+local function purge_index(q, index, last, offset)
+  local found = server.call('ZRANGE', q.prefix .. index, offset, offset + PURGE_STEP - 1)
+  local ids = {}
+  for _, id in ipairs(found) do
+    if tonumber(id) <= last then
+      ids[#ids + 1] = id
+    end
+  end
+  local metas = record.load_all(q, ids)
+  local records, fields, plain = {}, {}, {}
+  for i, id in ipairs(ids) do
+    if metas[i] then
+      records[#records + 1] = id
+      fields[#fields + 1] = metas[i]
+    else -- in flight
+      plain[#plain + 1] = id
+    end
+  end
+  record.drop_all(q, records, fields)
+  queue.write(q, 'ZREM', index, plain)
+  log.forget_all(q, plain)
+  return #ids, #found == PURGE_STEP, offset + #found - #ids
+end
+
+-- Remove ready plain messages with ids up to `last`, in at most PURGE_BUCKETS buckets; whole ones are not read.  Returns how
+-- many, and whether there may be more.
+local function purge_log(q, last)
+  local slots = queue.SLOTS
+  local removed, visited = 0, 0
+  local more = false
+  local id = q.head
+  for bucket, gone in log.buckets(q, log.bucket(id), 1) do
+    local before = bucket * slots
+    id = math.max(id, before + 1)
+    more = q.plain > 0 and id <= last
+    if not more or visited == PURGE_BUCKETS then
+      break
+    end
+    local count = 0
+    local bucket_last = math.min(before + slots, last)
+    if id == before + 1 and bucket_last == before + slots then
+      count = slots - gone
+    else
+      local found = server.call('LRANGE', log.key(q, bucket), (id - 1 - before) * 2, (bucket_last - 1 - before) * 2 + 1)
+      for i = 1, #found, 2 do
+        if found[i] ~= '' then
+          count = count + 1
+        end
+      end
+    end
+    if count > 0 then
+      log.forget(q, bucket, count)
+    end
+    removed = removed + count
+    q.plain = q.plain - count
+    id = bucket_last + 1
+    visited = visited + 1
+    more = false
+  end
+  q.head = math.max(q.head, id)
+  q.moved = true
+  return removed, more
+end
+
+-- The token of a step: last id at the first step; of this round which index, how many of it were passed over, how many
+-- were removed.
+local function token_of(last, which, offset, removed)
+  return table.concat({number.text(last), which, number.text(offset), number.text(removed)}, ':')
+end
+
+-- The token of a first step.
+function purge.begin(q)
+  return token_of(q.seq, 1, 0, 0)
+end
+
+-- One step: how many were removed, and the token for the next ('' when done).  Between two steps messages move from one
+-- index to another, and those that were passed over go: rounds are made until one finds nothing more.
+function purge.step(q, indexes, token)
+  local last, which, offset, before = token:match('^(%d+):(%d+):(%d+):(%d+)$')
+  last, which, offset, before = tonumber(last), tonumber(which), tonumber(offset), tonumber(before)
+  local round_began = which == 1 and offset == 0 and before == 0
+  local removed, more = 0, false
+  repeat
+    local index = indexes[which]
+    local count
+    count, more, offset = purge_index(q, index, last, offset)
+    removed = removed + count
+    if not more and index == 'ready' then
+      count, more = purge_log(q, last)
+      removed = removed + count
+    end
+    if not more then
+      which = which + 1
+      offset = 0
+    end
+  until more or removed >= PURGE_STEP or not indexes[which]
+  if indexes[which] then
+    return removed, token_of(last, which, offset, before + removed)
+  elseif round_began or before + removed == 0 then
+    return removed, ''
+  end
+  return removed, token_of(last, 1, 0, 0)
+end
