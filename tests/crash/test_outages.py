@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from tests.servers import Connection, Valkey, Valqd, as_map, request, until
-from tests.wire.expect import blocked, refused
+from tests.wire.expect import blocked, noticed, refused
 
 
 def gone(daemon):
@@ -244,3 +244,21 @@ def test_clients_are_closed_as_by_a_valkey_that_has_stopped_if_they_are_to_be(co
         back(daemon)
         working.call("VALQ.PUSH", "q", "x")
         assert as_map(popping.read())[b"body"] == b"x"
+
+
+@pytest.mark.parametrize(
+    "command", [("HELLO",), ("HELLO", "3"), ("PING",), ("CLIENT", "SETNAME", "a"), ("SELECT", "1")]
+)
+def test_whose_handshake_is_under_way_is_closed_too_if_it_is_to_be(command):
+    with contextlib.ExitStack() as stack:
+        valkey = stack.enter_context(Valkey())
+        daemon = stack.enter_context(Valqd(valkey.url, backend_loss="close"))
+        client = stack.enter_context(Connection(daemon.port))
+        assert client.call("PING") == b"PONG"
+        valkey.signal(signal.SIGSTOP)
+        client.send(*command)
+        with Connection(daemon.port) as beside:
+            noticed(beside)
+        valkey.kill()
+        with pytest.raises(ConnectionResetError):
+            client.read()

@@ -114,5 +114,6 @@ def test_a_damaged_append_only_file_is_named(tmp_path):
 
 
 def test_an_eviction_policy_that_takes_messages_is_warned_of():
-    with Valkey("--maxmemory-policy", "allkeys-lru") as valkey, Valqd(valkey.url, workers=2) as daemon:
+    options = ("--maxmemory-policy", "allkeys-lru", "--maxmemory", "1gb")
+    with Valkey(*options) as valkey, Valqd(valkey.url, workers=2) as daemon:
         assert daemon.output().count("maxmemory-policy is allkeys-lru") == 1

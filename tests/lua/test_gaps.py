@@ -66,3 +66,14 @@ def test_purge_ends_behind_the_last_gap(q, ids):
 def test_gaps_cost_nothing(q, ids, function, args):
     calls, _ = q.calls_of(function, *args)
     assert sum(calls.values()) < 5 * BUCKET * len(ids)  # some for each slot of the buckets that are there
+
+
+def test_what_is_there_costs_no_more_than_a_gap_before_it(q):
+    q.create()
+    q.push("plain")
+    assert q.ack(*q.push(*["urgent"] * (BUCKET - 1), priority=1)) == BUCKET - 1
+    q.link.ok("HINCRBY", q.key, "seq", 600 * BUCKET)
+    q.fill(700 * BUCKET)
+    calls, _ = q.calls_of("peek", "n2", "ready", 10, 0, "")
+    assert "HKEYS" not in calls
+    assert sum(calls.values()) < BUCKET

@@ -110,3 +110,14 @@ def test_what_a_daemon_could_not_hand_over_goes_back_and_is_no_nack(q):
     assert q.do("nack_many", "RETURN", "0", "", q.pop()["receipt"]) == 1
     assert q.pop()["attempts"] == 1
     assert q.info()["nacked_total"] == 0
+
+
+def test_who_is_named_twice_dies_once_though_much_is_due(q):
+    q.create(vt=99_000)
+    q.push("x")
+    (receipt,) = [q.pop()["receipt"]]
+    q.push(*["over"] * 1500, ttl=1000)
+    q.pass_time(1000)
+    assert q.nack(receipt, receipt, b"1", kind="FATAL") == 1
+    assert q.counts() == (0, 0, 0, 1)
+    assert q.show(1)["state"] == b"dlq"

@@ -107,7 +107,7 @@ def test_a_lost_connection_fails_what_is_not_answered_once(coalescer, push, rese
 def test_what_was_not_answered_before_recovery_fails_after_what_was_kept(coalescer, push):
     answers = []
     coalescer.join(Listener(answers.append), push, bulk(b"m"), 1, 1, None)
-    coalescer.lone(Listener(answers.append), request("GET", "a"), lambda reply: reply)
+    coalescer.lone(Listener(answers.append), request("GET", "a"), error_line)
     coalescer.take()
     coalescer.deliver(MISSING)
     coalescer.join(Listener(answers.append), push, bulk(b"m"), 1, 1, None)

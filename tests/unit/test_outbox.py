@@ -1,4 +1,4 @@
-"""What a client's own lane brought leaves before what others get in the same turn."""
+"""What a client's own lane brought leaves before what others get in the same turn; one that fails holds up nobody."""
 
 import asyncio
 
@@ -26,3 +26,18 @@ async def test_what_is_to_come_first_leaves_first_and_behind_its_own():
     other.write_now(b"b")
     await asyncio.sleep(0)
     assert sent == [("other", b"ab"), ("one", b"+OK\r\n")]
+
+
+async def test_a_client_that_cannot_be_written_to_costs_the_others_nothing(caplog):
+    sent = []
+    outbox = Outbox(asyncio.get_running_loop())
+    bad, other = Outgoing(outbox), Outgoing(outbox)
+    bad.transport, other.transport = Transport("bad", sent), Transport("other", sent)
+    bad.transport.write = lambda data: 1 / 0
+    bad.transport.abort = lambda: sent.append("aborted")
+    for _ in range(2):
+        bad.write(b"x")
+        other.write(b"a")
+        await asyncio.sleep(0)
+    assert sent == ["aborted", ("other", b"a")] * 2
+    assert caplog.messages == ["a client could not be written to"] * 2

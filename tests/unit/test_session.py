@@ -183,3 +183,11 @@ def test_what_takes_several_calls_begins_when_all_before_it_is_answered(host, se
     host.coalescer.take()
     host.coalescer.deliver([b"*-1\r\n"])
     assert len(host.runs) == 1
+
+
+def test_a_reply_in_pieces_for_a_client_whose_connection_has_ended_is_dropped(host, session):
+    session.receive(request("VALQ.PEEK", "q"))
+    host.coalescer.take()
+    session.end()
+    host.coalescer.deliver([b"*1\r\n$1\r\n", b"x", b"\r\n"])
+    assert host.written == []

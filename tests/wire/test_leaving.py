@@ -1,13 +1,14 @@
 """Clients that leave: what they sent takes effect as in Valkey, and nothing is taken for nobody."""
 
 import socket
+import struct
 import sys
 import time
 
 import pytest
 
 from tests.servers import Connection, Valkey, Valqd, request, until
-from tests.wire.expect import blocked, noticed, parked, until_pop, valkey_stopped
+from tests.wire.expect import blocked, info, noticed, parked, until_pop, valkey_stopped
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +149,15 @@ def test_who_waits_here_and_leaves_with_much_unread_is_no_client_any_more(queue)
                 return client.call("PING") == b"PONG"
 
         until(is_taken, 5, "its place is free")
+
+
+def test_a_large_delete_goes_on_to_its_end_without_its_client(pair, queue):
+    _, daemon = pair
+    with Connection(daemon.port) as watching:
+        for _ in range(8):
+            watching.call("VALQ.MPUSH", queue, 100_000, *["x"] * 100_000)
+        with Connection(daemon.port) as leaving:
+            leaving.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            leaving.send("VALQ.DELETE", queue)
+            until(lambda: info(watching, queue)["ready_msgs"] < 800_000, 5, "begun")
+        until(lambda: queue.encode() not in watching.call("VALQ.LIST"), 5, "deleted")

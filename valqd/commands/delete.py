@@ -19,9 +19,7 @@ SPEC = Command(
     reply="OK.",
     complexity="O(N/128) with N the messages; of a large queue in bounded steps, outside MULTI.",
     errors=(("NOQUEUE", "there is no such queue"),),
-    notes=(
-        "Outside MULTI, a queue of more than 250,000 messages is emptied first, and other commands may run meanwhile.",
-    ),
+    notes=("Outside MULTI, a very large queue is emptied first, in steps between which other commands may run.",),
     example=(
         ("VALQ.DELETE orders", "OK"),
         ("VALQ.DELETE orders", "(error) NOQUEUE no such queue 'orders'"),

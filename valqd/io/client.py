@@ -156,8 +156,6 @@ class Client(Outgoing, asyncio.Protocol):
             self.private_lane.client_left()
         if self.waiter is not None:
             self.waiter.client_gone()
-        if self.task is not None:
-            self.task.cancel()
 
     def _set_stop(self, reason: Stop, on: bool) -> None:
         before = self._stop

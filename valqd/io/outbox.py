@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 _LARGE_PIECE_BYTES = 16 * 1024
+
+log = logging.getLogger(__name__)
 
 
 class Outbox:
@@ -24,7 +27,11 @@ class Outbox:
         """Send now."""
         dirty, self._dirty = self._dirty, []
         for outgoing in dirty:
-            outgoing.flush()
+            try:
+                outgoing.flush()
+            except Exception:  # a mistake of the daemon's, for which nobody else is to wait for ever
+                log.exception("a client could not be written to")
+                outgoing.transport.abort()
 
 
 def write_pieces(transport: asyncio.Transport, pieces: list[bytes]) -> None:

@@ -50,7 +50,7 @@ async def ask(lane: Lane, argv: list[bytes], begun: bool = False) -> Any:
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def fail(error: bytes) -> None:
-        if not future.done():  # done: this task was cancelled, since the client is gone
+        if not future.done():  # done: this task was cancelled, since the daemon ends
             future.set_exception(Failed(error))
 
     def take(reply: Any) -> None:
@@ -60,7 +60,7 @@ async def ask(lane: Lane, argv: list[bytes], begun: bool = False) -> Any:
             future.set_result(reply)
 
     if lane.up:
-        lane.coalescer.lone(Listener(fail), encode_request(argv), take)
+        lane.coalescer.lone(Listener(), encode_request(argv), take)
         lane.wake()
     else:
         fail(lane.why_down.resp())

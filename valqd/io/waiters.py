@@ -342,6 +342,7 @@ class Waiters:
                 line = self._parked[queue]
                 del line[waiter]
                 line[waiter] = None
+                self.registration.arm(queue)  # which is told since when who stands in line has waited
 
     # ---- the end
 

@@ -123,9 +123,9 @@ class Worker:
         A body that it does not take would cost a shared lane its connection.
         """
         with contextlib.suppress(ControlLost):
-            config = await self.control.config(b"proto-max-bulk-len", b"maxmemory-policy")
+            config = await self.control.config(b"proto-max-bulk-len", b"maxmemory", b"maxmemory-policy")
             policy = config.get(b"maxmemory-policy", b"").decode()
-            if policy.startswith("allkeys") and self._number == 0:
+            if policy.startswith("allkeys") and config.get(b"maxmemory") != b"0" and self._number == 0:
                 log.warning("the backend's maxmemory-policy is %s: messages may be evicted; set noeviction", policy)
             most = min(int(config.get(b"proto-max-bulk-len", MAX_BULK_BYTES)), self.settings.max_body_bytes)
             if most != self.state.limits.max_body_bytes:

@@ -317,6 +317,9 @@ class LoneCall(Call):
         if data is not None:  # else: the shape took care of the answer, or will
             self.deals[0][0].answer(data)
 
+    def fail(self, error: bytes) -> None:  # noqa: D102 - see Call
+        self.deliver(HiredisError(error[1:-2].decode("utf-8", "surrogateescape")))
+
 
 class ProofCall(LoneCall):
     """AUTH or SELECT, to see whether the backend accepts it, and HELLO.  The answer is the first's error, or empty.
@@ -341,6 +344,9 @@ class ProofCall(LoneCall):
 
     def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
         super().deliver(self._answer)
+
+    def fail(self, error: bytes) -> None:  # noqa: D102 - see Call
+        self.deals[0][0].answer(error)
 
 
 class RelayCall(Call):

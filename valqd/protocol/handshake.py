@@ -45,7 +45,7 @@ def _relay(session: Session, frame: Frame, kind: ReplyType, remember: bytes = b"
         if isinstance(reply, Exception):
             if remember == b"CLIENT SETNAME" and names.pop(session, None) is not None and before is not None:
                 session.lane.take_name(session, before)
-            return error_line(reply)
+            return _refusal(session, error_line(reply))
         if remember:
             session.client_info[remember] = frame.argv[-1]
         return relay.encode(kind, reply)
@@ -177,7 +177,7 @@ def _hello(session: Session, frame: Frame) -> bool:
 
     def shape(reply: Any) -> bytes:
         if not isinstance(reply, list):
-            return error_line(reply)
+            return _refusal(session, error_line(reply))
         session.set_resp(resp)
         if hello.name is not None:
             session.client_info[b"CLIENT SETNAME"] = hello.name

@@ -276,8 +276,9 @@ class Session:
 
     def answer_fragments(self, fragments: list[bytes]) -> None:
         """One deal's bytes in pieces."""
-        for fragment in fragments[:-1]:
-            self.host.write(fragment)
+        if not self.closed:
+            for fragment in fragments[:-1]:
+                self.host.write(fragment)
         self.answer(fragments[-1])
 
     def undelivered(self, route: Route, data: bytes) -> None:

@@ -3,7 +3,7 @@
 
 local log = {}
 
--- Buckets that are asked about at once: first few, since most gaps are short; where none of STRIDE is there, all that are.
+-- Buckets that are asked about at once: first few, since most gaps are short.
 local FIRST_STRIDE = 8
 local STRIDE = 500
 
@@ -88,11 +88,12 @@ function log.clear(q, id)
 end
 
 -- An iterator over the buckets that are there, from `bucket` on, upwards (step 1) or downwards (-1): each one's number, and
--- how many of its slots are gone.  How many have gone costs nothing.
+-- how many of its slots are gone.  Of those that have gone, no more are asked about than are there: then it is known which.
 function log.buckets(q, bucket, step)
   local last = step > 0 and log.bucket(q.seq) or 0
   local stride = FIRST_STRIDE
-  local far -- behind a long gap: all that are there, the next one last
+  local in_vain = 0
+  local far -- behind a gap longer than that: all that are there, the next one last
   local found, at = {}, 0
   local function look_ahead()
     local names = {}
@@ -115,7 +116,9 @@ function log.buckets(q, bucket, step)
         found[#found + 1] = {names[i], tonumber(gone)}
       end
     end
-    if not found[1] and stride == STRIDE then
+    in_vain = found[1] and 0 or in_vain + #names
+    if in_vain > server.call('HLEN', q.prefix .. 'gone') then
+      in_vain = 0
       far = {}
       for _, text in ipairs(server.call('HKEYS', q.prefix .. 'gone')) do
         local name = tonumber(text)

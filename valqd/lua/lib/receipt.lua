@@ -199,14 +199,14 @@ function receipt.nack(q, kind, delay_ms, reason, args, from)
   end
   life.together(q, function()
     for i = from, #args do
-      local meta, id = find_inflight(q, args[i])
-      local gives_back = meta and not done[id] -- who has died is put where it is to be at the end
-      if gives_back then
+      local id = receipt.parse(args[i])
+      local meta = not done[id] and find_inflight(q, args[i]) -- one that has died is in no index before the end
+      if meta then
         done[id] = true
         give_back(id, meta)
         count = count + 1
       end
-      results[#results + 1] = gives_back and 1 or 0
+      results[#results + 1] = meta and 1 or 0
     end
   end)
   queue.count(q, 'nacked', kind ~= 'RETURN' and count or 0)
