@@ -262,3 +262,27 @@ def test_whose_handshake_is_under_way_is_closed_too_if_it_is_to_be(command):
         valkey.kill()
         with pytest.raises(ConnectionResetError):
             client.read()
+
+
+def test_who_works_on_queues_behind_other_commands_is_told_of_the_loss_and_not_closed():
+    with Valkey() as valkey, Valqd(valkey.url, backend_loss="close") as daemon, Connection(daemon.port) as client:
+        client.call("INFO")
+        valkey.signal(signal.SIGSTOP)
+        client.send_raw(request("INFO") + request("VALQ.PUSH", "q", "x"))
+        with Connection(daemon.port) as beside:
+            noticed(beside)
+        valkey.kill()
+        for _ in range(2):
+            refused(client.read(), "NOBACKEND")
+
+
+def test_clients_that_are_closed_on_a_loss_are_not_closed_on_a_wrong_password():
+    with Valkey() as valkey, Valqd(valkey.url, backend_loss="close") as daemon:
+        with Connection(daemon.port) as client:
+            for command in (("AUTH", "nobody", "x"), ("HELLO", "3", "AUTH", "nobody", "x")):
+                refused(client.call(*command), "WRONGPASS")
+            assert client.call("PING") == b"PONG"
+        valkey.kill()
+        gone(daemon)
+        with Connection(daemon.port) as coming, pytest.raises(ConnectionResetError):
+            coming.call("HELLO", "3", "AUTH", "nobody", "x")

@@ -113,7 +113,11 @@ def test_a_damaged_append_only_file_is_named(tmp_path):
     assert "append only file" in said
 
 
-def test_an_eviction_policy_that_takes_messages_is_warned_of():
-    options = ("--maxmemory-policy", "allkeys-lru", "--maxmemory", "1gb")
+@pytest.mark.parametrize(
+    ("policy", "maxmemory", "warned"),
+    [("allkeys-lru", "1gb", 1), ("allkeys-lru", "0", 0), ("volatile-lru", "1gb", 0), ("noeviction", "1gb", 0)],
+)
+def test_an_eviction_policy_that_takes_messages_is_warned_of(policy, maxmemory, warned):
+    options = ("--maxmemory-policy", policy, "--maxmemory", maxmemory)
     with Valkey(*options) as valkey, Valqd(valkey.url, workers=2) as daemon:
-        assert daemon.output().count("maxmemory-policy is allkeys-lru") == 1
+        assert daemon.output().count("maxmemory-policy is") == warned

@@ -404,3 +404,23 @@ def test_a_queue_whose_dead_wait_for_the_sweeper_leaves_no_key_behind(q, limited
     killed(q, limited, 1)
     q.do("delete", "n2")
     assert q.stored() == []
+
+
+def test_a_dead_letter_queue_is_made_when_something_dies_and_not_before(q):
+    q.create(attempts=2, dead_letter_queue="graves")
+    q.push("x")
+    q.nack(q.pop()["receipt"])
+    assert b"valq:{graves}:queue" not in q.other("graves").stored()
+    q.nack(q.pop()["receipt"])
+    assert b"valq:{graves}:queue" in q.other("graves").stored()
+
+
+def test_the_dead_are_not_removed_a_ms_too_soon(q):
+    q.create(attempts=1, retention=60_000)
+    q.push("x")
+    q.nack(q.pop()["receipt"])
+    q.pass_time(59_999)
+    q.do("sweep", "1", 100)
+    assert q.counts() == (0, 0, 0, 1)
+    q.pass_time(1)
+    assert q.counts() == (0, 0, 0, 0)

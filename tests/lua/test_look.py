@@ -242,3 +242,28 @@ def test_scan_finds_a_header_without_a_name(q):
     q.push("x", headers={"": "v"})
     q.push("y")
     assert scan(q, header=("", "v")) == [1]
+
+
+def test_peek_passes_over_the_bucket_of_the_head(q):
+    q.fill(300)
+    q.ids(3)
+    assert peek(q, offset=200, count=2) == [204, 205]
+    assert peek(q, offset=126, count=2) == [130, 131]
+
+
+def test_peek_passes_over_many_buckets_at_once(q):
+    q.fill(500 * 128 + 1)
+    assert peek(q, offset=500 * 128 - 1) == [64_000, 64_001]
+    assert peek(q, offset=500 * 128) == [64_001]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_scan_finds_the_last_message_alone(q, count):
+    q.fill(5)
+    cursor, found = b"0", []
+    while True:
+        cursor, messages = q.do("scan", "n2", cursor, "", "", "", "", count, "")
+        found += [int(flat(message)["id"]) for message in messages]
+        if cursor == b"0":
+            break
+    assert found == [1, 2, 3, 4, 5]

@@ -121,3 +121,20 @@ def test_who_is_named_twice_dies_once_though_much_is_due(q):
     assert q.nack(receipt, receipt, b"1", kind="FATAL") == 1
     assert q.counts() == (0, 0, 0, 1)
     assert q.show(1)["state"] == b"dlq"
+
+
+def test_a_delivery_that_is_named_twice_dies_once(q):
+    q.create(attempts=1)
+    q.push("x")
+    receipt = q.pop()["receipt"]
+    assert q.do("nack_many", "FAIL", "", "", receipt, "1", receipt) == [1, 0, 0]
+    assert (q.counts(), q.info()["dead_total"]) == ((0, 0, 0, 1), 1)
+
+
+def test_who_was_cancelled_does_not_die(q):
+    q.create()
+    q.push("x")
+    receipt = q.pop()["receipt"]
+    assert q.do("cancel", "n2", receipt) == 1
+    assert q.nack(receipt, kind="FATAL") == 1
+    assert q.counts() == (0, 0, 0, 0)

@@ -259,3 +259,12 @@ def test_mpop_settles_no_more_than_one_call_should_though_it_finds_nothing(q):
     q.pass_time(2000)
     assert q.do("mpop", "n2", AUTO, "", "", "", keys=[each.key for each in queues]) is None
     assert [q.link.ok("ZCARD", f"valq:{{{name}}}:inflight") for name in "abc"] == [0, 1500, 1500]
+
+
+def test_a_pop_for_one_passes_over_what_is_not_delivered_any_more(q):
+    q.push(*["used"] * 2, priority=2)
+    q.nack(*[message["receipt"] for message in q.pop(2)])
+    q.push("next", priority=1)
+    q.push("plain")
+    q.update(max_delivery_attempts=1)
+    assert [q.pop()["body"] for _ in range(2)] == [b"next", b"plain"]

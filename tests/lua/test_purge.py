@@ -124,3 +124,67 @@ def test_purge_misses_nothing_though_messages_move_on_meanwhile(q):
     moves = iter([lambda: q.ids(50), lambda: q.pass_time(1000)])
     assert steps_with(q, "main", lambda: next(moves, lambda: None)()) == 5000
     assert q.counts() == (0, 0, 0, 0)
+
+
+def purged(q, state, *between):
+    """Purge in steps, with each of these between two; how many were removed."""
+    total, token, left = 0, b"", list(between)
+    for _ in range(30):
+        removed, token = q.do("purge", "e2", token, state)
+        total += removed
+        if not token:
+            return total
+        if left:
+            left.pop(0)()
+    raise AssertionError("it does not end")
+
+
+def test_purge_of_records_leaves_what_came_after_it_began_however_much(q):
+    q.push(*["old"] * 2005, priority=1)
+
+    def new():
+        q.push(*["new"] * 4100, priority=31)
+
+    def fewer():
+        q.ids(105)
+
+    assert purged(q, "ready", new, lambda: None, fewer) == 2005
+    assert q.counts() == (3995, 105, 0, 0)
+
+
+def test_purge_looks_at_each_state_from_its_beginning(q):
+    q.create(attempts=9)
+    q.push(*["old"] * 2500, priority=1)
+    for _ in range(3):
+        q.ids(1000)
+    q.push(*["old"] * 10, priority=1)
+
+    def new():
+        q.push(*["new"] * 5, priority=9)
+        assert len(q.ids(5)) == 5
+
+    assert purged(q, "main", new) == 2510
+    assert q.counts() == (0, 5, 0, 0)
+
+
+def test_purge_of_a_whole_bucket_leaves_what_came_after_it_began(q):
+    buckets = 502 * 128
+    q.fill(buckets)
+    assert purged(q, "ready", lambda: q.fill(10)) == buckets
+    assert q.ids() == list(range(buckets + 1, buckets + 11))
+
+
+def test_purge_of_ready_leaves_those_in_flight_of_the_same_bucket(q):
+    q.fill(300)
+    q.ids(3)
+    assert q.do("purge", "n2", "", "ready") == 297
+    assert q.nack(1, 2, 3) == 3
+    assert [message["body"] for message in q.pop(9)] == [b"x"] * 3
+
+
+def test_purge_of_what_lies_behind_a_bucket_that_went_half_way(q):
+    q.fill(256)
+    q.ids(99)
+    assert q.ack(*range(1, 129)) == 128
+    assert q.do("purge", "n2", "", "ready") == 128
+    assert q.counts() == (0, 0, 0, 0)

@@ -197,3 +197,11 @@ def test_a_large_queue_is_deleted_by_one_call_where_no_other_can_follow(q):
     q.fill(257_000)
     assert q.do("delete", "n2") == b"OK"
     assert q.stored() == []
+
+
+def test_a_queue_that_is_being_deleted_counts_what_it_still_has(q):
+    q.fill(257_000)
+    assert q.do("delete", "e2") is None
+    left = q.info()["ready_msgs"]
+    assert left < 257_000
+    assert q.do("purge", "n2", "", "ready") == left

@@ -52,3 +52,46 @@ def test_what_a_refused_push_had_settled_is_kept(q):
         each.pass_time(1000)
         assert isinstance(each.push("1", "2", "3", "4"), Exception)
         assert (each.info()["dead_total"], each.counts()) == (3, (0, 0, 0, 3))
+
+
+def test_what_a_step_settles_is_shared_among_its_kinds(q):
+    q.create()
+    q.push(*["x"] * 300, ttl=1000)
+    for key in range(300):
+        q.push("x", dedup=key, dedup_window=1000)
+    q.pass_time(1000)
+    assert q.do("sweep", "", 200) == 1
+    left = [q.link.ok("ZCARD", f"valq:{{orders}}:{index}") for index in ("expiry", "windows")]
+    assert left == [200, 200]
+
+
+def test_what_expires_together_is_counted(q):
+    q.create()
+    q.push(*["x"] * 3, ttl=1000)
+    q.push("y", priority=1, ttl=500)
+    q.pass_time(1000)
+    q.sweep()
+    assert q.info()["expired_total"] == 4
+
+
+def test_a_window_that_is_over_leaves_nothing_to_be_done(q):
+    q.create()
+    q.push("x", dedup="k", dedup_window=1000)
+    q.pass_time(1000)
+    q.sweep()
+    assert b"valq:{orders}:windows" not in q.stored()
+
+
+def test_delays_that_end_together_come_back_in_order(q):
+    q.push(*["x"] * 1500, delay=1000)
+    q.pass_time(1000)
+    assert q.ids(700) + q.ids(800) == list(range(1, 1501))
+
+
+def test_a_ttl_that_ends_in_flight_is_looked_at_once(q):
+    q.create(vt=60_000)
+    q.push("x", ttl=1000)
+    q.pop()
+    q.pass_time(1000)
+    assert q.do("sweep", "", 200) == 0
+    assert b"valq:{orders}:expiry" not in q.stored()

@@ -38,6 +38,7 @@ async def test_the_log_tells_of_a_backend_that_does_not_answer_and_when_it_does(
     answers = Answers(b"PONG")
     control.up, control._connection = True, answers
     assert await control.call([b"PING"]) == b"PONG"
+    await asyncio.sleep(0.02)
     assert not caplog.messages
     silent = asyncio.get_running_loop().create_future()
     answers.send = lambda requests: [silent]

@@ -191,3 +191,12 @@ def test_a_reply_in_pieces_for_a_client_whose_connection_has_ended_is_dropped(ho
     session.end()
     host.coalescer.deliver([b"*1\r\n$1\r\n", b"x", b"\r\n"])
     assert host.written == []
+
+
+@pytest.mark.parametrize(("command", "released"), [("VALQ.MPOP 1 q COUNT 5", [(b"", b"message")]), ("VALQ.PEEK q", [])])
+def test_what_an_mpop_took_goes_back_when_its_client_has_left_and_nothing_else_does(host, session, command, released):
+    session.receive(request(*command.split()))
+    host.coalescer.take()
+    host.closing = True
+    host.coalescer.deliver(b"message")
+    assert host.released == released

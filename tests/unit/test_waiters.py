@@ -77,11 +77,13 @@ class Line:
         self.lane = SimpleNamespace(identity=Identity(), up=True, coalescer=Coalescer(), wake=lambda: None)
         self.answers = []
 
-    def comes(self, name):
+    def comes(self, name, *command, resp=2):
         client = Client(self.lane, name, self.answers)
-        request = parse([b"VALQ.POP", b"q", b"BLOCK", b"0"], 2, Limits())
-        client.waiter = self.waiters.block(client, request)
+        client.session.resp = resp
+        words = command or ("VALQ.POP", "q", "BLOCK", "0")
+        client.waiter = self.waiters.block(client, parse([word.encode() for word in words], resp, Limits()))
         self.lane.coalescer.take()
+        return client
 
     def backend_answers(self, *runs):
         self.lane.coalescer.deliver(list(runs))
@@ -137,3 +139,88 @@ async def test_what_is_under_way_for_a_place_in_line_is_for_who_moves_up_to_it(l
     line.backend_answers(b"b", b"c", NOTHING)
     assert line.answers[1:] == [("second", b"b"), ("third", b"c")]
     assert line.names == ["last"]
+
+
+async def test_who_has_waited_and_asks_again_keeps_nobody_from_waiting(line):
+    line.comes("first")
+    line.backend_answers()
+    line.waiters.wake((0, b"q"))
+    line.lane.coalescer.take()
+    line.backend_answers()
+    line.comes("second")
+    assert line.names == ["first", "second"]
+    assert not line.lane.coalescer.sent
+
+
+async def test_a_refusal_is_for_who_asked(line):
+    line.comes("first")
+    line.comes("second")
+    line.backend_answers()
+    line.backend_answers(b"-NOPERM no\r\n")
+    assert (line.answers, line.names) == ([("second", b"-NOPERM no\r\n")], ["first"])
+
+
+async def test_a_message_goes_to_nobody_in_line_who_has_left(line):
+    first = line.comes("first")
+    line.comes("second")
+    line.backend_answers()
+    first.session.gone = True
+    line.backend_answers(b"message")
+    assert line.answers == [("second", b"message")]
+
+
+@pytest.mark.parametrize(
+    ("command", "resp"),
+    [("VALQ.POP q COUNT 5 BLOCK 0", 2), ("VALQ.POP q BLOCK 0", 3), ("VALQ.POP q NOACK BLOCK 0", 2)],
+)
+async def test_a_message_goes_to_nobody_who_wants_another_reply(line, command, resp):
+    line.comes("first")
+    line.comes("second", *command.split(), resp=resp)
+    line.backend_answers()
+    line.backend_answers(b"message")
+    assert (line.answers, line.names) == ([("second", b"message")], ["first"])
+
+
+async def test_who_takes_the_place_of_one_whose_time_is_over_goes_on_waiting(line):
+    first = line.comes("first")
+    line.comes("last")
+    line.backend_answers()
+    line.waiters.wake((0, b"q"))
+    line.lane.coalescer.take()
+    first.waiter.stop()
+    line.backend_answers(b"a")
+    line.backend_answers()
+    assert (line.answers, line.names) == ([("first", b"a")], ["last"])
+
+
+async def test_only_who_waits_for_the_same_queues_asks_for_those_behind_it(line):
+    line.comes("first", "VALQ.MPOP", "2", "q", "r", "BLOCK", "0")
+    line.backend_answers(NOTHING)
+    assert not line.comes("other").waiter.has_asked
+    assert line.comes("same", "VALQ.MPOP", "2", "q", "r", "BLOCK", "0").waiter.has_asked
+
+
+async def test_a_message_of_an_mpop_goes_to_nobody_of_another_protocol_version(line):
+    words = ("VALQ.MPOP", "1", "q", "COUNT", "5", "BLOCK", "0")
+    line.comes("first", *words, resp=2)
+    line.comes("second", *words, resp=3)
+    line.backend_answers(b"*0\r\n")
+    line.backend_answers(b"message")
+    assert line.answers == [("second", b"message")]
+
+
+async def test_a_message_of_an_mpop_goes_back_when_its_client_has_left(line):
+    released = []
+    line.waiters.release = lambda lane, queue, data: released.append(data)
+    line.comes("first", "VALQ.MPOP", "2", "q", "r", "BLOCK", "0").session.gone = True
+    line.backend_answers(b"message")
+    assert (released, line.answers) == ([b"message"], [])
+
+
+async def test_who_goes_to_the_end_of_the_line_has_waited_as_long_as_it_has(line):
+    first, last = line.comes("first"), line.comes("last")
+    since = last.waiter.since
+    assert first.waiter.since < since
+    line.backend_answers()
+    line.backend_answers(b"message")
+    assert line.waiters._line((0, b"q")) == (1, [(since, 1)])

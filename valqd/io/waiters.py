@@ -132,7 +132,8 @@ class Waiter:
 
     def wants_the_same(self, other: Waiter) -> bool:
         """Whether what comes for one would be right for the other, to the byte."""
-        return self.request == other.request and self.lane is other.lane and self._nothing == other._nothing
+        speaks_the_same = self._client.session.resp == other._client.session.resp
+        return self.request == other.request and self.lane is other.lane and speaks_the_same
 
     def change_places(self, other: Waiter) -> None:
         """Exchange clients, with how long they have waited; what is under way for either stays."""

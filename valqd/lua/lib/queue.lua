@@ -44,7 +44,7 @@ local function blank()
     settled = 0, -- see life.settle
     steps = 0, -- in which the call has settled what stood in its way
     slotless = 0, -- records added whose slots of the log are still to be written
-    dead = false, -- who dies in this step, while that is collected
+    ended = false, -- see life.together
     by_daemon = false, -- a daemon acts of its own accord, and not for a client
   }
 end
