@@ -62,7 +62,7 @@ class Client(Outgoing, asyncio.Protocol):
         self._lane: SharedLane | None = None
         self.private_lane: PrivateLane | None = None
         self.waiter: Waiter | None = None
-        self.task: asyncio.Task[None] | None = None
+        self._steps: asyncio.Task[None] | None = None  # goes on to its end without the client, as one call would
         self._ending: asyncio.Task[None] | None = None
         self._looking: asyncio.TimerHandle | None = None
 
@@ -256,7 +256,7 @@ class Client(Outgoing, asyncio.Protocol):
 
     def run_steps(self, request: Request) -> None:
         """Run a command that takes several calls."""
-        self.task = asyncio.ensure_future(run_steps(self.session, request))
+        self._steps = asyncio.ensure_future(run_steps(self.session, request))
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Run ``callback`` in the next turn of the loop."""

@@ -210,9 +210,8 @@ class Waiters:
         self.release = release
         self._parked: dict[QueueId, dict[Waiter, None]] = {}
         self._waking: dict[QueueId, _Wake] = {}
-        self._probing: Counter[QueueId] = (
-            Counter()
-        )  # waiters whose first POP is under way, and who do not stand in line
+        #: how many waiters' first POPs are under way, before these stand in line
+        self._probing: Counter[QueueId] = Counter()
         self._missed: set[QueueId] = set()  # woken while all who wait there were being asked for another queue
         self._stopping = False
         self.registration = Registration(control, daemon, self._parked, self._line, self.wake)

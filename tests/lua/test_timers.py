@@ -1,0 +1,44 @@
+"""due: which queues need a sweep now, and that timers which were met leave nothing."""
+
+
+def test_who_asks_for_few_of_many_that_are_due_is_to_ask_again_at_once(q):
+    for number in range(5):
+        q.other(f"q{number}").push("x", delay=100)
+    q.pass_time(100)
+    told = [q.do("due", "me", 1000, 3, keys=["valq::daemons"])[2:] for _ in range(3)]
+    assert [(next_ms, len(names)) for next_ms, *names in told] == [(0, 3), (-1, 2), (-1, 0)]
+
+
+def test_queues_of_one_second_are_all_named_when_one_of_them_was_named_before(q):
+    for number in range(4):
+        q.other(f"q{number}").push("x", delay=100 * (number + 1))
+    for _ in range(4):
+        q.pass_time(100)
+        assert len(q.do("due", "me", 1000, 9, keys=["valq::daemons"])[3:]) == 1
+
+
+def test_seconds_whose_timers_were_met_are_forgotten(q):
+    def used():
+        return int(q.link.ok("INFO", "memory").partition(b"used_memory_vm_functions:")[2].split()[0])
+
+    def pass_seconds(count):
+        for _ in range(count):
+            q.pass_time(1000)
+            q.push("x", delay=500)
+            q.pass_time(500)
+            q.do("due", "me", 1000, 9, keys=["valq::daemons"])
+            q.do("purge", "n2", "", "all")
+
+    pass_seconds(300)
+    before = used()
+    pass_seconds(3000)
+    assert used() - before < 100_000
+
+
+def test_a_clock_that_is_set_back_does_not_keep_memory_from_coming_back(q):
+    q.create(vt=3_600_000)
+    q.do("due", "me", 1000, 9, keys=["valq::daemons"])
+    q.pass_time(-600_000)
+    q.push("x")
+    q.ack(q.pop()["receipt"])
+    assert q.do("due", "me", 1000, 9, keys=["valq::daemons"])[3:] == [b"orders"]
