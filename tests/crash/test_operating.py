@@ -27,6 +27,17 @@ def hanging_up_counts():
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
 
 
+@pytest.fixture(params=["uvloop", "asyncio"])
+def loops_environment(request, tmp_path):
+    """What a daemon is started with so that it has uvloop, or has not."""
+    if request.param == "uvloop":
+        return {}
+    folder = tmp_path / "without"
+    folder.mkdir()
+    (folder / "uvloop.py").write_text("raise ImportError")
+    return {"PYTHONPATH": str(folder)}
+
+
 def alive(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
@@ -268,8 +279,10 @@ def test_a_stop_is_told_of(valkey):
         assert said[-2:] == ["told to stop: 0 clients", "valqd has stopped"]
 
 
-def test_nobody_connects_to_a_daemon_that_stops():
-    with Valkey() as valkey, Valqd(valkey.url, workers=2) as daemon, contextlib.ExitStack() as stack:
+def test_nobody_connects_to_a_daemon_that_stops(loops_environment):
+    with contextlib.ExitStack() as stack:
+        valkey = stack.enter_context(Valkey())
+        daemon = stack.enter_context(Valqd(valkey.url, workers=2, environment=loops_environment))
         for _ in range(4):
             client = stack.enter_context(Connection(daemon.port))
             client.call("SET", "large", "x" * 1_000_000)
@@ -457,11 +470,11 @@ def test_a_unix_socket_whose_rights_were_changed_goes_with_its_daemon(valkey, tm
     assert not os.path.lexists(path)
 
 
-def test_connections_that_a_busy_backend_at_a_unix_socket_has_no_room_for_wait(tmp_path):
+def test_connections_that_a_busy_backend_at_a_unix_socket_has_no_room_for_wait(tmp_path, loops_environment):
     path = str(tmp_path / "s")
     with (
         Valkey("--unixsocket", path, "--tcp-backlog", "16") as valkey,
-        Valqd(f"unix://{path}") as daemon,
+        Valqd(f"unix://{path}", environment=loops_environment) as daemon,
         contextlib.ExitStack() as stack,
     ):
         clients = [stack.enter_context(Connection(daemon.port)) for _ in range(60)]

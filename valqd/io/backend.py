@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -161,13 +162,21 @@ class Backend:
             return transport
 
     async def _connect_unix(self, factory: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
-        """Wait while its backlog is full, as the system does for TCP."""
-        while True:
-            try:
-                transport, _ = await asyncio.get_running_loop().create_unix_connection(factory, self.path)
-                return transport
-            except BlockingIOError:
-                await asyncio.sleep(_BACKLOG_FULL_S)
+        """Wait while its backlog is full, as the system does for TCP (asyncio's own loop would not notice)."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.setblocking(False)
+            while True:
+                try:
+                    connection.connect(self.path)
+                    break
+                except BlockingIOError:
+                    await asyncio.sleep(_BACKLOG_FULL_S)
+            transport, _ = await asyncio.get_running_loop().create_unix_connection(factory, sock=connection)
+            return transport
+        except BaseException:
+            connection.close()
+            raise
 
     async def ping(self, timeout_s: float = CONNECT_TIMEOUT_S) -> bytes:
         """What a new connection is answered to a PING, an error too.  Raises OSError when there is no answer."""

@@ -309,8 +309,7 @@ class _Supervisor:
                     self._restart_at[number] = time.monotonic() + _LONGEST_RESTART_S
 
     def _stop(self) -> None:
-        with contextlib.suppress(OSError):  # where systems do not know this
-            self._listening.shutdown(socket.SHUT_RD)  # the first worker closes it, but it is open here too
+        self._listening.close()  # the first worker closes it too
         for pid in self._numbers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
