@@ -11,7 +11,7 @@ MODULES = sorted((ROOT / "valqd").rglob("*.py"))
 PURE = [path for path in MODULES if path.parent.name in ("protocol", "commands", "lua")]
 #: What the pure packages may import beside each other.
 ALLOWED = {
-    *("abc", "collections", "dataclasses", "enum", "functools", "operator", "re", "textwrap", "typing"),
+    *("abc", "collections", "dataclasses", "enum", "functools", "operator", "random", "re", "textwrap", "typing"),
     *("__future__", "unicodedata", "hiredis"),
 }
 #: And bundle.py, the files that it joins.

@@ -10,12 +10,20 @@ def test_turns_of_fair_pops_are_bounded(monkeypatch):
     monkeypatch.setattr(host, "_MAX_TURNS", 10)
     state = WorkerState(b"", Limits(), Identity())
     queues = (b"a", b"b", b"c")
-    assert [state.rotated(queues)[0] for _ in range(4)] == [b"a", b"b", b"c", b"a"]
+    assert [state.in_turn(queues)[0] for _ in range(4)] == [b"a", b"b", b"c", b"a"]
     for number in range(8):
-        state.rotated((b"%d" % number, b"x"))
-    assert state.rotated(queues)[0] == b"b"
-    state.rotated((b"one more", b"x"))
-    assert state.rotated(queues)[0] == b"a"
+        state.in_turn((b"%d" % number, b"x"))
+    assert state.in_turn(queues)[0] == b"b"
+    state.in_turn((b"one more", b"x"))
+    assert state.in_turn(queues)[0] == b"a"
+
+
+def test_turns_of_empty_queues_are_shared_out_evenly():
+    state = WorkerState(b"", Limits(), Identity())
+    queues = tuple(b"%d" % number for number in range(20))
+    orders = [state.in_turn(queues) for _ in range(2000)]
+    assert all(sorted(order) == sorted(queues) for order in orders)
+    assert 800 < sum(order.index(b"0") < order.index(b"1") for order in orders) < 1200
 
 
 def test_names_of_commands_are_bounded(monkeypatch):

@@ -32,17 +32,17 @@ SPEC = Command(
             "order",
             (
                 Option("ORDER", doc="the first queue, as given, that has something (the default)", name="in-order"),
-                Option("FAIR", doc="each call begins with another queue, in turn"),
+                Option("FAIR", doc="each call begins with another queue, in turn; the others at random"),
             ),
         ),
     ),
     build=_build,
-    reply="As POP, with queue in each map; with COUNT the maps may come from several queues, in the queues' order.",
+    reply="As POP, with queue in each map; with COUNT the maps may come from several queues, one queue after another.",
     complexity="O(Q) with Q the queues, and as POP for each message.",
     errors=ERRORS,
     notes=(
-        "FAIR: of calls that name the same queues, each begins one queue further on than the last; every worker "
-        "process counts for itself.",
+        "FAIR: of calls that name the same queues, each begins one queue further on than the last, and looks at the "
+        "others in a random order; every worker process counts for itself. A queue named three times has three turns.",
         "The user needs rights on all the queues. On a cluster all must be in one hash slot.",
     ),
     example=(

@@ -47,7 +47,7 @@ class Request(NamedTuple):
     steps: Steps | None = None  #: None: one call does it
     merge: Merge | None = None  #: None: is always a call of its own
     block_ms: int | None = None  #: how long to wait for a message; 0 for ever, None not at all
-    fair: bool = False  #: the daemon rotates ``queues`` from one call to the next
+    fair: bool = False  #: the daemon begins with another of ``queues`` each time
     fixed_args: int = 0  #: for Steps.IDS: how many of ``args`` are no ids
 
     @classmethod

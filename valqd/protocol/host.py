@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -163,11 +164,15 @@ class WorkerState:
         self.relaying = True
         self.closes_on_loss = False  # clients whose command is not a VALQ one, when the backend is away
 
-    def rotated(self, queues: tuple[bytes, ...]) -> tuple[bytes, ...]:
-        """The queues, beginning with another one each time."""
+    def in_turn(self, queues: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """The queues, each time beginning with the next one, and the others at random.
+
+        In order, the turn of an empty queue would always fall to the same one, the next that has something.
+        """
         if len(self._turns) >= _MAX_TURNS:
             self._turns.clear()
         key = hash(queues)
         first = self._turns.get(key, 0) % len(queues)
         self._turns[key] = first + 1
-        return queues[first:] + queues[:first]
+        others = queues[first + 1 :] + queues[:first]
+        return (queues[first], *random.sample(others, len(others)))

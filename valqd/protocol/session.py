@@ -319,7 +319,7 @@ class Session:
             self.when_private_quiet(lambda: self._ours(argv))
             return
         if request.fair:  # now that it will not come here again
-            request = request._replace(queues=self.worker.rotated(request.queues))
+            request = request._replace(queues=self.worker.in_turn(request.queues))
         if not request.function:
             self._answer_here(help_lines(*request.args))
         elif private.must_be_used:
