@@ -302,6 +302,25 @@ def test_redrive_in_a_transaction_moves_all_whose_leases_are_over(q):
     assert q.do("redrive", "n2", "", "ALL", "", "") == 600
 
 
+def test_redrive_in_steps_moves_all_whose_leases_are_over(q):
+    q.create(attempts=1)
+    q.fill(5000)
+    for _ in range(5):
+        q.ids(1000)
+    q.pass_time(60_000)
+    assert q.steps("redrive", "ALL", "", "")[0] == 5000
+
+
+@pytest.mark.parametrize("call", [("ALL", "", ""), ("ID", "", "", 1, 2, 3)])
+def test_redrive_moves_what_died_before_the_clock_was_set_back(q, call):
+    q.create(attempts=1)
+    q.fill(3)
+    q.nack(*q.ids(), kind="FATAL")
+    q.pass_time(-3_600_000)
+    assert q.steps("redrive", *call)[0] == 3
+    assert q.ids() == [1, 2, 3]
+
+
 @pytest.mark.parametrize(("reason", "told"), [("", b"attempts used up"), ("why not", b"why not")])
 def test_a_silent_nack_that_kills_says_why(q, reason, told):
     q.create(attempts=3, dead_letter_queue="dead")

@@ -36,17 +36,18 @@ def test_purge_removes_the_state_it_names(q, state, mode):
     assert q.ids()[-1] == 11
 
 
-def test_purge_in_steps_leaves_what_came_after_it_began(q):
+@pytest.mark.parametrize("pushed", [10, 200])  # into the bucket of the last that goes, and beyond it
+def test_purge_in_steps_leaves_what_came_after_it_began(q, pushed):
     q.fill(100_000)
     first, token = q.do("purge", "e2", "", "ready")
     assert token
-    q.fill(10)
+    q.fill(pushed)
     total = first
     while token:
         removed, token = q.do("purge", "e2", token, "ready")
         total += removed
     assert total == 100_000
-    assert q.ids() == list(range(100_001, 100_011))
+    assert q.ids() == list(range(100_001, 100_001 + pushed))
 
 
 def worked_ms(q):
@@ -90,6 +91,17 @@ def test_purge_of_a_queue_that_is_deleted_between_steps_ends(q):
     assert token
     q.do("delete", "n2")
     assert q.do("purge", "e2", token, "ready") == [0, b""]
+
+
+def test_purge_of_a_queue_that_is_made_anew_between_steps_leaves_the_new_one_alone(q):
+    q.fill(100_000)
+    _, token = q.do("purge", "e2", "", "ready")
+    q.do("delete", "n2")
+    q.pass_time(1)
+    q.push(*"abc")
+    assert q.do("purge", "e2", token, "ready") == [0, b""]
+    q.fill(200)
+    assert q.ids() == list(range(1, 204))
 
 
 def steps_with(q, state, between):

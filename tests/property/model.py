@@ -160,7 +160,7 @@ class Queue:
         return int(min(base * factor, cap)), jitter
 
     def settle(self):
-        for message in self.in_state("inflight"):
+        for message in sorted(self.in_state("inflight"), key=lambda message: message.id):
             if message.at <= self.now:
                 message.failed_at, message.last_error = self.now, b"lease expired"
                 self.give_back(message, None, b"lease expired", ended=message.at)

@@ -8,6 +8,7 @@ VALQD_SOAK set this takes ten minutes.
 from __future__ import annotations
 
 import os
+import re
 import time
 from contextlib import suppress
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from tests.lua.conftest import Link, flat
-from tests.property.checks import STATES, Checks
+from tests.property.checks import SLOTS, STATES, Checks
 from tests.property.model import REDRIVE_STEP, TRIM_STEP, Model, Refused, Settings
 from tests.servers import Valkey
 from valqd.commands.grammar import parse
@@ -83,16 +84,11 @@ class QueueMachine(Checks, RuleBasedStateMachine):
 
     # Commands
 
-    @initialize(used=st.sampled_from([0, 125, 255]), jitter=maybe)
-    def begin(self, used, jitter):
-        """A queue, maybe one that has given out so many ids that the next ones soon lie in another bucket."""
+    @initialize(jitter=maybe)
+    def begin(self, jitter):
         given = {"backoff": ("LINEAR", 500, 5000, 50)} if jitter else {}
         words = ["BACKOFF", "LINEAR", "0.5", "5", "JITTER", 50] if jitter else []
         self.same(lambda: self.model.create("orders", Settings(**given)) and b"OK", "n2", "CREATE", "orders", *words)
-        for _ in range(used):
-            self.same(lambda: self.plain_push("orders", b""), "n2", "PUSH", "orders", b"")
-        if used:
-            self.same(lambda: self.model.queue("orders").purge(STATES), "n2", "PURGE", "orders", "ALL")
 
     @rule(
         name=names,
@@ -321,7 +317,7 @@ class QueueMachine(Checks, RuleBasedStateMachine):
         words = [what] if what else []
         self.same(lambda: self.model.queue(name).purge(PURGED[what or "MAIN"]), form, "PURGE", name, *words)
 
-    @rule(name=names, what=st.sampled_from([*PURGED]), contents=st.lists(bodies, min_size=1, max_size=5))
+    @rule(name=names, what=st.sampled_from([*PURGED]), contents=st.lists(bodies, min_size=1, max_size=9))
     def purge_while_pushing(self, name, what, contents):
         """What comes while a purge goes on, step by step, stays."""
         with suppress(Refused):
@@ -404,10 +400,12 @@ def in_small_steps(source):
         ("STRIDE", 500, 1),
         ("FIRST_STRIDE", 8, 1),
         ("MOST_BUCKETS", 2000, 0),
+        ("SPARSE_SLOTS", 64, SLOTS // 2),
+        ("queue.SLOTS", 128, SLOTS),
     )
     for setting, large, small in steps:
-        assert f"local {setting} = {large}\n" in source
-        source = source.replace(f"local {setting} = {large}\n", f"local {setting} = {small}\n")
+        source, found = re.subn(rf"^((?:local )?{setting} =) {large}$", rf"\1 {small}", source, flags=re.MULTILINE)
+        assert found == 1, setting
     return source
 
 

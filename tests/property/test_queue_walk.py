@@ -24,7 +24,7 @@ class Walker(QueueMachine):
         super().__init__()
         self.random = random.Random(seed)
         self.wanted = "inflight"
-        self.begin(used=self.one([0, 125, 255]), jitter=False)
+        self.begin(jitter=False)
 
     def one(self, values):
         return self.random.choice(values)
@@ -137,7 +137,8 @@ class Walker(QueueMachine):
         self.purge(name=self.one(NAMES), form=self.one(FORMS), what=self.one([*PURGED, None]))
 
     def walk_purge_while_pushing(self):
-        self.purge_while_pushing(name=self.one(NAMES), what=self.one([*PURGED]), contents=[b"a", b"b"])
+        contents = [b"a"] * self.random.randint(1, 9)
+        self.purge_while_pushing(name=self.one(NAMES), what=self.one([*PURGED]), contents=contents)
 
     def walk_pause(self):
         what = self.one(["IN", "OUT", "ALL", "NONE", "NONE", "NONE"])
@@ -162,8 +163,8 @@ WEIGHTS = {
     Walker.walk_nack: 140,
     Walker.walk_extend: 80,
     Walker.walk_redrive: 70,
-    Walker.walk_purge: 7,
-    Walker.walk_purge_while_pushing: 4,
+    Walker.walk_purge: 5,
+    Walker.walk_purge_while_pushing: 10,
     Walker.walk_pause: 30,
     Walker.walk_time: 90,
     Walker.walk_delete: 4,

@@ -274,7 +274,9 @@ def test_headers_are_counted_and_named_once() -> None:
     assert "HEADERS lacks its values" in refusal("VALQ.PUSH q m HEADERS 2 a b c")
     assert refusal("VALQ.PUSH q m HEADERS 2 a b a c") == "ERR header 'a' is given twice"
     assert refusal("VALQ.PUSH q m HEADERS 0") == "ERR HEADERS n must be an integer from 1 to 128, not '0'"
-    assert refusal("VALQ.PUSH q m HEADERS 1 a b c d") == "ERR unknown option 'c' for 'valq.push' command"
+    assert refusal("VALQ.PUSH q m HEADERS 1 a b c d").startswith(
+        "ERR unknown option 'c' for 'valq.push' command (it knows "
+    )
 
 
 def test_body_and_header_value_are_bounded_by_max_body_bytes() -> None:
@@ -292,7 +294,7 @@ def test_mpush_counts_its_bodies() -> None:
     assert refusal("VALQ.MPUSH q 0") == "ERR count must be an integer from 1 to 100000, not '0'"
     assert refusal("VALQ.MPUSH q 1") == "ERR wrong number of arguments for 'valq.mpush' command"
     assert refusal("VALQ.MPUSH q 3 a b") == "ERR count is 3, but only 2 more given"
-    assert refusal("VALQ.MPUSH q 1 a b") == "ERR unknown option 'b' for 'valq.mpush' command"
+    assert refusal("VALQ.MPUSH q 1 a b").startswith("ERR unknown option 'b' for 'valq.mpush' command (it knows ")
 
 
 # POP and MPOP
@@ -348,7 +350,8 @@ def test_nack_takes_one_kind_and_no_delay_for_the_dead() -> None:
     assert refusal("VALQ.NACK q 1 SILENT FAIL") == "ERR SILENT and FAIL cannot be given together"
     assert refusal("VALQ.NACK q 1 FATAL DELAY 5") == "ERR FATAL and DELAY cannot be given together"
     assert refusal("VALQ.NACK q 1 2x") == "ERR invalid id '2x': must be a message id (7) or a receipt (7-1)"
-    assert refusal("VALQ.NACK q 1 WRONG") == "ERR unknown option 'WRONG' for 'valq.nack' command"
+    known = "DELAY, SILENT, FAIL, FATAL, REASON"
+    assert refusal("VALQ.NACK q 1 WRONG") == f"ERR unknown option 'WRONG' for 'valq.nack' command (it knows {known})"
 
 
 def test_extend_merges_its_pair() -> None:
@@ -401,7 +404,7 @@ def test_request(line: str, function: str, queues: tuple[bytes, ...], args: tupl
 def test_refusals_of_the_rest() -> None:
     assert refusal("VALQ.PAUSE q SIDEWAYS") == "ERR direction must be IN, OUT, ALL or NONE, not 'SIDEWAYS'"
     assert refusal("VALQ.PAUSE q NONE FOR 5") == "ERR NONE and FOR cannot be given together"
-    assert refusal("VALQ.PURGE q SOME") == "ERR unknown option 'SOME' for 'valq.purge' command"
+    assert refusal("VALQ.PURGE q SOME").startswith("ERR unknown option 'SOME' for 'valq.purge' command (it knows ")
     assert refusal("VALQ.PEEK q REV OFFSET 3") == "ERR REV and OFFSET cannot be given together"
     assert refusal("VALQ.SCAN q x") == ("ERR invalid cursor 'x': must be 0, or the cursor of the last reply")
     assert refusal("VALQ.HELP NOSUCH") == "ERR unknown command 'VALQ.NOSUCH', try VALQ.HELP"

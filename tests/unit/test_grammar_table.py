@@ -169,7 +169,7 @@ def test_unknown_option_is_named(command: Command) -> None:
     if command.name == "help":
         assert refusal(command, *args) == "unknown command 'VALQ.NOSUCHOPTION', try VALQ.HELP"
     elif any(command.slots()):
-        assert refusal(command, *args) == f"unknown option 'NOSUCHOPTION' for '{command.full_name}' command"
+        assert refusal(command, *args).startswith(f"unknown option 'NOSUCHOPTION' for '{command.full_name}' command (")
     elif command.most is not None:
         assert "wrong number of arguments" in refusal(command, *args)
     else:
@@ -182,7 +182,7 @@ def test_option_of_another_command_is_unknown(command: Command) -> None:
     for _, slot in SLOTS:
         if slot.option.token not in own:
             text = refusal(command, *required(command), *written(slot.option))
-            assert text == f"unknown option '{slot.option.token}' for '{command.full_name}' command"
+            assert text.startswith(f"unknown option '{slot.option.token}' for '{command.full_name}' command (")
 
 
 @each_option

@@ -135,7 +135,9 @@ class _Parser:
             token = argv[pos].upper()
             rule = rules.get(token)
             if rule is None:
-                raise CommandError(f"unknown option '{shown(argv[pos])}' for '{self._command.full_name}' command")
+                known = ", ".join(word.decode() for word in rules)
+                unknown = f"unknown option '{shown(argv[pos])}' for '{self._command.full_name}' command"
+                raise CommandError(f"{unknown} (it knows {known})")
             option = rule.option
             earlier = seen.get(option.name)
             if earlier == option.token:

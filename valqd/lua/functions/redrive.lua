@@ -6,6 +6,8 @@
 -- Errors: NOQUEUE PAUSED FULL
 -- Complexity: O(m log n) for m messages moved, in steps of 300
 local REDRIVE_STEP = 300
+-- The token of a step that has only found what is dead by now.
+local SETTLING = 'settling'
 
 -- Move one dead letter to `target`: its fields if it was moved, else false, and the text of the FULL error when that has no
 -- room.
@@ -26,12 +28,17 @@ local function redrive_one(q, target, id)
   return meta
 end
 
+-- When the last that is dead died: it may be later than now if the clock was set back.
+local function last_death(q)
+  return tonumber(server.call('ZRANGE', q.prefix .. 'dlq', -1, -1, 'WITHSCORES')[2] or 0)
+end
+
 -- One step: moved, token for the next ('' when done), text of a FULL error.
 -- What dies later than the first step began is left: it may be what this moved.
--- token: when the first step began, how many the limit still allows, which of the ids is next.
+-- token: up to which death, how many the limit still allows, which of the ids is next.
 local function redrive(q, target, args, token)
-  local began, left, at = token:match('^(%d+):(%d*):(%d+)$')
-  began = tonumber(began) or q.now
+  local latest, left, at = token:match('^(%d+):(%d*):(%d+)$')
+  latest = tonumber(latest) or math.max(q.now, last_death(q))
   left = tonumber(left or args[5]) or queue.FOREVER
   at = tonumber(at) or 0
   local moved = 0
@@ -48,7 +55,7 @@ local function redrive(q, target, args, token)
   for _, id in ipairs(ids) do
     id = tonumber(id)
     local meta = left > moved and record.load(q, id)
-    if meta and meta.s == 'q' and meta.D <= began then
+    if meta and meta.s == 'q' and meta.D <= latest then
       local is_moved, full = redrive_one(q, target, id)
       if full then
         return moved, '', full
@@ -64,18 +71,24 @@ local function redrive(q, target, args, token)
   if not more or left <= 0 then
     return moved, ''
   end
-  return moved, number.text(began) .. ':' .. number.text(left) .. ':' .. number.text(at)
+  return moved, number.text(latest) .. ':' .. number.text(left) .. ':' .. number.text(at)
 end
 
 local function call(keys, args)
-  local is_first = args[2] == '' -- what stops a later step is no error: messages were moved
+  local is_stepped = reply.is_stepped(args[1])
+  local is_first = args[2] == '' or args[2] == SETTLING -- what stops a later step is no error: messages were moved
   local q = queue.open(keys[1])
   if not q then
     return is_first and queue.missing(keys[1]) or {0, ''}
   end
-  repeat -- before the target is read: it may be where messages die to
-    local more = life.settle(q, life.BRIEFLY)
-  until not more or reply.is_stepped(args[1])
+  while life.settle(q, is_first and life.FULLY or life.BRIEFLY) do -- before the target is read: messages may die to it
+    if is_stepped and is_first then
+      life.finish(q)
+      return {0, SETTLING}
+    elseif is_stepped then
+      break
+    end
+  end
   local target = q
   if args[4] ~= '' then
     target = queue.open(keys[2])
@@ -96,7 +109,7 @@ local function call(keys, args)
     local step
     step, token, problem = redrive(q, target, args, token)
     moved = moved + step
-  until token == '' or reply.is_stepped(args[1])
+  until token == '' or is_stepped
   life.finish(q)
   if target ~= q then
     add.finish(target)
@@ -104,7 +117,7 @@ local function call(keys, args)
   if problem and moved == 0 and is_first then
     return reply.error('FULL', problem)
   end
-  if reply.is_stepped(args[1]) then
+  if is_stepped then
     return {moved, token}
   end
   return moved

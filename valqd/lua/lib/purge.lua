@@ -50,11 +50,12 @@ local function purge_log(q, last)
   local id = q.head
   for bucket, gone in log.buckets(q, log.bucket(id), 1) do
     local before = bucket * slots
-    id = math.max(id, before + 1)
-    more = q.plain > 0 and id <= last
+    local from = math.max(id, before + 1)
+    more = q.plain > 0 and from <= last
     if not more or visited == PURGE_BUCKETS then
       break
     end
+    id = from
     local count = 0
     local bucket_last = math.min(before + slots, last)
     if id == before + 1 and bucket_last == before + slots then
@@ -81,21 +82,24 @@ local function purge_log(q, last)
   return removed, more
 end
 
--- The token of a step: last id at the first step; of this round which index, how many of it were passed over, how many
--- were removed.
-local function token_of(last, which, offset, removed)
-  return table.concat({number.text(last), which, number.text(offset), number.text(removed)}, ':')
+-- The token of a step: when the queue was made; last id at the first step; of this round which index, how many of it were
+-- passed over, how many were removed.
+local function token_of(q, last, which, offset, removed)
+  return table.concat({q.created_at, number.text(last), which, number.text(offset), number.text(removed)}, ':')
 end
 
 -- The token of a first step.
 function purge.begin(q)
-  return token_of(q.seq, 1, 0, 0)
+  return token_of(q, q.seq, 1, 0, 0)
 end
 
 -- One step: how many were removed, and the token for the next ('' when done).  Between two steps messages move from one
 -- index to another, and those that were passed over go: rounds are made until one finds nothing more.
 function purge.step(q, indexes, token)
-  local last, which, offset, before = token:match('^(%d+):(%d+):(%d+):(%d+)$')
+  local created_at, last, which, offset, before = token:match('^(%d+):(%d+):(%d+):(%d+):(%d+)$')
+  if tonumber(created_at) ~= q.created_at then -- another queue of that name: all in it came later
+    return 0, ''
+  end
   last, which, offset, before = tonumber(last), tonumber(which), tonumber(offset), tonumber(before)
   local round_began = which == 1 and offset == 0 and before == 0
   local removed, more = 0, false
@@ -114,9 +118,9 @@ function purge.step(q, indexes, token)
     end
   until more or removed >= PURGE_STEP or not indexes[which]
   if indexes[which] then
-    return removed, token_of(last, which, offset, before + removed)
+    return removed, token_of(q, last, which, offset, before + removed)
   elseif round_began or before + removed == 0 then
     return removed, ''
   end
-  return removed, token_of(last, 1, 0, 0)
+  return removed, token_of(q, last, 1, 0, 0)
 end
