@@ -1,21 +1,32 @@
 """What ends a wait, and what is said of who waits."""
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
 
 from valqd.commands.grammar import parse
 from valqd.commands.values import Limits
+from valqd.errors import ControlLost
 from valqd.io.waiters import Waiters
 from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.host import Identity, WorkerState
+
+
+def control():
+    """A control connection that is down."""
+
+    async def calls(*_):
+        raise ControlLost
+
+    return SimpleNamespace(connected=[], up=False, clustered=False, calls=calls)
 
 
 @pytest.fixture
 async def waiting():
     """One client that waits for ten messages, at a lane that is down; and the answers it gets."""
     state = WorkerState(b"", Limits(), Identity())
-    waiters = Waiters(SimpleNamespace(connected=[], up=False, clustered=False), state, b"d", lambda *_: None)
+    waiters = Waiters(control(), state, b"d", lambda *_: None)
     lane = SimpleNamespace(identity=Identity(), up=False, coalescer=Coalescer(), wake=lambda: None)
     answers = []
     session = SimpleNamespace(lane=lane, resp=2, gone=False, finish=answers.append)
@@ -73,7 +84,7 @@ class Line:
 
     def __init__(self):
         state = WorkerState(b"", Limits(), Identity())
-        self.waiters = Waiters(SimpleNamespace(connected=[], up=False, clustered=False), state, b"d", lambda *_: None)
+        self.waiters = Waiters(control(), state, b"d", lambda *_: None)
         self.lane = SimpleNamespace(identity=Identity(), up=True, coalescer=Coalescer(), wake=lambda: None)
         self.answers = []
 
@@ -224,3 +235,11 @@ async def test_who_goes_to_the_end_of_the_line_has_waited_as_long_as_it_has(line
     line.backend_answers()
     line.backend_answers(b"message")
     assert line.waiters._line((0, b"q")) == (1, [(since, 1)])
+
+
+async def test_what_valkey_was_not_told_is_not_taken_back(waiting):
+    """The control connection may be down for long."""
+    waiters, waiter, _ = waiting
+    await asyncio.sleep(0.01)
+    waiter.client_gone()
+    assert not waiters.registration._to_disarm

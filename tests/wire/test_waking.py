@@ -91,3 +91,26 @@ def test_valkeys_last_words_come_though_its_connection_was_written_to_after_its_
         until(lambda: direct.call("CLIENT", "LIST", "ID", lane) == b"", what="closed")
         daemon.signal(signal.SIGCONT)
         assert client.read_until_closed() == b"-ERR Protocol error: invalid bulk length\r\n"
+
+
+def test_valkey_remembers_no_keys_of_queues_that_nobody_waits_for(pair, queue):
+    """What it tracks for the daemon counts as its memory, and stays when these keys are gone."""
+    valkey, daemon = pair
+    with (
+        Connection(daemon.port) as waiting,
+        Connection(daemon.port) as pushing,
+        Connection(valkey.port) as direct,
+    ):
+        waiting.send("VALQ.POP", queue, "BLOCK", "0")
+        blocked(pushing, queue)
+
+        def tracked():
+            return int(re.search(rb"tracking_total_keys:(\d+)", direct.call("INFO", "stats"))[1])
+
+        before = tracked()
+        assert before
+        for number in range(50):
+            pushing.call("VALQ.PUSH", f"{queue}{number}", "x", "DELAY", 0.001)
+        swept = calls(direct, "fcall")
+        until(lambda: calls(direct, "fcall") > swept, what="a sweep")
+        assert tracked() == before

@@ -29,6 +29,8 @@ _TICK_S = 1.0
 _ARM_BATCH = 500
 #: Clients at different daemons are served in the order in which they came, as far as they are among so many at theirs.
 MOST_IN_ORDER = 128
+#: Valkey is to remember the keys that the next command reads, and no others: it would keep them when they are gone.
+_TRACK_NEXT = ([b"CLIENT", b"TRACKING", b"ON", b"OPTIN"], [b"CLIENT", b"CACHING", b"YES"])
 _CANNOT_ARM = "blocked POPs only look once a second, since their registration is refused"
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class Registration:
         self._timers: dict[QueueId, asyncio.TimerHandle] = {}
         self._to_arm: set[QueueId] = set()
         self._to_disarm: set[QueueId] = set()
+        self._known: set[QueueId] = set()  # Valkey has been told of them
         self._asked = asyncio.Event()
         self._refused = False  # nobody else wakes who waits
         self._tasks = [asyncio.ensure_future(self._keep_armed()), asyncio.ensure_future(self._run())]
@@ -84,8 +87,9 @@ class Registration:
 
     def disarm(self, queue: QueueId) -> None:
         """Nobody waits any more."""
-        self._to_disarm.add(queue)
-        self._asked.set()
+        if queue in self._known:
+            self._to_disarm.add(queue)
+            self._asked.set()
         if timer := self._timers.pop(queue, None):
             timer.cancel()
 
@@ -161,7 +165,9 @@ class Registration:
             count, first = self._line((db, name))
             places = [number for since, takes in first for number in ((now - since) * 1000, takes)]
             call += [b"%d" % count, struct.pack(f"<{len(places)}d", *places)]
-        replies = await self._control.calls([[b"CLIENT", b"TRACKING", b"ON"], watch, call], db)
+        if self._control.up:
+            self._known.update((db, name) for name in names)
+        replies = await self._control.calls([*_TRACK_NEXT, watch, call], db)
         refused = next((reply for reply in replies if isinstance(reply, Exception)), None)
         if refused is None:
             self._refused = False
@@ -196,6 +202,7 @@ class Registration:
         if not self._queues:
             requests.append([b"CLIENT", b"TRACKING", b"OFF"])
         await self._control.calls(requests, db)
+        self._known.difference_update((db, name) for name in names)
 
 
 def _by_db(most: int, queues: Iterable[QueueId]) -> list[tuple[int, list[bytes]]]:

@@ -114,7 +114,7 @@ function volatile.take_due(now, result, last)
     end
   end
   volatile.first = this
-  if next_ms == math.huge and next(volatile.timers) then
+  if next_ms == math.huge and next(volatile.slots) then
     next_ms = (this + 2) * 1000
   end
   return next_ms
