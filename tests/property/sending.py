@@ -8,7 +8,7 @@ from tests.lua.conftest import Link
 from tests.property.model import Refused
 from valqd.commands.grammar import parse
 from valqd.commands.request import Steps, function_call
-from valqd.commands.values import Limits
+from valqd.protocol.framing import MAX_BULK_BYTES
 
 AUTO = b"30000:5:86400000"
 
@@ -43,7 +43,7 @@ class Sending:
         """The reply to a command, or its error's code as Refused."""
         argv = [word if isinstance(word, bytes) else str(word).encode() for word in words]
         resp = int(form[1])
-        request = parse([b"VALQ", *argv], resp, Limits())
+        request = parse([b"VALQ", *argv], resp, MAX_BULK_BYTES)
         if form[0] == "j" and request.merge:
             reply = self.joined_call(request)
         elif form[0] == "n":

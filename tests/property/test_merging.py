@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from tests.servers import Connection, Valkey, as_map, request
 from valqd.commands.grammar import parse
 from valqd.commands.request import fcall, function_call, queue_key
-from valqd.commands.values import Limits
 from valqd.errors import CommandError
 from valqd.io import steps
 from valqd.io.worker import Worker
@@ -32,7 +31,7 @@ from valqd.protocol.requests import parse_popped
 from valqd.protocol.session import Session
 
 AUTO = b"1000:2:60000"  # leases, attempts and dead letters that are soon over
-LIMITS = Limits(max_body_bytes=1 << 20)
+MAX_BODY_BYTES = 1 << 20
 START_MS = 1_700_000_000_000
 
 
@@ -42,7 +41,7 @@ class Lane:
     def __init__(self, connection):
         self.coalescer = Coalescer()
         self.up = self.relays = True
-        self.state = WorkerState(AUTO, LIMITS, Identity())
+        self.state = WorkerState(AUTO, MAX_BODY_BYTES, Identity())
         self.log = []  # of each command as it is answered: its reply, and whether its client had left by then
         self.given_back = []  # queues and receipts
         self.gone_again = 0  # how often the functions are flushed between their loading and the next call
@@ -281,7 +280,7 @@ def alone(connection, command):
     if not command[0].startswith("VALQ."):
         return plain(connection.call(*argv))
     try:
-        parsed = parse(argv, 2, LIMITS)
+        parsed = parse(argv, 2, MAX_BODY_BYTES)
     except CommandError as error:
         return str(error)
     if command[0] != "VALQ.PUSH" or len(command) > 3:

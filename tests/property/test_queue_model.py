@@ -22,8 +22,8 @@ from tests.property.checks import SLOTS, STATES, Checks
 from tests.property.model import REDRIVE_STEP, TRIM_STEP, Model, Refused, Settings
 from tests.servers import Valkey
 from valqd.commands.grammar import parse
-from valqd.commands.values import Limits
 from valqd.lua import bundle
+from valqd.protocol.framing import MAX_BULK_BYTES
 
 SOAK_S = 600
 START_MS = 1_700_000_000_000
@@ -325,7 +325,7 @@ class QueueMachine(Checks, RuleBasedStateMachine):
             if queue.settings.max_length or queue.settings.max_bytes or queue.is_paused("in"):
                 return
             expected = queue.purge(PURGED[what])
-            request = parse([b"VALQ", b"PURGE", name.encode(), what.encode()], 2, Limits())
+            request = parse([b"VALQ", b"PURGE", name.encode(), what.encode()], 2, MAX_BULK_BYTES)
             removed, token = self.step(request)
             for body in contents:
                 self.same(lambda body=body: self.plain_push(name, body), "n2", "PUSH", name, body)

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from tests.servers import request
-from valqd.commands.values import Limits
 from valqd.io.client import _HELD_BYTES, _LARGE_READ_BYTES, Client
 from valqd.protocol.coalescer import Coalescer
+from valqd.protocol.framing import MAX_BULK_BYTES
 from valqd.protocol.host import Identity, WorkerState
 
 
@@ -64,7 +64,7 @@ def client(users):
 
     worker = SimpleNamespace(
         outbox=SimpleNamespace(add=lambda outgoing: None),
-        state=WorkerState(b"", Limits(), Identity()),
+        state=WorkerState(b"", MAX_BULK_BYTES, Identity()),
         next_client_id=lambda: 1,
         settings=SimpleNamespace(max_clients=9),
         clients=set(),

@@ -14,8 +14,9 @@ from valqd import commands
 from valqd.commands import grammar, push
 from valqd.commands.spec import Command, OneOf, Option, OptionValue, Positional, SpecError
 from valqd.commands.table import COMMANDS
-from valqd.commands.values import BODY, QUEUE, VISIBILITY, Limits
+from valqd.commands.values import BODY, QUEUE, VISIBILITY
 from valqd.lua import bundle
+from valqd.protocol.framing import MAX_BULK_BYTES
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,18 +96,17 @@ def test_page_names_every_command_option_and_error() -> None:
 
 def test_examples_are_commands_that_parse() -> None:
     from valqd.commands.grammar import parse
-    from valqd.commands.values import Limits
 
     for command in COMMANDS:
         assert any(sent.startswith(command.full_name.upper()) for sent, _ in command.example)
         for sent, _ in command.example:
-            parse(sent.encode().split(), 2, Limits())
+            parse(sent.encode().split(), 2, MAX_BULK_BYTES)
 
 
 @pytest.mark.parametrize("command", [spec for spec in COMMANDS if spec.name != "help"], ids=lambda spec: spec.name)
 def test_flags_are_those_of_the_functions_that_the_command_calls(command: Command) -> None:
     sources = bundle.function_sources()
-    requests = [grammar.parse(sent.encode().split(), 2, Limits()) for sent, _ in command.example]
+    requests = [grammar.parse(sent.encode().split(), 2, MAX_BULK_BYTES) for sent, _ in command.example]
     called = {request.function for request in requests if request.command == command.name}
     called |= {request.merge.function for request in requests if request.merge and request.command == command.name}
     assert called

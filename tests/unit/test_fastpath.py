@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from tests.servers import request
 from valqd.commands.grammar import parse
-from valqd.commands.values import Limits
 from valqd.protocol.calls import MAX_ITEMS, bulk
 from valqd.protocol.coalescer import Coalescer, Routes
 from valqd.protocol.fastpath import (
@@ -23,6 +22,7 @@ from valqd.protocol.fastpath import (
     PushTemplate,
     Templates,
 )
+from valqd.protocol.framing import MAX_BULK_BYTES
 
 PUSH = b"*3\r\n$9\r\nVALQ.PUSH\r\n$1\r\nq\r\n$"
 POP = request("VALQ.POP", "q")
@@ -138,7 +138,7 @@ def learned(*commands):
     """Templates of a worker that has parsed each of these twice."""
     routes, templates = Routes(b""), Templates(2)
     for argv in [argv for argv in commands for _ in range(2)]:
-        parsed = parse(argv, 2, Limits())
+        parsed = parse(argv, 2, MAX_BULK_BYTES)
         route = routes.get(parsed.merge.function, parsed.queues[0], True, ())
         templates.learn_from(argv, parsed, route, MAX_BODY_BYTES)
     return templates
@@ -162,7 +162,7 @@ OPTIONS = [
 @pytest.mark.parametrize("body", [b"", b"a", b"\r\n", b"x" * 1500, b"$8\r\nPRIORITY\r\n$1\r\n5\r\n"])
 def test_a_push_with_options_that_were_seen_asks_for_what_its_parse_does(options, body):
     templates = learned(*[push(b"another", *each) for each in OPTIONS])
-    merge = parse(push(body, *options), 2, Limits()).merge
+    merge = parse(push(body, *options), 2, MAX_BULK_BYTES).merge
     data = request(*push(body, *options))
     function = b"valq1_" + merge.function.encode()
     assert run(templates, data) == (len(data), 1, [(function, b"".join(map(bulk, merge.items)))])
@@ -180,7 +180,7 @@ def test_a_push_with_other_options_is_left():
 def test_options_are_learned_when_they_come_again():
     templates = Templates(2)
     argv = push(b"a", b"PRIORITY", b"5")
-    parsed = parse(argv, 2, Limits())
+    parsed = parse(argv, 2, MAX_BULK_BYTES)
     route = Routes(b"").get(parsed.merge.function, parsed.queues[0], True, ())
     for times_seen in range(1, 4):
         templates.learn_from(argv, parsed, route, MAX_BODY_BYTES)
@@ -215,7 +215,7 @@ def test_a_body_over_the_limit_is_left():
 
 def test_whole_requests_are_remembered_within_bounds():
     templates = Templates(2)
-    parsed = parse([b"VALQ.POP", b"q", b"BLOCK", b"5"], 2, Limits())
+    parsed = parse([b"VALQ.POP", b"q", b"BLOCK", b"5"], 2, MAX_BULK_BYTES)
     short, long = b"x" * MAX_WHOLE_BYTES, b"x" * (MAX_WHOLE_BYTES + 1)
     templates.learn_whole(short, parsed)
     templates.learn_whole(long, parsed)
@@ -231,7 +231,7 @@ def test_the_template_for_which_all_others_are_forgotten_is_known():
     routes, templates = Routes(b""), Templates(2)
     for number in range(MAX_TEMPLATES + 1):
         argv = [b"VALQ.POP", b"orders%04d" % number]
-        parsed = parse(argv, 2, Limits())
+        parsed = parse(argv, 2, MAX_BULK_BYTES)
         templates.learn_from(argv, parsed, routes.of(parsed), MAX_BODY_BYTES)
     assert run(templates, request("VALQ.POP", "orders0000"))[1] == 0
     assert run(templates, request(*argv))[1] == 1
@@ -241,7 +241,7 @@ def test_all_options_together_are_bounded():
     routes, templates = Routes(b""), Templates(2)
     for number in range(MAX_TEMPLATES + 500):
         argv = [b"VALQ.PUSH", b"orders%d" % (number // 8), b"a", b"DEDUP", b"%d" % number]
-        parsed = parse(argv, 2, Limits())
+        parsed = parse(argv, 2, MAX_BULK_BYTES)
         for _ in range(2):
             templates.learn_from(argv, parsed, routes.of(parsed), MAX_BODY_BYTES)
     assert run(templates, request("VALQ.PUSH", "orders0", "a", "DEDUP", "0"))[1] == 0  # all were forgotten
@@ -260,7 +260,7 @@ def test_options_that_were_seen_once_are_bounded():
     templates, route = Templates(2), Routes(b"").get("push_records", b"orders", True, ())
     for number in [*range(MAX_TEMPLATES + 1), 0]:
         argv = push(b"a", b"DEDUP", b"%d" % number)
-        templates.learn_from(argv, parse(argv, 2, Limits()), route, MAX_BODY_BYTES)
+        templates.learn_from(argv, parse(argv, 2, MAX_BULK_BYTES), route, MAX_BODY_BYTES)
     assert run(templates, request(*argv))[1] == 0  # that it came before is forgotten
 
 

@@ -7,20 +7,19 @@ import pytest
 from valqd.commands.grammar import parse
 from valqd.commands.request import Merge, Request, Steps, function_call, packed, queue_key
 from valqd.commands.table import is_ours
-from valqd.commands.values import Limits
 from valqd.errors import CommandError
 
-LIMITS = Limits(max_body_bytes=100)
+MAX_BODY_BYTES = 100
 
 
 def ask(line: str, resp: int = 2) -> Request:
-    return parse(line.encode().split(b" "), resp, LIMITS)
+    return parse(line.encode().split(b" "), resp, MAX_BODY_BYTES)
 
 
 def refusal(line: str | list[bytes]) -> str:
     argv = line.encode().split(b" ") if isinstance(line, str) else line
     with pytest.raises(CommandError) as caught:
-        parse(argv, 2, LIMITS)
+        parse(argv, 2, MAX_BODY_BYTES)
     return str(caught.value)
 
 
@@ -61,7 +60,7 @@ def test_is_not_ours(name: bytes) -> None:
 
 @pytest.mark.parametrize("name", [b"q", b"Q-1_2:3/4.5", b"q" * 255, "größe".encode(), b"\xff\xfe", b"'\"\\"])
 def test_queue_name_is_taken(name: bytes) -> None:
-    assert parse([b"VALQ.POP", name], 2, LIMITS).queues == (name,)
+    assert parse([b"VALQ.POP", name], 2, MAX_BODY_BYTES).queues == (name,)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +89,7 @@ def test_queue_name_is_refused(name: bytes) -> None:
 
 @pytest.mark.parametrize("raw", [b"1", b"12-3", b"9" * 19, b"1-" + b"9" * 10])
 def test_id_or_receipt_is_taken(raw: bytes) -> None:
-    assert parse([b"VALQ.ACK", b"q", raw], 2, LIMITS).args == (raw,)
+    assert parse([b"VALQ.ACK", b"q", raw], 2, MAX_BODY_BYTES).args == (raw,)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +279,7 @@ def test_headers_are_counted_and_named_once() -> None:
 
 
 def test_body_and_header_value_are_bounded_by_max_body_bytes() -> None:
-    assert parse([b"VALQ.PUSH", b"q", b"x" * 100], 2, LIMITS).args[-1] == b"x" * 100
+    assert parse([b"VALQ.PUSH", b"q", b"x" * 100], 2, MAX_BODY_BYTES).args[-1] == b"x" * 100
     assert refusal([b"VALQ.PUSH", b"q", b"x" * 101]) == "ERR body is larger than max_body_bytes (100)"
     assert refusal([b"VALQ.MPUSH", b"q", b"1", b"x" * 101]) == "ERR body is larger than max_body_bytes (100)"
     text = refusal([b"VALQ.PUSH", b"q", b"m", b"HEADERS", b"1", b"f", b"x" * 101])

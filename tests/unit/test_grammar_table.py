@@ -14,10 +14,10 @@ from valqd.commands.grammar import parse
 from valqd.commands.request import Request
 from valqd.commands.spec import Command, Counted, Option, Slot
 from valqd.commands.table import COMMANDS
-from valqd.commands.values import Limits, ValueType
+from valqd.commands.values import ValueType
 from valqd.errors import CommandError, shown
+from valqd.protocol.framing import MAX_BULK_BYTES
 
-LIMITS = Limits()
 JUNK = [
     "",
     "+5",
@@ -83,7 +83,7 @@ SLOTS = [(command, slot) for command in COMMANDS for slot in command.slots()]
 
 def run(command: Command, *args: str | bytes) -> Request:
     argv = [command.full_name.encode(), *(arg.encode() if isinstance(arg, str) else arg for arg in args)]
-    return parse(argv, 2, LIMITS)
+    return parse(argv, 2, MAX_BULK_BYTES)
 
 
 def refusal(command: Command, *args: str | bytes) -> str:
@@ -304,7 +304,7 @@ ARGUMENTS = st.lists(st.one_of(st.sampled_from([word.encode() for word in WORDS]
 @given(st.sampled_from([command.full_name.encode() for command in COMMANDS]), ARGUMENTS, st.sampled_from([2, 3]))
 def test_any_arguments_give_a_request_or_a_command_error(name: bytes, args: list[bytes], resp: int) -> None:
     try:
-        request = parse([name, *args], resp, LIMITS)
+        request = parse([name, *args], resp, MAX_BULK_BYTES)
     except CommandError as error:
         raw = error.resp()
         assert raw.startswith(b"-ERR ")
@@ -320,4 +320,4 @@ def test_any_arguments_give_a_request_or_a_command_error(name: bytes, args: list
 @given(ARGUMENTS)
 def test_any_argv_gives_a_request_or_a_command_error(argv: list[bytes]) -> None:
     with contextlib.suppress(CommandError):
-        parse([b"VALQ", *argv], 2, LIMITS)
+        parse([b"VALQ", *argv], 2, MAX_BULK_BYTES)

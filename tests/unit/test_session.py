@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from tests.servers import request
-from valqd.commands.values import Limits
 from valqd.errors import BackendDown
 from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.fastpath import MAX_BYTES_AT_ONCE
+from valqd.protocol.framing import MAX_BULK_BYTES
 from valqd.protocol.handshake import Hello
 from valqd.protocol.host import Identity, WorkerState
 from valqd.protocol.session import _MAX_FRAMES, _MAX_PENDING, Session
@@ -56,7 +56,7 @@ def host():
 
 @pytest.fixture
 def session(host):
-    return Session(host, WorkerState(b"", Limits(), Identity()), 1)
+    return Session(host, WorkerState(b"", MAX_BULK_BYTES, Identity()), 1)
 
 
 def converse(session, *pairs):

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from valqd.commands.grammar import parse
-from valqd.commands.values import Limits
 from valqd.errors import BackendDown
 from valqd.io.steps import run_steps
+from valqd.protocol.framing import MAX_BULK_BYTES
 
 
 class Lane:
@@ -31,6 +31,6 @@ async def test_who_finds_its_lane_down_at_its_second_step_is_told_that_it_may_ha
     answers = []
     worker = SimpleNamespace(auto_create=b"")
     session = SimpleNamespace(lane=Lane(first), resp=2, worker=worker, finish=answers.append)
-    await run_steps(session, parse([b"VALQ", *words.encode().split()], 2, Limits()))
+    await run_steps(session, parse([b"VALQ", *words.encode().split()], 2, MAX_BULK_BYTES))
     assert answers[0].startswith(b"-NOBACKEND")
     assert b"may have been applied" in answers[0]

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from valqd.commands.grammar import parse
-from valqd.commands.values import Limits
 from valqd.errors import ControlLost
 from valqd.io.waiters import Waiters
 from valqd.protocol.coalescer import Coalescer
+from valqd.protocol.framing import MAX_BULK_BYTES
 from valqd.protocol.host import Identity, WorkerState
 
 
@@ -25,13 +25,15 @@ def control():
 @pytest.fixture
 async def waiting():
     """One client that waits for ten messages, at a lane that is down; and the answers it gets."""
-    state = WorkerState(b"", Limits(), Identity())
+    state = WorkerState(b"", MAX_BULK_BYTES, Identity())
     waiters = Waiters(control(), state, b"d", lambda *_: None)
     lane = SimpleNamespace(identity=Identity(), up=False, coalescer=Coalescer(), wake=lambda: None)
     answers = []
     session = SimpleNamespace(lane=lane, resp=2, gone=False, finish=answers.append)
     client = SimpleNamespace(session=session, has_hung_up=False, drop_if_left=lambda: False)
-    client.waiter = waiters.block(client, parse([b"VALQ.POP", b"q", b"COUNT", b"10", b"BLOCK", b"0"], 2, Limits()))
+    client.waiter = waiters.block(
+        client, parse([b"VALQ.POP", b"q", b"COUNT", b"10", b"BLOCK", b"0"], 2, MAX_BULK_BYTES)
+    )
     yield waiters, client.waiter, answers
     waiters.registration.close()
 
@@ -83,7 +85,7 @@ class Line:
     """Clients that come one after another; each one's first POP is a call of its own."""
 
     def __init__(self):
-        state = WorkerState(b"", Limits(), Identity())
+        state = WorkerState(b"", MAX_BULK_BYTES, Identity())
         self.waiters = Waiters(control(), state, b"d", lambda *_: None)
         self.lane = SimpleNamespace(identity=Identity(), up=True, coalescer=Coalescer(), wake=lambda: None)
         self.answers = []
@@ -92,7 +94,7 @@ class Line:
         client = Client(self.lane, name, self.answers)
         client.session.resp = resp
         words = command or ("VALQ.POP", "q", "BLOCK", "0")
-        client.waiter = self.waiters.block(client, parse([word.encode() for word in words], resp, Limits()))
+        client.waiter = self.waiters.block(client, parse([word.encode() for word in words], resp, MAX_BULK_BYTES))
         self.lane.coalescer.take()
         return client
 

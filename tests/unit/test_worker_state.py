@@ -1,14 +1,14 @@
 """What a worker remembers of its clients is bounded, and nothing of one client lasts in it."""
 
 from tests.servers import request
-from valqd.commands.values import Limits
 from valqd.protocol import foreign, host
+from valqd.protocol.framing import MAX_BULK_BYTES
 from valqd.protocol.host import Identity, WorkerState
 
 
 def test_turns_of_fair_pops_are_bounded(monkeypatch):
     monkeypatch.setattr(host, "_MAX_TURNS", 10)
-    state = WorkerState(b"", Limits(), Identity())
+    state = WorkerState(b"", MAX_BULK_BYTES, Identity())
     queues = (b"a", b"b", b"c")
     assert [state.in_turn(queues)[0] for _ in range(4)] == [b"a", b"b", b"c", b"a"]
     for number in range(8):
@@ -19,7 +19,7 @@ def test_turns_of_fair_pops_are_bounded(monkeypatch):
 
 
 def test_turns_of_empty_queues_are_shared_out_evenly():
-    state = WorkerState(b"", Limits(), Identity())
+    state = WorkerState(b"", MAX_BULK_BYTES, Identity())
     queues = tuple(b"%d" % number for number in range(20))
     orders = [state.in_turn(queues) for _ in range(2000)]
     assert all(sorted(order) == sorted(queues) for order in orders)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from valqd.commands.request import Request
 from valqd.commands.spec import Arguments, Command, Counted, Option, Positional
 from valqd.commands.table import COMMANDS, lookup
-from valqd.commands.values import Limits, Parse, integer
+from valqd.commands.values import Parse, integer
 from valqd.errors import CommandError, shown
 
 _NONE = b"NONE"
@@ -65,38 +65,38 @@ class _Parser:
             )
         return rules
 
-    def __call__(self, argv: list[bytes], pos: int, resp: int, limits: Limits) -> Request:
+    def __call__(self, argv: list[bytes], pos: int, resp: int, max_body_bytes: int) -> Request:
         """Parse ``argv[pos:]``; the items before are the command's name."""
         given = len(argv) - pos
         if given < self._fewest or (self._most is not None and given > self._most):
             if self._counted and given == self._fewest - 1:  # nothing follows a count of 0: it is what is wrong
-                self._counted[1](argv[-1], self._counted[0].count, limits)
+                self._counted[1](argv[-1], self._counted[0].count, max_body_bytes)
             raise self._arity()
         args = Arguments(resp)
         one = args.one
         for name, parse_value in self._required:
-            one[name] = parse_value(argv[pos], name, limits)
+            one[name] = parse_value(argv[pos], name, max_body_bytes)
             pos += 1
         if pos < len(argv):
-            pos = self._more(argv, pos, args, limits)
+            pos = self._more(argv, pos, args, max_body_bytes)
             if pos < len(argv):
-                self._options(argv, pos, args, limits)
+                self._options(argv, pos, args, max_body_bytes)
         return self._build(args)
 
     def _arity(self) -> CommandError:
         return CommandError(f"wrong number of arguments for '{self._command.full_name}' command")
 
-    def _more(self, argv: list[bytes], pos: int, args: Arguments, limits: Limits) -> int:
+    def _more(self, argv: list[bytes], pos: int, args: Arguments, max_body_bytes: int) -> int:
         """Counted, repeated and optional positionals; returns where the options begin."""
         if self._counted:
-            return self._take_counted(*self._counted, argv, pos, args, limits)
+            return self._take_counted(*self._counted, argv, pos, args, max_body_bytes)
         end = len(argv)
         if self._repeated:
             name, parse_value = self._repeated.name, self._repeated.type.parse
             first = pos
             values = []
             while pos < end and (pos == first or not self._starts_option(argv[pos])):
-                values.append(parse_value(argv[pos], name, limits))
+                values.append(parse_value(argv[pos], name, max_body_bytes))
                 pos += 1
             args.many[name] = tuple(values)
             return pos
@@ -104,7 +104,7 @@ class _Parser:
         for name, parse_value in self._optional:
             if pos == end or self._starts_option(argv[pos]):
                 break
-            args.one[name] = parse_value(argv[pos], name, limits)
+            args.one[name] = parse_value(argv[pos], name, max_body_bytes)
             pos += 1
             taken += 1
         if self._command.optional_together and 0 < taken < len(self._optional):
@@ -117,17 +117,17 @@ class _Parser:
 
     @staticmethod
     def _take_counted(
-        spec: Counted, number: Parse, argv: list[bytes], pos: int, args: Arguments, limits: Limits
+        spec: Counted, number: Parse, argv: list[bytes], pos: int, args: Arguments, max_body_bytes: int
     ) -> int:
-        count = int(number(argv[pos], spec.count, limits))
+        count = int(number(argv[pos], spec.count, max_body_bytes))
         pos += 1
         values = argv[pos : pos + count]
         if len(values) < count:
             raise CommandError(f"{spec.count} is {count}, but only {len(values)} more given")
-        args.many[spec.name] = tuple([spec.type.parse(raw, spec.name, limits) for raw in values])
+        args.many[spec.name] = tuple([spec.type.parse(raw, spec.name, max_body_bytes) for raw in values])
         return pos + count
 
-    def _options(self, argv: list[bytes], pos: int, args: Arguments, limits: Limits) -> None:
+    def _options(self, argv: list[bytes], pos: int, args: Arguments, max_body_bytes: int) -> None:
         rules = self._rules
         seen = {name: name for name, _ in self._optional if name in args.one}  # name -> as the client wrote it
         end = len(argv)
@@ -149,13 +149,13 @@ class _Parser:
             seen[option.name] = option.token
             if rule.choice:
                 args.one[rule.choice] = token
-            pos = self._values(rule, argv, pos + 1, args, limits)
+            pos = self._values(rule, argv, pos + 1, args, max_body_bytes)
         for option, parent in self._nested:
             if option.name in seen and parent.name not in seen:
                 raise CommandError(f"{option.token} needs {parent.token}")
 
     @staticmethod
-    def _values(rule: _Rule, argv: list[bytes], pos: int, args: Arguments, limits: Limits) -> int:
+    def _values(rule: _Rule, argv: list[bytes], pos: int, args: Arguments, max_body_bytes: int) -> int:
         option, size = rule.option, len(rule.types)
         if size == 0:
             args.one[option.name] = b"1"
@@ -165,12 +165,12 @@ class _Parser:
             return pos + 1
         groups = 1
         if rule.number and pos < len(argv):
-            groups = int(rule.number(argv[pos], f"{option.token} n", limits))
+            groups = int(rule.number(argv[pos], f"{option.token} n", max_body_bytes))
             pos += 1
         raws = argv[pos : pos + groups * size]
         if len(raws) < groups * size:
             raise CommandError(f"{option.token} lacks its values: {option.syntax()}")
-        values = [rule.types[i % size](raw, rule.labels[i % size], limits) for i, raw in enumerate(raws)]
+        values = [rule.types[i % size](raw, rule.labels[i % size], max_body_bytes) for i, raw in enumerate(raws)]
         if size == 1 and not rule.number:
             args.one[option.name] = values[0]
         else:
@@ -181,11 +181,11 @@ class _Parser:
 _PARSERS = {command.name: _Parser(command) for command in COMMANDS}
 
 
-def parse(argv: list[bytes], resp: int, limits: Limits) -> Request:
+def parse(argv: list[bytes], resp: int, max_body_bytes: int) -> Request:
     """The request that ``argv`` (which ``is_ours``) asks for.
 
     ``resp`` is the client's protocol version, 2 or 3.  Raises ``CommandError`` if there is no such command, or it does
     not fit its SPEC.
     """
     command, pos = lookup(argv)
-    return _PARSERS[command.name](argv, pos, resp, limits)
+    return _PARSERS[command.name](argv, pos, resp, max_body_bytes)

@@ -1,8 +1,8 @@
 """Types of argument values: what is accepted, in which range, and the canonical bytes that a function is given.
 
-A type's ``parse`` takes the raw argument, the label that an error names it by, and the limits; it returns the
-canonical bytes or raises CommandError.  Numbers are decimal digits only: no sign, exponent, spaces, leading zeros,
-"inf" or "nan".  Nothing here goes through a float, so that the whole range of a u64 is exact.
+A type's ``parse`` takes the raw argument, the label that an error names it by, and ``max_body_bytes`` (of use to BODY
+alone); it returns the canonical bytes or raises CommandError.  Numbers are decimal digits only: no sign, exponent,
+spaces, leading zeros, "inf" or "nan".  Nothing here goes through a float, so that the whole range of a u64 is exact.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from valqd.errors import CommandError, shown
 
@@ -23,14 +22,8 @@ YEAR_S = 31_536_000
 
 MS = 1000  # ms in a second
 
-
-class Limits(NamedTuple):
-    """Settings that bound what a command may carry."""
-
-    max_body_bytes: int = 512 * 1024 * 1024
-
-
-Parse = Callable[[bytes, str, Limits], bytes]
+#: Raw argument, label and ``max_body_bytes``.
+Parse = Callable[[bytes, str, int], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +74,7 @@ def seconds(low_ms: int, high_s: int, zero: str = "") -> ValueType:
     high_ms = high_s * MS
     phrase = f"{_number(low_ms)} to {high_s} seconds" + (f", or {zero}" if zero else "")
 
-    def parse(raw: bytes, label: str, limits: Limits) -> bytes:
+    def parse(raw: bytes, label: str, max_body_bytes: int) -> bytes:
         down, up = _to_ms(raw) or (-1, -1)
         if not (low_ms <= down and up <= high_ms) and not (zero and up == 0):
             raise CommandError(f"{label} must be {phrase}, not '{shown(raw)}'")
@@ -94,7 +87,7 @@ def integer(low: int, high: int, docs_type: str = "integer", unit: str = "") -> 
     """A whole number from ``low`` to ``high``, both included."""
     phrase = f"an integer from {low} to {high}{unit}"
 
-    def parse(raw: bytes, label: str, limits: Limits) -> bytes:
+    def parse(raw: bytes, label: str, max_body_bytes: int) -> bytes:
         if _INTEGER(raw) is None or not low <= int(raw) <= high:
             raise CommandError(f"{label} must be {phrase}, not '{shown(raw)}'")
         return raw
@@ -106,7 +99,7 @@ def text(low: int, high: int) -> ValueType:
     """``low`` to ``high`` arbitrary bytes."""
     phrase = f"{low} to {high} bytes"
 
-    def parse(raw: bytes, label: str, limits: Limits) -> bytes:
+    def parse(raw: bytes, label: str, max_body_bytes: int) -> bytes:
         if not low <= len(raw) <= high:
             raise CommandError(f"{label} must be {phrase} long")
         return raw
@@ -119,7 +112,7 @@ def words(*accepted: str) -> ValueType:
     phrase = ", ".join(accepted[:-1]) + " or " + accepted[-1]
     known = {word.encode() for word in accepted}
 
-    def parse(raw: bytes, label: str, limits: Limits) -> bytes:
+    def parse(raw: bytes, label: str, max_body_bytes: int) -> bytes:
         word = raw.upper()
         if word not in known:
             raise CommandError(f"{label} must be {phrase}, not '{shown(raw)}'")
@@ -128,7 +121,7 @@ def words(*accepted: str) -> ValueType:
     return ValueType("string", phrase, parse, accepted)
 
 
-def _parse_queue(raw: bytes, label: str, limits: Limits) -> bytes:
+def _parse_queue(raw: bytes, label: str, max_body_bytes: int) -> bytes:
     if _QUEUE(raw) is None or not (raw.isascii() or _is_plain_unicode(raw)):
         raise CommandError(f"invalid queue name '{shown(raw)}': must be {QUEUE.range}")
     return raw
@@ -143,25 +136,25 @@ def _is_plain_unicode(raw: bytes) -> bool:
     return not any(char.isspace() or unicodedata.category(char) in ("Cc", "Zs", "Zl", "Zp") for char in name)
 
 
-def _parse_id(raw: bytes, label: str, limits: Limits) -> bytes:
+def _parse_id(raw: bytes, label: str, max_body_bytes: int) -> bytes:
     if _ID(raw) is None:
         raise CommandError(f"invalid id '{shown(raw)}': must be {ID.range}")
     return raw
 
 
-def _parse_cursor(raw: bytes, label: str, limits: Limits) -> bytes:
+def _parse_cursor(raw: bytes, label: str, max_body_bytes: int) -> bytes:
     if _INTEGER(raw) is None or int(raw) > U64_MAX:
         raise CommandError(f"invalid cursor '{shown(raw)}': must be {CURSOR.range}")
     return raw
 
 
-def _parse_body(raw: bytes, label: str, limits: Limits) -> bytes:
-    if len(raw) > limits.max_body_bytes:
-        raise CommandError(f"{label} is larger than max_body_bytes ({limits.max_body_bytes})")
+def _parse_body(raw: bytes, label: str, max_body_bytes: int) -> bytes:
+    if len(raw) > max_body_bytes:
+        raise CommandError(f"{label} is larger than max_body_bytes ({max_body_bytes})")
     return raw
 
 
-def _parse_pattern(raw: bytes, label: str, limits: Limits) -> bytes:
+def _parse_pattern(raw: bytes, label: str, max_body_bytes: int) -> bytes:
     """A piece with ``?`` or a set is looked for byte by byte: a long one in a large body for seconds."""
     if not 1 <= len(raw) <= 1024:
         raise CommandError(f"{label} must be 1 to 1024 bytes long")

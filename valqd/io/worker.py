@@ -13,7 +13,6 @@ from ipaddress import ip_address
 from itertools import count
 from typing import Any
 
-from valqd.commands.values import Limits
 from valqd.config import Settings
 from valqd.errors import ControlLost
 from valqd.io.backend import Backend
@@ -53,9 +52,7 @@ class Worker:
         self.loop = asyncio.get_running_loop()
         self.clients: set[Client] = set()
         self.outbox = Outbox(self.loop)
-        self.state = WorkerState(
-            settings.auto_create_argument, Limits(max_body_bytes=settings.max_body_bytes), Identity(db=backend.db)
-        )
+        self.state = WorkerState(settings.auto_create_argument, settings.max_body_bytes, Identity(db=backend.db))
         self.state.closes_on_loss = settings.backend_loss == "close"
         self._number = number
         self._ids = count(number * 1_000_000_000 + 1)
@@ -128,9 +125,9 @@ class Worker:
             if policy.startswith("allkeys") and config.get(b"maxmemory") != b"0" and self._number == 0:
                 log.warning("the backend's maxmemory-policy is %s: messages may be evicted; set noeviction", policy)
             most = min(int(config.get(b"proto-max-bulk-len", MAX_BULK_BYTES)), self.settings.max_body_bytes)
-            if most != self.state.limits.max_body_bytes:
+            if most != self.state.max_body_bytes:
                 log.warning("max_body_bytes is %d: the least of the setting and the backend's proto-max-bulk-len", most)
-                self.state.limits = Limits(max_body_bytes=most)
+                self.state.max_body_bytes = most
 
     def _heed_configuration_again(self) -> None:
         """It may be another backend now."""

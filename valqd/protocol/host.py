@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from valqd.commands.request import Request
-from valqd.commands.values import Limits
 from valqd.errors import CommandError
 from valqd.protocol.coalescer import Coalescer, Routes
 from valqd.protocol.fastpath import Templates
@@ -152,10 +151,10 @@ class Host(Protocol):
 class WorkerState:
     """What all sessions of a worker share."""
 
-    def __init__(self, auto_create: bytes, limits: Limits, first_identity: Identity) -> None:
+    def __init__(self, auto_create: bytes, max_body_bytes: int, first_identity: Identity) -> None:
         self.first_identity = first_identity  # of a client that has just connected
         self.auto_create = auto_create
-        self.limits = limits
+        self.max_body_bytes = max_body_bytes  # the least of the setting and of what the backend takes
         self.routes = Routes(auto_create)
         self.templates = {resp: Templates(resp) for resp in (2, 3)}
         self._turns: dict[int, int] = {}  # of MPOP … FAIR, by the hash of its queues

@@ -50,7 +50,7 @@ class Session:
         self.host = host
         self.worker = worker
         self.client_id = client_id
-        self.framer = RequestFramer(table.is_ours, worker.limits.max_body_bytes)
+        self.framer = RequestFramer(table.is_ours, worker.max_body_bytes)
         self.framer.unauthenticated = bool(worker.password_needed)
         self.resp = 2
         self.templates = worker.templates[2]
@@ -165,7 +165,7 @@ class Session:
             if len(frame.argv) >= MAX_ARGUMENTS:
                 why = f"has more than {MAX_ARGUMENTS} arguments"
             else:
-                why = f"is larger than max_body_bytes ({self.worker.limits.max_body_bytes}) allows"
+                why = f"is larger than max_body_bytes ({self.worker.max_body_bytes}) allows"
             self._answer_here(CommandError(f"the command {why}"))
         elif kind is Kind.COMMAND or (kind is Kind.STREAM and frame.argv):
             self.private.streaming = kind is Kind.STREAM
@@ -307,7 +307,7 @@ class Session:
 
     def _ours(self, argv: list[bytes]) -> None:
         try:
-            request = grammar.parse(argv, self.resp, self.worker.limits)
+            request = grammar.parse(argv, self.resp, self.worker.max_body_bytes)
         except CommandError as error:
             self._answer_here(error)
             return
@@ -329,7 +329,7 @@ class Session:
         else:
             self._share(request)
             route = self.worker.routes.of(request)
-            self.templates.learn_from(argv, request, route, self.worker.limits.max_body_bytes)
+            self.templates.learn_from(argv, request, route, self.worker.max_body_bytes)
 
     def _share(self, request: Request) -> None:
         """Send over the shared lane."""
