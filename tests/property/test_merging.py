@@ -24,7 +24,7 @@ from valqd.io import steps
 from valqd.io.worker import Worker
 from valqd.lua.bundle import whole_source
 from valqd.protocol import relay
-from valqd.protocol.calls import Listener, error_line
+from valqd.protocol.calls import Listener, LoneCall, error_line
 from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.host import Identity, WorkerState
 from valqd.protocol.requests import parse_popped
@@ -86,11 +86,11 @@ class Lane:
         """What is sent from now on comes so much later."""
         self._now_ms += ms
         command = clock(self._now_ms)
-        self.coalescer.lone(Noted(self.log, command), request(*command), lambda reply: b"+%b\r\n" % reply)
+        self.coalescer.add(Noted(self.log, command), LoneCall(request(*command), lambda reply: b"+%b\r\n" % reply))
 
     def flush_functions(self):
         """What is sent from now on finds no library."""
-        self.coalescer.lone(Listener(), request("FUNCTION", "FLUSH"), lambda reply: None)
+        self.coalescer.add(Listener(), LoneCall(request("FUNCTION", "FLUSH"), lambda reply: None))
 
 
 class Releases:
@@ -169,7 +169,7 @@ class Client:
     def _go_on(self, running, reply):
         with suppress(StopIteration):
             call = request(*running.send(reply))
-            self._lane.coalescer.lone(Listener(), call, lambda reply: self._go_on(running, reply))
+            self._lane.coalescer.add(Listener(), LoneCall(call, lambda reply: self._go_on(running, reply)))
 
     def release(self, queue, data):
         Worker.release(self._worker, Releases(self._lane), queue, data)
@@ -395,7 +395,7 @@ def test_a_call_is_not_repeated_when_a_later_one_found_functions_that_another_da
         for each in (other, client):
             each.deliver(100)
         source = whole_source(test_clock=True)
-        lane.coalescer.lone(Listener(), request("FUNCTION", "LOAD", source), lambda reply: None)
+        lane.coalescer.add(Listener(), LoneCall(request("FUNCTION", "LOAD", source), lambda reply: None))
         client.say([("VALQ.POP", "a")])
         client.deliver(100)
         lane.settle()

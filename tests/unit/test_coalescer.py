@@ -9,6 +9,8 @@ from valqd.protocol.calls import (
     MAX_ITEMS,
     MAX_POP_REPLY_BYTES,
     Listener,
+    LoneCall,
+    RelayCall,
     bulk,
     error_line,
     without_place,
@@ -53,7 +55,7 @@ def test_a_call_holds_fewer_bytes_than_the_bound_and_one_deal(coalescer, push):
 def recovering(coalescer, push, answers):
     """A push found no library; a request of another client after it was answered."""
     coalescer.join(Listener(answers.append), push, bulk(b"m"), 1, 1, None)
-    coalescer.lone(Listener(answers.append), request("GET", "a"), lambda reply: reply)
+    coalescer.add(Listener(answers.append), LoneCall(request("GET", "a"), lambda reply: reply))
     coalescer.take()
     coalescer.deliver(MISSING)
     coalescer.deliver(b"+first\r\n")
@@ -107,7 +109,7 @@ def test_a_lost_connection_fails_what_is_not_answered_once(coalescer, push, rese
 def test_what_was_not_answered_before_recovery_fails_after_what_was_kept(coalescer, push):
     answers = []
     coalescer.join(Listener(answers.append), push, bulk(b"m"), 1, 1, None)
-    coalescer.lone(Listener(answers.append), request("GET", "a"), error_line)
+    coalescer.add(Listener(answers.append), LoneCall(request("GET", "a"), error_line))
     coalescer.take()
     coalescer.deliver(MISSING)
     coalescer.join(Listener(answers.append), push, bulk(b"m"), 1, 1, None)
@@ -169,7 +171,7 @@ def test_only_an_error_loses_the_place_in_a_function(place):
 
 def test_each_relayed_request_is_told_that_the_connection_is_lost(coalescer):
     answers = []
-    coalescer.relay(Listener(answers.append), request("GET", "a") * 2, [ReplyType.BULK] * 2, lambda: None)
+    coalescer.add(Listener(answers.append), RelayCall(request("GET", "a") * 2, [ReplyType.BULK] * 2, lambda: None))
     coalescer.take()
     coalescer.fail_sent(GONE)
     assert answers == [GONE * 2]
@@ -188,7 +190,7 @@ def test_a_call_is_repeated_though_its_client_has_the_answer_to_what_is_no_funct
     answers = []
     client = Listener(answers.append)
     coalescer.join(client, push, bulk(b"m"), 1, 1, None)
-    coalescer.lone(client, request("PING"), lambda reply: reply)
+    coalescer.add(client, LoneCall(request("PING"), lambda reply: reply))
     coalescer.take()
     coalescer.deliver(MISSING)
     coalescer.deliver(b"+PONG\r\n")

@@ -16,9 +16,9 @@ class Lane:
     def __init__(self, reply):
         self.up, self.why_down, self.coalescer, self._reply = True, BackendDown(), self, reply
 
-    def lone(self, who, request, shape):
+    def add(self, who, call):
         self.up = False
-        shape(self._reply)
+        call.deliver(self._reply)
 
     def wake(self):
         pass

@@ -18,7 +18,7 @@ from valqd.errors import BackendDown, CommandError, NotAuthenticated
 from valqd.io.backend import ReplyProtocol
 from valqd.io.busy_wait import BusyWait
 from valqd.io.outbox import write_pieces
-from valqd.protocol.calls import Listener, error_line
+from valqd.protocol.calls import Listener, LoneCall, ProofCall, error_line
 from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.host import Identity
 from valqd.protocol.monitor import encode_own
@@ -309,7 +309,7 @@ class SharedLane:
             self._proofs.append(done)
         else:
             who = Listener(lambda error: done(error or None))
-            self.coalescer.prove(who, request + _HELLO)
+            self.coalescer.add(who, ProofCall(request + _HELLO))
             self.wake()
 
     # ---- what it is called
@@ -329,7 +329,8 @@ class SharedLane:
 
     def _call(self, name: bytes) -> None:
         if self.up:
-            self.coalescer.lone(Listener(), encode_own([b"CLIENT", b"SETNAME", name]), lambda reply: None)
+            call = LoneCall(encode_own([b"CLIENT", b"SETNAME", name]), lambda reply: None)
+            self.coalescer.add(Listener(), call)
             self.wake()
 
 

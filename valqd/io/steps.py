@@ -7,7 +7,7 @@ from typing import Any
 
 from valqd.commands.request import MOST_IDS, Request, Steps, function_call
 from valqd.errors import BackendDown
-from valqd.protocol.calls import Listener, error_line
+from valqd.protocol.calls import Listener, LoneCall, error_line
 from valqd.protocol.encoding import encode
 from valqd.protocol.host import Lane
 from valqd.protocol.requests import encode_request
@@ -60,7 +60,7 @@ async def ask(lane: Lane, argv: list[bytes], begun: bool = False) -> Any:
             future.set_result(reply)
 
     if lane.up:
-        lane.coalescer.lone(Listener(), encode_request(argv), take)
+        lane.coalescer.add(Listener(), LoneCall(encode_request(argv), take))
         lane.wake()
     else:
         fail(lane.why_down.resp())

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from valqd.commands.request import Request, function_call
 from valqd.io.control import Control
 from valqd.io.registration import MOST_IN_ORDER, Line, QueueId, Registration
-from valqd.protocol.calls import Route, error_line, nothing_popped
+from valqd.protocol.calls import LoneCall, Route, error_line, nothing_popped
 from valqd.protocol.host import Lane, WorkerState
 from valqd.protocol.requests import encode_request, join_merged
 
@@ -99,7 +99,7 @@ class Waiter:
             call = function_call(request, b"e%d" % resp, state.auto_create)
             if post:
                 call.append(post)
-            self.lane.coalescer.lone(self, encode_request(call), self._shape)
+            self.lane.coalescer.add(self, LoneCall(encode_request(call), self._shape))
         return True
 
     def _shape(self, reply: Any) -> bytes:

@@ -82,7 +82,7 @@ class Route:
 
     __slots__ = ("call_type", "head", "head_args", "max_items", "queue")
 
-    def __init__(self, call_type: type[Call], queue: bytes, function: str, fixed: Sequence[bytes]) -> None:
+    def __init__(self, call_type: type[MergedCall], queue: bytes, function: str, fixed: Sequence[bytes]) -> None:
         self.call_type = call_type
         self.queue = queue
         args = fcall(function, (queue_key(queue),), *fixed)
@@ -113,41 +113,25 @@ def without_place(reply: bytes) -> bytes:
 
 
 class Call(ABC):
-    """One request on the shared lane (or a few of one client, see ``has_several_replies``), and who gets which part.
+    """One request on the shared lane (or a few of one client, see ``has_several_replies``), and who gets which part."""
 
-    ``seq`` counts up in the order in which calls were opened, which is the order in which they are sent.
-    """
+    __slots__ = ("deals", "seq", "size")
 
-    __slots__ = ("deals", "items", "route", "seq", "size", "units")
+    seq: int  #: the coalescer numbers calls as they are opened, which is the order in which they are sent
+    size: int  #: bytes of what it asks
+    deals: list[Deal]
 
     #: Whether its replies are taken by ``add`` before ``deliver`` gets the last.
     has_several_replies = False
 
-    def __init__(self, route: Route, seq: int) -> None:
-        self.route = route
-        self.seq = seq
-        self.items: list[bytes] = []  # arguments, encoded as bulks; one entry may hold several
-        self.units = 0  # pushes, pops or ids: what MAX_ITEMS bounds
-        self.size = 0  # bytes of items
-        self.deals: list[Deal] = []
-
-    @staticmethod
-    def deal_of(items: int, request: Request, resp: int) -> tuple[int, int, Any]:
-        """For one command that has ``items`` of them: the units that it adds, and the count and extra of its deal."""
-        return 1, 1, None
-
-    def encode(self) -> list[bytes]:
-        """The request as it goes to the backend, in pieces."""
-        return [b"*%d\r\n%b" % (self.route.head_args + self.arg_count(), self.route.head), *self.items]
-
     @property
+    @abstractmethod
     def is_function(self) -> bool:
         """Whether it calls one of our functions."""
-        return True
 
-    def arg_count(self) -> int:
-        """Arguments in ``items``."""
-        return self.units
+    @abstractmethod
+    def encode(self) -> list[bytes]:
+        """The request as it goes to the backend, in pieces."""
 
     def add(self, reply: Any) -> bool:
         """Take one of several replies; whether it was the last."""
@@ -157,6 +141,38 @@ class Call(ABC):
     def deliver(self, reply: Any) -> None:
         """Deal the backend's reply (as hiredis parsed it) out to the recipients, in the order they joined."""
 
+    @abstractmethod
+    def fail(self, error: bytes) -> None:
+        """Answer every command of this call with ``error`` (a whole RESP error)."""
+
+
+class MergedCall(Call):
+    """A call of one of our functions for all who joined it."""
+
+    __slots__ = ("items", "route", "units")
+
+    is_function = True
+
+    def __init__(self, route: Route, seq: int) -> None:
+        self.seq = seq
+        self.size = 0
+        self.deals = []
+        self.route = route
+        self.items: list[bytes] = []  # arguments, encoded as bulks; one entry may hold several
+        self.units = 0  # pushes, pops or ids: what MAX_ITEMS bounds
+
+    @staticmethod
+    def deal_of(items: int, request: Request, resp: int) -> tuple[int, int, Any]:
+        """For one command that has ``items`` of them: the units that it adds, and the count and extra of its deal."""
+        return 1, 1, None
+
+    def encode(self) -> list[bytes]:  # noqa: D102 - see Call
+        return [b"*%d\r\n%b" % (self.route.head_args + self.arg_count(), self.route.head), *self.items]
+
+    def arg_count(self) -> int:
+        """Arguments in ``items``."""
+        return self.units
+
     def deal_each(self, values: list[Any], encoded: Callable[[Any], bytes]) -> None:
         """Deal out a reply of one value for each command."""
         at = 0
@@ -164,8 +180,7 @@ class Call(ABC):
             recipient.answer(b"".join(map(encoded, values[at : at + count])))
             at += count
 
-    def fail(self, error: bytes) -> None:
-        """Answer every command of this call with ``error`` (a whole RESP error)."""
+    def fail(self, error: bytes) -> None:  # noqa: D102 - see Call
         for recipient, count, extra in self.deals:
             recipient.answer(error * self.commands(count, extra))
 
@@ -174,7 +189,7 @@ class Call(ABC):
         return count
 
 
-class PushCall(Call):
+class PushCall(MergedCall):
     """Plain pushes; the reply is the first id, or one id or error text for each body."""
 
     __slots__ = ()
@@ -200,7 +215,7 @@ class PushRecordsCall(PushCall):
         return 2 * self.units
 
 
-class PopCall(Call):
+class PopCall(MergedCall):
     """Pops; the reply is, for each run, the exact bytes for its client; runs left out got nothing.
 
     Each item is a run of POPs that one client sent one after another: how many, and what each asks for (two arguments).
@@ -244,7 +259,7 @@ class PopCall(Call):
             self.route.max_items = min(MAX_ITEMS, self.route.max_items * 2)
 
 
-class CountCall(Call):
+class CountCall(MergedCall):
     """ACK and NACK; the reply is the number of ids when all count, else 0 or 1 for each id.
 
     A deal's extra is True when its ids belong to one command, None when each id is its own.
@@ -279,7 +294,7 @@ class CountCall(Call):
         return count if extra is None else 1
 
 
-class ExtendCall(Call):
+class ExtendCall(MergedCall):
     """EXTEND; the reply is a deadline or an error text for each command."""
 
     __slots__ = ()
@@ -299,10 +314,11 @@ class LoneCall(Call):
 
     __slots__ = ("request", "shape")
 
-    def __init__(self, seq: int, request: bytes, shape: Callable[[Any], bytes | None]) -> None:
-        super().__init__(_LONE_ROUTE, seq)
-        self.request = request
+    def __init__(self, request: bytes, shape: Callable[[Any], bytes | None]) -> None:
+        """``shape`` turns the reply into the answer's bytes (None: it has answered itself, or will)."""
         self.size = len(request)
+        self.deals = []
+        self.request = request
         self.shape = shape
 
     @property
@@ -314,7 +330,7 @@ class LoneCall(Call):
 
     def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
         data = self.shape(reply)
-        if data is not None:  # else: the shape took care of the answer, or will
+        if data is not None:
             self.deals[0][0].answer(data)
 
     def fail(self, error: bytes) -> None:  # noqa: D102 - see Call
@@ -332,8 +348,8 @@ class ProofCall(LoneCall):
 
     has_several_replies = True
 
-    def __init__(self, seq: int, request: bytes) -> None:
-        super().__init__(seq, request, lambda reply: error_line(reply) if isinstance(reply, Exception) else b"")
+    def __init__(self, request: bytes) -> None:
+        super().__init__(request, lambda reply: error_line(reply) if isinstance(reply, Exception) else b"")
         self._answer: Any = HiredisError("WRONGPASS invalid username-password pair or user is disabled.")
 
     def add(self, reply: Any) -> bool:  # noqa: D102 - see Call
@@ -355,18 +371,16 @@ class RelayCall(Call):
     __slots__ = ("_got", "_kinds", "_large_reply", "request")
 
     has_several_replies = True
+    is_function = False
 
-    def __init__(self, seq: int, request: bytes, kinds: list[ReplyType], large_reply: Callable[[], None]) -> None:
-        super().__init__(_LONE_ROUTE, seq)
-        self.request = request
+    def __init__(self, request: bytes, kinds: list[ReplyType], large_reply: Callable[[], None]) -> None:
+        """``kinds``: the types of the replies; ``large_reply`` is told if they are large."""
         self.size = len(request)
+        self.deals = []
+        self.request = request
         self._kinds = kinds
         self._large_reply = large_reply
         self._got: list[bytes] = []
-
-    @property
-    def is_function(self) -> bool:  # noqa: D102 - see Call
-        return False
 
     def encode(self) -> list[bytes]:  # noqa: D102 - see Call
         return [self.request]
@@ -381,11 +395,11 @@ class RelayCall(Call):
             self._large_reply()
         self.deals[0][0].answer(answer)
 
-    def commands(self, count: int, extra: Any) -> int:  # noqa: D102 - see Call
-        return len(self._kinds)
+    def fail(self, error: bytes) -> None:  # noqa: D102 - see Call
+        self.deals[0][0].answer(error * len(self._kinds))
 
 
-CALL_TYPES: dict[str, type[Call]] = {
+CALL_TYPES: dict[str, type[MergedCall]] = {
     "push_many": PushCall,
     "push_records": PushRecordsCall,
     "pop_many": PopCall,
@@ -393,9 +407,6 @@ CALL_TYPES: dict[str, type[Call]] = {
     "nack_many": CountCall,
     "extend_many": ExtendCall,
 }
-
-#: Of calls that merge with nothing; what it says is not used.
-_LONE_ROUTE = Route(LoneCall, b"", "", ())
 
 
 def ids(first: int, count: int) -> bytes:

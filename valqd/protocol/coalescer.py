@@ -18,7 +18,6 @@ or POP names, one body of any size.  How many calls may be under way is the lane
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 from hiredis import HiredisError
@@ -28,13 +27,10 @@ from valqd.protocol.calls import (
     CALL_TYPES,
     MAX_CALL_BYTES,
     Call,
-    LoneCall,
-    ProofCall,
+    MergedCall,
     Recipient,
-    RelayCall,
     Route,
 )
-from valqd.protocol.relay import ReplyType
 
 #: How often a library that is gone again and again is loaded for one call.
 _MAX_RESENDS = 3
@@ -46,7 +42,7 @@ class Coalescer:
 
     def __init__(self) -> None:
         self._seq = 0
-        self._open: dict[Route, Call] = {}
+        self._open: dict[Route, MergedCall] = {}
         self._unsent: list[Call] = []
         self.sent: deque[Call] = deque()
         self.backlog_bytes = 0  # of the requests that are not sent, or not answered
@@ -91,25 +87,13 @@ class Coalescer:
         who.last_seq = call.seq
         who.last_queue = route.queue
 
-    def lone(self, who: Recipient, request: bytes, shape: Callable[[Any], bytes | None]) -> None:
-        """Add a call that merges with nothing; ``shape`` turns its reply into the answer's bytes."""
-        self._add(LoneCall(self._seq + 1, request, shape), who)
-
-    def prove(self, who: Recipient, request: bytes) -> None:
-        """Add AUTH or SELECT with a HELLO behind it (see ProofCall)."""
-        self._add(ProofCall(self._seq + 1, request), who)
-
-    def relay(self, who: Recipient, request: bytes, kinds: list[ReplyType], large_reply: Callable[[], None]) -> None:
-        """Add simple foreign requests, whose replies are of these types; ``large_reply`` is told if they are large."""
-        self._add(RelayCall(self._seq + 1, request, kinds, large_reply), who)
-
-    def _add(self, call: Call, who: Recipient) -> None:
+    def add(self, who: Recipient, call: Call) -> None:
         """Add a call of one deal.  ``join``, the hottest path, does the like itself: calling this costs it a tenth."""
-        self._seq = call.seq
+        self._seq += 1
+        call.seq = who.last_seq = self._seq
         self._unsent.append(call)
         self.backlog_bytes += call.size
         call.deals.append((who, 1, None))
-        who.last_seq = call.seq
 
     def take(self) -> list[bytes]:
         """Close all open calls; their requests in order, in pieces, for one write."""

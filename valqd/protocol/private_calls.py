@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from valqd.commands.request import Request, fcall, function_call, queue_key
 from valqd.errors import BackendDown
-from valqd.protocol.calls import Listener, nothing_popped, without_place
+from valqd.protocol.calls import Listener, LoneCall, nothing_popped, without_place
 from valqd.protocol.monitor import encode_own
 from valqd.protocol.private_replies import Gap, PrivateReplies
 from valqd.protocol.requests import echo_call, encode_request
@@ -58,7 +58,8 @@ class PrivateCalls:
         if self._side.alters_replies and not self._library_probed and lane.up:
             self._library_probed = True
             session.hold()
-            lane.coalescer.lone(Listener(lambda answer: session.go_on(then)), echo_call([]), lambda reply: b"")
+            probe = LoneCall(echo_call([]), lambda reply: b"")
+            lane.coalescer.add(Listener(lambda answer: session.go_on(then)), probe)
             lane.wake()
         else:
             then()

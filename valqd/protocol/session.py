@@ -24,7 +24,7 @@ from valqd.commands.help_text import help_lines
 from valqd.commands.request import Request, function_call
 from valqd.errors import CommandError
 from valqd.protocol import foreign, handshake, relay
-from valqd.protocol.calls import Route, error_line, nothing_popped
+from valqd.protocol.calls import LoneCall, RelayCall, Route, error_line, nothing_popped
 from valqd.protocol.encoding import encode
 from valqd.protocol.fastpath import MAX_BYTES_AT_ONCE
 from valqd.protocol.framing import MAX_ARGUMENTS, Frame, Kind, RequestFramer
@@ -357,7 +357,7 @@ class Session:
 
         (None: it has answered itself.)
         """
-        self.lane.coalescer.lone(self, request, shape)
+        self.lane.coalescer.add(self, LoneCall(request, shape))
         self.pending += 1
         self.lane.wake()
 
@@ -386,7 +386,7 @@ class Session:
 
     def _relay(self, request: bytes, kinds: list[ReplyType]) -> None:
         """Send simple requests over the shared lane."""
-        self.lane.coalescer.relay(self, request, kinds, self.lane.large_reply)
+        self.lane.coalescer.add(self, RelayCall(request, kinds, self.lane.large_reply))
         self.last_queue = self.last_queue or _ANY_QUEUE
         self.pending += 1
         self._taken_bytes += len(request)
