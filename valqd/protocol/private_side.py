@@ -91,7 +91,8 @@ class PrivateSide:
 
         Among replies that do not match requests nothing is written.
         """
-        return not (self.outstanding or (self.in_push and not self.uncounted))
+        replies = self.replies
+        return replies is None or (not replies.outstanding and (replies.at_boundary or replies.uncounted))
 
     @property
     def monitors(self) -> bool:
@@ -119,14 +120,9 @@ class PrivateSide:
         return self.mute or self.uncounted
 
     @property
-    def in_push(self) -> bool:
-        """Whether the rest of a push is still to come."""
-        return self.replies is not None and not self.replies.at_boundary
-
-    @property
     def alters_replies(self) -> bool:
         """Whether even what the daemon answers itself has to take its place here."""
-        return self.in_multi or self.mute or self.uncounted
+        return self.in_multi or self.tells_nothing
 
     @property
     def may_block(self) -> bool:
@@ -146,11 +142,6 @@ class PrivateSide:
     def must_be_used(self) -> bool:
         """Whether a VALQ command has to come this way to keep its place (and MULTI its meaning)."""
         return not self.is_quiet or self.alters_replies or self.identity_is_unknown
-
-    @property
-    def will_be_quiet(self) -> bool:
-        """Whether only replies, or the rest of a push, that are still to come keep a command from the shared lane."""
-        return not (self.is_quiet or self.alters_replies)
 
     @property
     def must_ask_if_counted(self) -> bool:

@@ -315,7 +315,8 @@ class Session:
         if private.must_ask_if_counted:
             private.ask_if_counted(lambda: self._ours(argv))
             return
-        if (request.block_ms is not None or request.steps is not None) and private.will_be_quiet:
+        takes_time = request.block_ms is not None or request.steps is not None
+        if takes_time and not (private.is_quiet or private.alters_replies):  # then the shared lane is worth waiting for
             self.when_private_quiet(lambda: self._ours(argv))
             return
         if request.fair:  # now that it will not come here again
