@@ -298,10 +298,8 @@ class Session:
         elif private.alters_replies:
             echo = echo_call(value)
             self.when_shared_quiet(lambda: private.calls.with_library(lambda: private.send_plain(echo, 1)))
-        elif not private.is_quiet:
-            self.when_private_quiet(lambda: self.host.write(data))
         else:
-            self.when_shared_quiet(lambda: self.host.write(data))
+            self._when(not self.pending and private.is_quiet, lambda: self.host.write(data))
 
     # ---- VALQ commands
 
