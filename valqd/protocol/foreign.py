@@ -62,16 +62,17 @@ def _unless_subscribed(handler: Handler) -> Handler:
     """A command that the backend refuses, and so has no effect, where a connection only takes Pub/Sub."""
 
     def handle(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
+        name = argv[0].upper()
         if side.must_ask_if_counted:
             side.ask_if_counted(lambda: handle(side, argv, raw))
-        elif side.is_subscribed and side.can_ask and argv[0].upper() == b"HELLO":
-            side.ask_if_counted(lambda: None, raw)
-        elif side.is_subscribed:
-            if side.silent:  # Pub/Sub may be over, and then it is run: no reply tells
-                side.untold([argv[0].upper()])
-            side.send(raw)
-        else:
+        elif not side.is_subscribed:
             handler(side, argv, raw)
+        elif side.can_ask and name == b"HELLO":
+            side.ask_if_counted(lambda: None, raw)
+        else:
+            if side.silent:  # Pub/Sub may be over, and then it is run: no reply tells
+                side.untold([name])
+            side.send(raw)
 
     return handle
 
