@@ -29,7 +29,7 @@ def coalescer():
 
 @pytest.fixture
 def push():
-    return Routes(b"").get("push_many", b"q", True, ())
+    return Routes(b"").get("push_many", b"q", (b"",))
 
 
 def sent_units(coalescer):
@@ -123,7 +123,7 @@ def test_routes_of_long_arguments_are_not_kept():
     routes = Routes(b"")
 
     def route(reason):
-        return routes.get("nack_many", b"q", False, (b"FAIL", b"", reason))
+        return routes.get("nack_many", b"q", (b"FAIL", b"", reason))
 
     assert route(b"timeout") is route(b"timeout")
     assert route(b"x" * 4096) is not route(b"x" * 4096)
@@ -132,16 +132,16 @@ def test_routes_of_long_arguments_are_not_kept():
 def test_routes_are_bounded(monkeypatch):
     monkeypatch.setattr(Routes, "MAX_ROUTES", 10)
     routes = Routes(b"")
-    first = routes.get("push_many", b"q", True, ())
+    first = routes.get("push_many", b"q", (b"",))
     for number in range(9):
-        routes.get("push_many", b"%d" % number, True, ())
-    assert routes.get("push_many", b"q", True, ()) is first
-    routes.get("push_many", b"one more", True, ())
-    assert routes.get("push_many", b"q", True, ()) is not first
+        routes.get("push_many", b"%d" % number, (b"",))
+    assert routes.get("push_many", b"q", (b"",)) is first
+    routes.get("push_many", b"one more", (b"",))
+    assert routes.get("push_many", b"q", (b"",)) is not first
 
 
 def test_pops_of_large_bodies_are_merged_less_and_of_small_ones_more_again(coalescer):
-    route = Routes(b"").get("pop_many", b"q", True, ())
+    route = Routes(b"").get("pop_many", b"q", (b"",))
 
     def popped(body_bytes):
         """As many clients pop as a call takes; how many that is."""
@@ -200,7 +200,7 @@ def test_a_call_is_repeated_though_its_client_has_the_answer_to_what_is_no_funct
 
 
 def test_pops_of_large_bodies_that_come_in_pieces_are_merged_less(coalescer):
-    route = Routes(b"").get("pop_many", b"q", True, ())
+    route = Routes(b"").get("pop_many", b"q", (b"",))
     for units in (MAX_ITEMS, MAX_POP_REPLY_BYTES // 100_000):
         for _ in range(MAX_ITEMS):
             coalescer.join(Listener(), route, b"", 1, 1, b"")

@@ -39,9 +39,9 @@ class Nobody:
 def templates():
     routes = Routes(b"")
     templates = Templates(2)
-    templates.learn(PushTemplate(PUSH, routes.get("push_many", b"q", True, ())))
-    templates.learn(PopTemplate(POP, routes.get("pop_many", b"q", True, ()), bulk(b""), b"$-1\r\n"))
-    templates.learn(AckTemplate(ACK, routes.get("ack_many", b"q", False, ())))
+    templates.learn(PushTemplate(PUSH, routes.get("push_many", b"q", (b"",))))
+    templates.learn(PopTemplate(POP, routes.get("pop_many", b"q", (b"",)), bulk(b""), b"$-1\r\n"))
+    templates.learn(AckTemplate(ACK, routes.get("ack_many", b"q", ())))
     return templates
 
 
@@ -112,7 +112,7 @@ def test_a_command_behind_an_unknown_one_is_left(templates):
 
 
 def test_a_short_prefix_and_too_many_lengths_are_not_learned():
-    route = Routes(b"").get("pop_many", b"q", True, ())
+    route = Routes(b"").get("pop_many", b"q", (b"",))
     templates = Templates(2)
     short = b"*2\r\n$8\r\nVALQ"
     assert len(short) < _HEAD
@@ -128,7 +128,7 @@ def test_no_body_passes_for_a_frame_in_a_queue_whose_name_looks_like_one():
     name = "*3"
     prefix = request("VALQ.PUSH", name, "")[:-6] + b"$"
     templates = Templates(2)
-    templates.learn(PushTemplate(prefix, Routes(b"").get("push_many", name.encode(), True, ())))
+    templates.learn(PushTemplate(prefix, Routes(b"").get("push_many", name.encode(), (b"",))))
     data = request("VALQ.PUSH", name, prefix[:-1]) * 3
     taken, _, calls = run(templates, data)
     assert (taken, calls) == (0, [])
@@ -139,7 +139,7 @@ def learned(*commands):
     routes, templates = Routes(b""), Templates(2)
     for argv in [argv for argv in commands for _ in range(2)]:
         parsed = parse(argv, 2, MAX_BULK_BYTES)
-        route = routes.get(parsed.merge.function, parsed.queues[0], True, ())
+        route = routes.get(parsed.merge.function, parsed.queues[0], (b"",))
         templates.learn_from(argv, parsed, route, MAX_BODY_BYTES)
     return templates
 
@@ -181,7 +181,7 @@ def test_options_are_learned_when_they_come_again():
     templates = Templates(2)
     argv = push(b"a", b"PRIORITY", b"5")
     parsed = parse(argv, 2, MAX_BULK_BYTES)
-    route = Routes(b"").get(parsed.merge.function, parsed.queues[0], True, ())
+    route = Routes(b"").get(parsed.merge.function, parsed.queues[0], (b"",))
     for times_seen in range(1, 4):
         templates.learn_from(argv, parsed, route, MAX_BODY_BYTES)
         assert (run(templates, request(*argv))[1] == 1) is (times_seen > 1)
@@ -208,7 +208,7 @@ def test_one_client_takes_no_more_than_its_share_at_once(templates):
 
 def test_a_body_over_the_limit_is_left():
     templates = Templates(2)
-    templates.learn(PushTemplate(PUSH, Routes(b"").get("push_many", b"q", True, ()), 10))
+    templates.learn(PushTemplate(PUSH, Routes(b"").get("push_many", b"q", (b"",)), 10))
     assert run(templates, request("VALQ.PUSH", "q", "x" * 10))[1] == 1
     assert run(templates, request("VALQ.PUSH", "q", "x" * 11))[1] == 0
 
@@ -257,7 +257,7 @@ def test_a_client_that_pops_much_gets_a_share_at_a_time(templates):
 
 
 def test_options_that_were_seen_once_are_bounded():
-    templates, route = Templates(2), Routes(b"").get("push_records", b"orders", True, ())
+    templates, route = Templates(2), Routes(b"").get("push_records", b"orders", (b"",))
     for number in [*range(MAX_TEMPLATES + 1), 0]:
         argv = push(b"a", b"DEDUP", b"%d" % number)
         templates.learn_from(argv, parse(argv, 2, MAX_BULK_BYTES), route, MAX_BODY_BYTES)

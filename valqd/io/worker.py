@@ -197,7 +197,7 @@ class Worker:
                 if receipt:
                     receipts.setdefault(fields.get(b"queue", queue), []).append(receipt)
         for name, given_back in receipts.items():
-            route = self.state.routes.get("nack_many", name, False, (b"RETURN", b"0", b""))
+            route = self.state.routes.get("nack_many", name, (b"RETURN", b"0", b""))
             items = b"".join([bulk(receipt) for receipt in given_back])
             lane.coalescer.join(Listener(_released), route, items, len(given_back), len(given_back), True)
             lane.wake()

@@ -199,26 +199,25 @@ class Routes:
     MAX_FIXED_BYTES = 64
 
     def __init__(self, auto_create: bytes) -> None:
-        self._auto_create = auto_create
+        self._auto = (auto_create,)
         self._routes: dict[tuple[str, bytes, tuple[bytes, ...]], Route] = {}
 
     def of(self, request: Request) -> Route | None:
         """The route of a command that may be merged; None: it is always a call of its own."""
         merge = request.merge
-        return merge and self.get(merge.function, request.queues[0], request.takes_auto, merge.fixed)
+        if merge is None:
+            return None
+        fixed = self._auto + merge.fixed if request.takes_auto else merge.fixed
+        return self.get(merge.function, request.queues[0], fixed)
 
-    def get(self, function: str, queue: bytes, takes_auto: bool, fixed: tuple[bytes, ...]) -> Route:
-        """The one route of a function, a queue and fixed arguments.
-
-        ``takes_auto``: before these the function is told how to create a missing queue.
-        """
+    def get(self, function: str, queue: bytes, fixed: tuple[bytes, ...]) -> Route:
+        """The one route of a function, a queue and fixed arguments."""
         key = (function, queue, fixed)
         route = self._routes.get(key)
         if route is None:
             if len(self._routes) >= self.MAX_ROUTES:
                 self._routes.clear()
-            args = (self._auto_create, *fixed) if takes_auto else fixed
-            route = Route(CALL_TYPES[function], queue, function, args)
+            route = Route(CALL_TYPES[function], queue, function, fixed)
             if sum(map(len, fixed)) <= self.MAX_FIXED_BYTES:  # a NACK's reason may be long, and unique
                 self._routes[key] = route
         return route
