@@ -27,8 +27,8 @@ from valqd.protocol import relay
 from valqd.protocol.calls import Listener, LoneCall, error_line
 from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.host import Identity, WorkerState
-from valqd.protocol.requests import parse_popped
 from valqd.protocol.session import Session
+from valqd.protocol.whole import parse as parse_whole
 
 AUTO = b"1000:2:60000"  # leases, attempts and dead letters that are soon over
 MAX_BODY_BYTES = 1 << 20
@@ -101,7 +101,7 @@ class Releases:
         self._lane = lane
 
     def join(self, who, route, items, units, count, extra):
-        receipts = parse_popped(items)
+        receipts = parse_whole(items)
         self._lane.given_back += [(route.queue, receipt) for receipt in receipts]
         who = Noted(self._lane.log, ("returned", route.queue, *receipts))
         self._lane.coalescer.join(who, route, items, units, count, extra)
@@ -114,7 +114,7 @@ class Noted(Listener):
     """The recipient of one command that no client has sent."""
 
     def __init__(self, log, command):
-        super().__init__(lambda data: log.append((command, *map(plain, parse_popped(data)), False)))
+        super().__init__(lambda data: log.append((command, *map(plain, parse_whole(data)), False)))
 
 
 @coroutine

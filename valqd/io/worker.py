@@ -29,7 +29,7 @@ from valqd.io.waiters import Waiters
 from valqd.protocol.calls import Listener, bulk
 from valqd.protocol.framing import MAX_BULK_BYTES
 from valqd.protocol.host import Identity, Lane, WorkerState
-from valqd.protocol.requests import parse_popped
+from valqd.protocol.whole import parse
 
 #: Connections that the system holds until they are accepted.
 BACKLOG = 1024
@@ -189,7 +189,7 @@ class Worker:
     def release(self, lane: Lane, queue: bytes, data: bytes) -> None:
         """Messages were popped for a client that is gone: give them back, and their attempts."""
         receipts: dict[bytes, list[bytes]] = {}
-        for reply in parse_popped(data):
+        for reply in parse(data) or ():
             messages = reply if isinstance(reply, list) and reply and isinstance(reply[0], list | dict) else [reply]
             for message in messages:
                 fields = _as_map(message)

@@ -1,4 +1,4 @@
-"""Requests as bytes: FCALLs from parsed commands, and what comes back for those that popped."""
+"""Requests as bytes, and as parts of merged calls."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from valqd.commands.request import Request, fcall
 from valqd.errors import CommandError
 from valqd.protocol.calls import Recipient, Route, bulk
 from valqd.protocol.coalescer import Coalescer
-from valqd.protocol.whole import parse
 
 #: Bodies beyond this travel without being copied into a larger piece.
 _LARGE_BODY_BYTES = 16 * 1024
@@ -40,8 +39,3 @@ def echo_call(value: Any) -> bytes:
     else:
         kind, values = b"array", [str(line).encode() for line in value]
     return encode_request(fcall("echo", (), kind, *values))
-
-
-def parse_popped(data: bytes) -> list[Any]:
-    """The replies in the bytes of one deal of a POP call."""
-    return parse(data) or []
