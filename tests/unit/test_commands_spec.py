@@ -106,9 +106,11 @@ def test_examples_are_commands_that_parse() -> None:
 @pytest.mark.parametrize("command", [spec for spec in COMMANDS if spec.name != "help"], ids=lambda spec: spec.name)
 def test_flags_are_those_of_the_functions_that_the_command_calls(command: Command) -> None:
     sources = bundle.function_sources()
-    requests = [grammar.parse(sent.encode().split(), 2, MAX_BULK_BYTES) for sent, _ in command.example]
-    called = {request.function for request in requests if request.command == command.name}
-    called |= {request.merge.function for request in requests if request.merge and request.command == command.name}
+    name = command.full_name.upper()
+    argvs = [sent.encode().split() for sent, _ in command.example if sent.split()[0] == name]
+    requests = [grammar.parse(argv, 2, MAX_BULK_BYTES) for argv in argvs]
+    called = {request.function for request in requests}
+    called |= {request.merge.function for request in requests if request.merge}
     assert called
     for name in called:
         flags = bundle.header(name, sources[name])["Flags"].split()

@@ -37,7 +37,7 @@ def test_errors_name_the_command_the_same_way_in_both_spellings() -> None:
 
 
 def test_valq_alone_is_help() -> None:
-    assert ask("VALQ") == ask("VALQ HELP") == Request("help", "", (), ())
+    assert ask("VALQ") == ask("VALQ HELP") == Request("", (), ())
 
 
 @pytest.mark.parametrize("line", ["VALQ.NOSUCH q", "VALQ NOSUCH q"])
@@ -237,7 +237,7 @@ def test_backoff_is_refused_when_it_contradicts_itself() -> None:
 )
 def test_plain_push_joins_a_merged_call(line: str) -> None:
     assert ask(line) == Request(
-        "push", "push", (b"q",), (b"", b"0", b"0", b"m"), takes_auto=True, merge=Merge("push_many", (), (b"m",))
+        "push", (b"q",), (b"", b"0", b"0", b"m"), takes_auto=True, merge=Merge("push_many", (), (b"m",))
     )
 
 
@@ -301,7 +301,7 @@ def test_mpush_counts_its_bodies() -> None:
 
 def test_plain_pop() -> None:
     assert ask("VALQ.POP q") == Request(
-        "pop", "pop", (b"q",), (b"", b"", b""), takes_auto=True, merge=Merge("pop_many", (), (b"1", b""))
+        "pop", (b"q",), (b"", b"", b""), takes_auto=True, merge=Merge("pop_many", (), (b"1", b""))
     )
     merge = ask("VALQ.POP q", resp=3).merge
     assert merge is not None
@@ -323,7 +323,7 @@ def test_block_is_kept_for_the_daemon() -> None:
 
 def test_mpop_takes_all_queues_as_keys() -> None:
     request = ask("VALQ.MPOP 2 a b COUNT 3 BLOCK 5 FAIR")
-    assert request == Request("mpop", "mpop", (b"a", b"b"), (b"3", b"", b""), takes_auto=True, block_ms=5, fair=True)
+    assert request == Request("mpop", (b"a", b"b"), (b"3", b"", b""), takes_auto=True, block_ms=5, fair=True)
     assert not ask("VALQ.MPOP 1 a ORDER").fair
     assert refusal("VALQ.MPOP 1 a FAIR ORDER") == "ERR FAIR and ORDER cannot be given together"
     assert refusal("VALQ.MPOP 3 a b") == "ERR numkeys is 3, but only 2 more given"
@@ -334,7 +334,7 @@ def test_mpop_takes_all_queues_as_keys() -> None:
 
 def test_ack_merges_its_ids() -> None:
     assert ask("VALQ.ACK q 1 2-3") == Request(
-        "ack", "ack", (b"q",), (b"1", b"2-3"), merge=Merge("ack_many", (), (b"1", b"2-3"))
+        "ack", (b"q",), (b"1", b"2-3"), merge=Merge("ack_many", (), (b"1", b"2-3"))
     )
 
 

@@ -12,7 +12,7 @@ _DEFAULTS = {"visibility_timeout": b"30000", "max_delivery_attempts": b"5", "ret
 def _build(args: Arguments) -> Request:
     settings = _DEFAULTS | fields(args)
     pairs = [item for name, value in settings.items() if value for item in (name.encode(), value)]
-    return Request("create", "create", named_queues(args), (args.get("nx"), *pairs))
+    return Request("create", named_queues(args), (args.get("nx"), *pairs))
 
 
 SPEC = Command(

@@ -8,7 +8,7 @@ from valqd.commands.spec import Arguments, Command
 
 
 def _build(args: Arguments) -> Request:
-    return Request("delete", "delete", (args.get("queue"),), (), steps=Steps.REPEATED)
+    return Request("delete", (args.get("queue"),), (), steps=Steps.REPEATED)
 
 
 SPEC = Command(

@@ -11,7 +11,7 @@ from valqd.commands.values import ID, VISIBILITY
 def _build(args: Arguments) -> Request:
     one = args.one
     pair = (one["id"], one["seconds"])
-    return Request("extend", "extend", (one["queue"],), pair, merge=Merge("extend_many", (), pair))
+    return Request("extend", (one["queue"],), pair, merge=Merge("extend_many", (), pair))
 
 
 SPEC = Command(

@@ -14,7 +14,7 @@ def _build(args: Arguments) -> Request:
     word = args.get("command")
     if word:
         named(word)
-    return Request("help", "", (), (word,) if word else ())
+    return Request("", (), (word,) if word else ())
 
 
 SPEC = Command(

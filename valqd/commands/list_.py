@@ -8,7 +8,7 @@ from valqd.commands.values import PATTERN
 
 
 def _build(args: Arguments) -> Request:
-    return Request("list", "list", (), (args.get("match"),), steps=Steps.TOKEN)
+    return Request("list", (), (args.get("match"),), steps=Steps.TOKEN)
 
 
 SPEC = Command(

@@ -13,7 +13,6 @@ MAX_QUEUES = 1000
 def _build(args: Arguments) -> Request:
     return Request(
         "mpop",
-        "mpop",
         args.every("queue"),
         pop_arguments(args),
         takes_auto=True,

@@ -12,7 +12,7 @@ MAX_BODIES = 100_000
 
 
 def _build(args: Arguments) -> Request:
-    return push_request("mpush", args, args.every("body"), b"1")
+    return push_request(args, args.every("body"), b"1")
 
 
 SPEC = Command(

@@ -14,7 +14,7 @@ def _build(args: Arguments) -> Request:
     for_ms = args.get("for")
     if for_ms and direction == b"NONE":
         raise CommandError("NONE and FOR cannot be given together")
-    return Request("pause", "pause", (args.get("queue"),), (direction, for_ms))
+    return Request("pause", (args.get("queue"),), (direction, for_ms))
 
 
 SPEC = Command(

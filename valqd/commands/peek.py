@@ -13,7 +13,7 @@ _DEFAULT_COUNT = b"10"
 def _build(args: Arguments) -> Request:
     state = args.get("state", b"READY").lower()
     window = (args.get("count", _DEFAULT_COUNT), args.get("offset", b"0"), args.get("rev"))
-    return Request("peek", "peek", (args.get("queue"),), (state, *window))
+    return Request("peek", (args.get("queue"),), (state, *window))
 
 
 SPEC = Command(

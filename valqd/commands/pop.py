@@ -39,7 +39,7 @@ def _build(args: Arguments) -> Request:
     given = pop_arguments(args)
     spec = b"%d,%b,%b,%b" % (args.resp, *given) if args.resp == 3 or any(given) else b""  # the plainest is shortest
     merge = Merge("pop_many", (), (b"1", spec))
-    return Request("pop", "pop", (args.get("queue"),), given, takes_auto=True, merge=merge, block_ms=block_ms(args))
+    return Request("pop", (args.get("queue"),), given, takes_auto=True, merge=merge, block_ms=block_ms(args))
 
 
 SPEC = Command(

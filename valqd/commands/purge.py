@@ -9,7 +9,7 @@ from valqd.commands.spec import Arguments, Command, OneOf, Option
 
 def _build(args: Arguments) -> Request:
     state = args.get("state", b"MAIN").lower()
-    return Request("purge", "purge", (args.get("queue"),), (state,), steps=Steps.TOKEN)
+    return Request("purge", (args.get("queue"),), (state,), steps=Steps.TOKEN)
 
 
 SPEC = Command(

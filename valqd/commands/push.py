@@ -75,7 +75,7 @@ _PLAIN_OPTIONS = ("delay", "at", "vt", "ttl", "max_attempts", "priority", "dedup
 _DEFAULT_VALUES = {"delay": b"0", "priority": b"0"}
 
 
-def push_request(command: str, args: Arguments, bodies: tuple[bytes, ...], reply_many: bytes) -> Request:
+def push_request(args: Arguments, bodies: tuple[bytes, ...], reply_many: bytes) -> Request:
     """The request of PUSH and MPUSH.  Raises ``CommandError`` for a header field given twice."""
     queue = args.one["queue"]
     pairs = _pairs(args)
@@ -90,7 +90,7 @@ def push_request(command: str, args: Arguments, bodies: tuple[bytes, ...], reply
         merge = Merge("push_many", (), bodies)
     elif not reply_many and sum(map(len, headers)) <= _MAX_MERGED_HEADER_BYTES:
         merge = Merge("push_records", (), (packed(options), *bodies))
-    return Request(command, "push", (queue,), (reply_many, *options, *bodies), takes_auto=True, merge=merge)
+    return Request("push", (queue,), (reply_many, *options, *bodies), takes_auto=True, merge=merge)
 
 
 def _pairs(args: Arguments) -> list[bytes]:
@@ -108,7 +108,7 @@ def _pairs(args: Arguments) -> list[bytes]:
 
 
 def _build(args: Arguments) -> Request:
-    return push_request("push", args, (args.one["body"],), b"")
+    return push_request(args, (args.one["body"],), b"")
 
 
 SPEC = Command(

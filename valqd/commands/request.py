@@ -39,8 +39,7 @@ class Steps(Enum):
 class Request(NamedTuple):
     """One command, checked and rewritten.  A tuple because one is made for every command a client sends."""
 
-    command: str  #: lower case, without ``valq.``
-    function: str  #: without prefix; empty for what the daemon answers itself
+    function: str  #: without prefix; empty for HELP, which the daemon answers itself
     queues: tuple[bytes, ...]  #: their keys are KEYS, in this order
     args: tuple[bytes, ...]  #: ARGV after mode, token and auto
     takes_auto: bool = False  #: ARGV has the defaults for creating a missing queue before ``args``
@@ -52,7 +51,7 @@ class Request(NamedTuple):
 
     @classmethod
     def on_ids(
-        cls, command: str, queue: bytes, fixed: tuple[bytes, ...], ids: tuple[bytes, ...], merged: str = ""
+        cls, function: str, queue: bytes, fixed: tuple[bytes, ...], ids: tuple[bytes, ...], merged: str = ""
     ) -> Request:
         """A command that does the same to each of ``ids`` and answers how many; ``fixed`` comes before them in ARGV.
 
@@ -60,7 +59,7 @@ class Request(NamedTuple):
         """
         steps = Steps.IDS if len(ids) > MOST_IDS else None
         merge = Merge(merged, fixed, ids) if merged and steps is None else None
-        return cls(command, command, (queue,), (*fixed, *ids), steps=steps, merge=merge, fixed_args=len(fixed))
+        return cls(function, (queue,), (*fixed, *ids), steps=steps, merge=merge, fixed_args=len(fixed))
 
 
 def queue_key(name: bytes) -> bytes:

@@ -23,7 +23,7 @@ def _build(args: Arguments) -> Request:
         args.get("count", _DEFAULT_COUNT),
         b"1" if header else b"",
     )
-    return Request("scan", "scan", (args.get("queue"),), call)
+    return Request("scan", (args.get("queue"),), call)
 
 
 SPEC = Command(

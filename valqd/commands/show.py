@@ -9,7 +9,7 @@ from valqd.commands.values import ID
 
 
 def _build(args: Arguments) -> Request:
-    return Request("show", "show", (args.get("queue"),), (args.get("id"),))
+    return Request("show", (args.get("queue"),), (args.get("id"),))
 
 
 SPEC = Command(

@@ -205,17 +205,17 @@ class Templates:
         ``route``: None if it is not merged.  ``most_bytes``: the largest body that is taken.
         """
         arguments = len(argv) - (2 if argv[0].upper() == b"VALQ" else 1)
-        if request.command in ("pop", "mpop"):
+        if request.function in ("pop", "mpop"):
             if route is not None and request.merge is not None and arguments == 1:
                 self.learn(PopTemplate(encode_request(argv), route, bulk(request.merge.items[-1]), self._null))
             elif not request.fair:
                 self.learn_whole(encode_request(argv), request)
-        elif request.command in ("push", "ack") and route is not None:
+        elif request.function in ("push", "ack") and route is not None:
             at = len(argv) - arguments + 1  # the argument behind the queue
             if arguments == 2:
-                template = PushTemplate if request.command == "push" else AckTemplate
+                template = PushTemplate if request.function == "push" else AckTemplate
                 self.learn(template(_prefix(argv, at), route, most_bytes))
-            elif request.command == "push" and self._is_repeated(argv[at + 1 :]):
+            elif request.function == "push" and self._is_repeated(argv[at + 1 :]):
                 self._learn_options(argv, at, request, route, most_bytes)
 
     def _is_repeated(self, options: list[bytes]) -> bool:

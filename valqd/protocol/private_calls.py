@@ -73,7 +73,7 @@ class PrivateCalls:
         # With n3 the function returns maps, and Valkey writes them in the version that the connection speaks.
         mode = b"n3" if self._side.resp_is_unknown else b"n%d" % session.resp
         call = encode_request(function_call(request, mode, session.worker.auto_create))
-        pops = request.command in ("pop", "mpop")
+        pops = request.function in ("pop", "mpop")
         if self._side.in_multi:
             if pops:
                 self._side.queue_in_multi(lambda raw: self._given_back(request, raw))
@@ -108,7 +108,7 @@ class PrivateCalls:
         session = self._side.session
         if not session.gone or b"N" in request.args[2] or self._side.identity_is_unknown:
             return raw  # NOACK: nothing can be given back; unknown: its queue may be another database's
-        session.host.release(request.queues[0] if request.command == "pop" else b"", raw)
+        session.host.release(request.queues[0] if request.function == "pop" else b"", raw)
         return nothing_popped(request, session.resp)
 
     def _repeat(

@@ -368,7 +368,7 @@ class Session:
         if isinstance(reply, Exception):
             return error_line(reply)
         fragments: list[bytes] = reply if type(reply) is list else [reply]
-        if self.gone and request.command == "mpop":
+        if self.gone and request.function == "mpop":
             self.host.release(b"", b"".join(fragments))
             return nothing_popped(request, self.resp)
         if sum(map(len, fragments)) > relay.LARGE_REPLY_BYTES:
