@@ -286,10 +286,10 @@ class Slot:
         return frozenset(option.name for option in others if option is not self.option)
 
 
-def _slots(arguments: tuple[Argument, ...] | tuple[Option | OneOf, ...], parent: Option | None) -> Iterator[Slot]:
+def _slots(arguments: tuple[Argument, ...], parent: Option | None) -> Iterator[Slot]:
     for argument in arguments:
         choice = argument if isinstance(argument, OneOf) else None
-        options = argument.options if isinstance(argument, OneOf) else (argument,)
+        options = choice.options if choice else (argument,)
         for option in options:
             if isinstance(option, Option):
                 yield Slot(option, choice, parent)
