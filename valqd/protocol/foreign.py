@@ -393,8 +393,11 @@ _PUBSUB = frozenset({
     b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE", b"UNSUBSCRIBE", b"PUNSUBSCRIBE", b"SUNSUBSCRIBE",
 })  # fmt: skip
 
+#: From them on, replies do not match requests.
+_STOP_COUNTING = _PUBSUB | {b"MONITOR", b"SYNC", b"PSYNC"}
+
 #: What they do to the connection is told by their name alone, however many arguments they have.
-_KNOWN_BY_NAME = _PUBSUB | {b"WATCH", b"MONITOR", b"SYNC", b"PSYNC"}
+_KNOWN_BY_NAME = _STOP_COUNTING | {b"WATCH"}
 
 _BLOCKING = frozenset({
     b"BLPOP", b"BRPOP", b"BLMOVE", b"BRPOPLPUSH", b"BLMPOP", b"BZPOPMIN", b"BZPOPMAX", b"BZMPOP", b"XREAD",
@@ -402,7 +405,7 @@ _BLOCKING = frozenset({
 })  # fmt: skip
 
 #: Behind a MULTI that was refused these change the connection at once: its answer is waited for before they are sent.
-_AWAIT_MULTI = _PUBSUB | {b"CLIENT", b"MONITOR", b"SYNC", b"PSYNC"}
+_AWAIT_MULTI = _STOP_COUNTING | {b"CLIENT"}
 
 #: Go to their own handlers even inside MULTI; of all others it is only noted what EXEC will change.
 _AT_ONCE_IN_MULTI = _PUBSUB | {b"EXEC", b"DISCARD", b"RESET", b"QUIT"}
