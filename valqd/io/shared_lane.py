@@ -108,12 +108,12 @@ class SharedLane:
             else:
                 self._greet(connection)
                 await connection.ended.wait()
-                if self.refused is not None and not (self.users and self.refused.startswith(b"-NOAUTH")):
-                    self.coalescer.fail_unsent(self.refused)
-                    self._answer_proofs(self.refused)
-                    self._lanes.discard(self)
-                    return
                 if self.refused is not None:
+                    if not (self.users and self.refused.startswith(b"-NOAUTH")):
+                        self.coalescer.fail_unsent(self.refused)
+                        self._answer_proofs(self.refused)
+                        self._lanes.discard(self)
+                        return
                     self.refused = None
                     self._down(NotAuthenticated())
                 elif self.loop.time() - connection.since > _STABLE_S:
@@ -237,13 +237,13 @@ class SharedLane:
             self._resume_paused()
 
     def _resend(self, load_failure: bytes | None) -> None:
-        if self.coalescer.must_resend and load_failure is not None:
+        if not self.coalescer.must_resend:  # the connection was lost meanwhile
+            return
+        if load_failure is not None:
             self.coalescer.give_up(load_failure)
-            self._plan_flush()
-        elif self.coalescer.must_resend and self._connection is not None:
-            if pieces := self.coalescer.resend():
-                write_pieces(self._connection.transport, pieces)
-            self._plan_flush()
+        elif self._connection is not None and (pieces := self.coalescer.resend()):
+            write_pieces(self._connection.transport, pieces)
+        self._plan_flush()
 
     # ---- requests
 
