@@ -32,3 +32,9 @@ def test_commands_of_a_category():
     assert {b"get", b"valq.list", b"valq|list"} <= set(names)
     assert b"valq.push" not in names
     assert reply.startswith(b"*%d\r\n" % len(names))
+
+
+@pytest.mark.parametrize("sub", [b"COUNT", b"LIST", b"INFO", b"DOCS"])
+def test_errors_come_back_as_they_are(sub):
+    error = b"-ERR unknown subcommand or wrong number of arguments\r\n"
+    assert complete([b"COMMAND", sub, b"x"], error, 2) == error

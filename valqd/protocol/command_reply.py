@@ -68,9 +68,9 @@ def _all_docs(resp: int) -> list[bytes]:
 
 
 def complete(argv: list[bytes], raw: bytes, resp: int) -> bytes:
-    """Valkey's reply ``raw`` to the COMMAND request ``argv``, with our commands in it.
+    """Valkey's reply ``raw`` to COMMAND, COMMAND COUNT, LIST, INFO or DOCS (``argv``), with our commands in it.
 
-    Errors and replies that cannot hold our commands come back as they are.
+    Errors come back as they are.
     """
     sub = argv[1].upper() if len(argv) > 1 else b""
     if raw[:1] == b"-":
@@ -78,7 +78,7 @@ def complete(argv: list[bytes], raw: bytes, resp: int) -> bytes:
     if sub == b"" or (sub == b"INFO" and len(argv) == 2):
         rows = _all_info(resp)
         return _with_count(raw, len(rows), rows)
-    if sub == b"COUNT" and len(argv) == 2:
+    if sub == b"COUNT":
         return b":%d\r\n" % (int(raw[1:-2]) + len(introspection.command_info_entries()))
     if sub == b"LIST":
         names = introspection.command_names()
@@ -92,11 +92,9 @@ def complete(argv: list[bytes], raw: bytes, resp: int) -> bytes:
             if (row := introspection.command_info(name)) is not None:
                 elements[at] = encode(row, resp)
         return raw[: raw.index(b"\n") + 1] + b"".join(elements)
-    if sub == b"DOCS":
-        if len(argv) == 2:
-            docs = _all_docs(resp)
-        else:
-            pairs = [pair for name in argv[2:] if (pair := introspection.command_doc(name)) is not None]
-            docs = [encode(name, resp) + encode(doc, resp) for name, doc in pairs]
-        return _with_count(raw, len(docs) if raw[:1] == b"%" else 2 * len(docs), docs)
-    return raw
+    if len(argv) == 2:
+        docs = _all_docs(resp)
+    else:
+        pairs = [pair for name in argv[2:] if (pair := introspection.command_doc(name)) is not None]
+        docs = [encode(name, resp) + encode(doc, resp) for name, doc in pairs]
+    return _with_count(raw, len(docs) if raw[:1] == b"%" else 2 * len(docs), docs)
