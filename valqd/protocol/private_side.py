@@ -334,10 +334,8 @@ class PrivateSide:
 
     def received(self, data: bytes) -> None:
         """Bytes from the backend."""
-        replies = self.replies
-        if replies is None:
-            return
-        session = self.session
+        session, replies = self.session, self.replies
+        assert replies is not None, "from a lane that is not open"
         if self._may_be_refused:
             self._may_be_refused = False
             if data[:1] == b"-":
@@ -375,13 +373,12 @@ class PrivateSide:
         A client whose connection held state that cannot be made again is closed.  ``sent``: it was connected.
         """
         replies, self.replies = self.replies, None
+        assert replies is not None, "a lane that is not open"
         self.pops_due = 0
         self.calls.forget()
         self.skip_next = False
         self._waiting_places.clear()
         self._behind_stream = []
-        if replies is None:
-            return
         if replies.at_boundary and not self.silent:
             # Uncounted: if it was never sent, the request that stopped the counting is to be answered (SUBSCRIBE).
             owed = replies.owed if not replies.uncounted else 0 if sent else 1
