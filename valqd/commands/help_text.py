@@ -16,13 +16,12 @@ _INDENT = "    "
 
 def help_lines(word: bytes | None = None) -> list[Status]:
     """The lines on all commands, or on the one named ``word``.  Raises ``CommandError`` if there is none."""
-    return _lines(named(word).name if word else "")
+    return _lines(named(word) if word else None)
 
 
 @cache
-def _lines(name: str) -> list[Status]:
-    lines = _on_one(named(name.encode())) if name else _on_all()
-    return [Status(line) for line in lines]
+def _lines(command: Command | None) -> list[Status]:
+    return [Status(line) for line in (_on_one(command) if command else _on_all())]
 
 
 def _on_all() -> Iterator[str]:
