@@ -1,7 +1,7 @@
 """Calls on the shared lane: what each asks of the backend, and how its reply is dealt out.
 
-One class for each shape of a merged call's reply.  A call knows who gets which part (its deals); when calls are opened,
-joined and sent is the coalescer's.
+One class for each shape of a merged call's reply, and three for what one client asks alone.  A call knows who gets
+which part (its deals); when calls are opened, joined and sent is the coalescer's.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ class Route:
 
     __slots__ = ("call_type", "head", "head_args", "max_items", "queue")
 
-    def __init__(self, call_type: type[MergedCall], queue: bytes, function: str, fixed: Sequence[bytes]) -> None:
-        self.call_type = call_type
+    def __init__(self, function: str, queue: bytes, fixed: Sequence[bytes]) -> None:
+        self.call_type = _CALL_TYPES[function]
         self.queue = queue
         args = fcall(function, (queue_key(queue),), *fixed)
         self.head = b"".join([bulk(arg) for arg in args])
@@ -399,7 +399,7 @@ class RelayCall(Call):
         self.deals[0][0].answer(error * len(self._kinds))
 
 
-CALL_TYPES: dict[str, type[MergedCall]] = {
+_CALL_TYPES: dict[str, type[MergedCall]] = {
     "push_many": PushCall,
     "push_records": PushRecordsCall,
     "pop_many": PopCall,

@@ -23,14 +23,7 @@ from typing import Any
 from hiredis import HiredisError
 
 from valqd.commands.request import Request
-from valqd.protocol.calls import (
-    CALL_TYPES,
-    MAX_CALL_BYTES,
-    Call,
-    MergedCall,
-    Recipient,
-    Route,
-)
+from valqd.protocol.calls import MAX_CALL_BYTES, Call, MergedCall, Recipient, Route
 
 #: How often a library that is gone again and again is loaded for one call.
 _MAX_RESENDS = 3
@@ -217,7 +210,7 @@ class Routes:
         if route is None:
             if len(self._routes) >= self.MAX_ROUTES:
                 self._routes.clear()
-            route = Route(CALL_TYPES[function], queue, function, fixed)
+            route = Route(function, queue, fixed)
             if sum(map(len, fixed)) <= self.MAX_FIXED_BYTES:  # a NACK's reason may be long, and unique
                 self._routes[key] = route
         return route
