@@ -199,6 +199,20 @@ def test_a_call_is_repeated_though_its_client_has_the_answer_to_what_is_no_funct
     assert answers == [b"$1\r\n7\r\n", b"+PONG\r\n"]
 
 
+def test_nothing_is_repeated_when_all_was_overtaken(coalescer, push):
+    answers = []
+    client = Listener(answers.append)
+    for body in (b"m", b"n"):
+        coalescer.join(client, push, bulk(body), 1, 1, None)
+        coalescer.take()
+    coalescer.deliver(MISSING)
+    coalescer.deliver(7)  # another daemon has loaded the library
+    assert coalescer.resend() == []
+    assert answers[0].startswith(b"-NOBACKEND the queue functions were being replaced: the command was not applied")
+    assert answers[1:] == [b"$1\r\n7\r\n"]
+    assert ended(coalescer)
+
+
 def test_pops_of_large_bodies_that_come_in_pieces_are_merged_less(coalescer):
     route = Routes(b"").get("pop_many", b"q", (b"",))
     for units in (MAX_ITEMS, MAX_POP_REPLY_BYTES // 100_000):
