@@ -89,7 +89,7 @@ def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:
         side.session.when_private_quiet(side.session.close)  # it would take something for nobody
     elif side.calls.are_due and (special is not None or blocks):
         # They may have to be repeated, behind what came since: this would change what they do, or keep them waiting.
-        side.when_quiet(lambda: forward(side, name, frame))
+        side.send_when_quiet(lambda: forward(side, name, frame))
     elif blocks:
         side.send_waiting(frame.raw)
     elif special is None:
@@ -100,7 +100,7 @@ def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:
         side.send_plain(frame.raw, 1)
         side.multi.began += 1
     elif side.multi is not None and name in _AWAIT_MULTI and not side.is_quiet:
-        side.when_quiet(lambda: forward(side, name, frame))
+        side.send_when_quiet(lambda: forward(side, name, frame))
     elif side.multi is not None and name not in _AT_ONCE_IN_MULTI:
         _queue_in_multi(side, side.multi, name, frame)
     else:
@@ -265,7 +265,7 @@ def _watched_effect(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     name = argv[0].upper()
     if name != b"SELECT" and not side.is_quiet:
         # Valkey before 9 leaves the error of a refused AUTH out while it has other replies to send.
-        side.when_quiet(lambda: _watched_effect(side, argv, raw))
+        side.send_when_quiet(lambda: _watched_effect(side, argv, raw))
         return
     effect = _EFFECTS[name]
     resp = None

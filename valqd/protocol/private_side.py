@@ -179,17 +179,17 @@ class PrivateSide:
         else:
             self.send(data)
 
-    def when_quiet(self, then: Callable[[], None]) -> None:
-        """Run ``then`` when nothing is due any more.  It sends the request that the session is about to send.
+    def send_when_quiet(self, send: Callable[[], None]) -> None:
+        """Run ``send``, which sends the request that the session has just taken, when nothing is due any more.
 
-        If that is large, the first piece of it leaves only with ``then``: until then ``streaming`` is not yet true, and
-        the daemon's own requests need not wait for its end.
+        If that is large, its first piece has not left until then: ``streaming`` is not yet true, and the daemon's own
+        requests need not wait for its end.
         """
         streaming, self.streaming = self.streaming, False
 
         def go_on() -> None:
             self.streaming = streaming
-            then()
+            send()
 
         self.session.when_private_quiet(go_on)
 
@@ -291,7 +291,7 @@ class PrivateSide:
             self.may_count_again = monitor is None
             self.send(raw)
 
-        self.when_quiet(send)
+        self.send_when_quiet(send)
 
     @property
     def is_subscribed(self) -> bool:
