@@ -314,7 +314,8 @@ class Session:
             private.ask_if_counted(lambda: self._ours(argv))
             return
         takes_time = request.block_ms is not None or request.steps is not None
-        if takes_time and not (private.is_quiet or private.alters_replies):  # then the shared lane is worth waiting for
+        if takes_time and not (private.is_quiet or private.alters_replies):
+            # Over the private lane it would neither wait nor go in steps; once that is quiet, the shared one will do.
             self.when_private_quiet(lambda: self._ours(argv))
             return
         if request.fair:  # now that it will not come here again
