@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from valqd.errors import BackendDown, CommandError, NotAuthenticated
 from valqd.io.backend import ReplyProtocol
@@ -25,6 +25,7 @@ from valqd.protocol.monitor import encode_own
 from valqd.protocol.requests import encode_request
 
 if TYPE_CHECKING:
+    from valqd.io.client import Client
     from valqd.io.lanes import SharedLanes
 
 MAX_BACKLOG_BYTES = 32 << 20
@@ -39,13 +40,6 @@ _TURNED_AWAY = "ERR max number of clients "
 _NO_CONNECTION = "clients' commands cannot reach the backend"
 #: When more clients than that sent something in a turn, the next turn's first command waits for the others.
 _FEW = 2
-
-
-class Paused(Protocol):
-    """A client that waits for room in a lane."""
-
-    def lane_has_room(self) -> None:
-        """Read from the client again."""
 
 
 class _Connection(ReplyProtocol):
@@ -92,7 +86,7 @@ class SharedLane:
         self._errors: list[bytes | None] = []  # what they were so far
         self._flush_planned = False
         self._busy_wait = BusyWait(self.loop, self.coalescer, lanes.may_busy_wait)
-        self._paused: set[Paused] = set()
+        self._paused: set[Client] = set()  # that wait for room
         self._proofs: list[Callable[[bytes | None], None]] = []
         self._closed = False
         self._task = asyncio.ensure_future(self._stay_connected())
@@ -286,7 +280,7 @@ class SharedLane:
         coalescer = self.coalescer
         return coalescer.backlog_bytes < MAX_BACKLOG_BYTES // 2 and len(coalescer.sent) < MAX_BACKLOG_CALLS // 2
 
-    def full_for(self, client: Paused) -> bool:
+    def full_for(self, client: Client) -> bool:
         """Whether ``client`` must wait; it is told by ``lane_has_room``."""
         coalescer = self.coalescer
         if coalescer.backlog_bytes < MAX_BACKLOG_BYTES and len(coalescer.sent) < MAX_BACKLOG_CALLS:
