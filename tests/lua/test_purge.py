@@ -200,3 +200,10 @@ def test_purge_of_what_lies_behind_a_bucket_that_went_half_way(q):
     assert q.ack(*range(1, 129)) == 128
     assert q.do("purge", "n2", "", "ready") == 128
     assert q.counts() == (0, 0, 0, 0)
+
+
+def test_purge_that_reaches_the_end_in_a_step_from_the_start_does_not_look_again(q):
+    q.push(*["x"] * 4005, priority=1)
+    assert q.steps("purge", "ready") == (4005, 3)
+    q.fill(502 * 128)
+    assert q.steps("purge", "ready") == (502 * 128, 2)

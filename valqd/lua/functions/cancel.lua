@@ -8,11 +8,10 @@
 local function call(keys, args)
   local q = queue.need(keys[1])
   life.settle(q, life.BRIEFLY)
-  local id, n = receipt.parse(args[2])
-  local state, meta = record.find(q, id)
-  if state and n and not receipt.is_current(q, id, n, state, meta) then
+  local id, state, meta, code, problem = receipt.find(q, args[2])
+  if code == 'STALE' then
     life.finish(q)
-    return reply.error('STALE', 'the lease of receipt ' .. args[2] .. ' is over')
+    return reply.error(code, problem)
   end
   local cancelled = 1
   if state == 'inflight' then

@@ -10,9 +10,8 @@ local function call(keys, args)
   life.settle(q, life.BRIEFLY)
   local removed = 0
   for i = 2, #args do
-    local id, n = receipt.parse(args[i])
-    local state, meta = record.find(q, id)
-    if state and (not n or receipt.is_current(q, id, n, state, meta)) then
+    local id, state, meta = receipt.find(q, args[i])
+    if state then
       record.remove(q, id, state, meta)
       removed = removed + 1
     end

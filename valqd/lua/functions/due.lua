@@ -7,21 +7,6 @@
 --          ask: the sweeper may be gone
 -- Errors: ERR
 -- Complexity: O(q) for q queues with something to come within two seconds
-
--- Move the queues at which somebody was woken and does not ask to `result`; when the next of them is to be looked at.
-local function take_checks(now, result, last)
-  local next_ms = math.huge
-  for name, ms in pairs(waiters.checks) do
-    if ms > now then
-      next_ms = math.min(next_ms, ms)
-    elseif #result < last then
-      result[#result + 1] = name
-      waiters.checks[name] = nil
-    end
-  end
-  return next_ms
-end
-
 local function call(keys, args)
   if keys[1] ~= 'valq::daemons' then
     return reply.error('ERR', 'due is called by daemons, with their key')
@@ -34,7 +19,7 @@ local function call(keys, args)
   local sweeper = volatile.sweeper
   local left_ms = sweeper.until_ms - now -- more than a lease when the clock was set back: then nobody has it
   if sweeper.owner and sweeper.owner ~= args[1] and left_ms > 0 and left_ms <= sweeper.lease_ms then
-    take_checks(now, result, last)
+    waiters.take_silent(now, result, last)
     return result[4] and result or {result[1]}
   end
   if volatile.forget_gone(now) then
@@ -52,7 +37,7 @@ local function call(keys, args)
     end
     volatile.compacts = {}
   end
-  local next_ms = math.min(volatile.take_due(now, result, last), take_checks(now, result, last))
+  local next_ms = math.min(volatile.take_due(now, result, last), waiters.take_silent(now, result, last))
   if next_ms < queue.FOREVER then
     result[3] = next_ms - now
   end

@@ -14,9 +14,7 @@ local function call(keys, args)
       end
     end
   end
-  local options = pop.options(args[3], args[4], args[5])
-  options.post = args[6]
-  local take = options.post and pop.take_in_turn or pop.take
+  local options = pop.options(args[3], args[4], args[5], args[6])
   local messages = {}
   local settled = 0 -- where more fell due at once, the sweeper goes on: one call is not to hold up everybody
   for _, key in ipairs(keys) do
@@ -29,7 +27,7 @@ local function call(keys, args)
         life.settle(q, life.FULLY)
         settled = settled + q.settled
       end
-      local taken = take(q, options.want - #messages, options)
+      local taken = pop.take(q, options.want - #messages, options)
       for i = 1, #taken.ids do
         messages[#messages + 1] = pop.delivery(q, taken, i, options, q.name)
       end

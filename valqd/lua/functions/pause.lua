@@ -17,7 +17,7 @@ local function call(keys, args)
   if what ~= 'NONE' then
     queue.note_due(q, until_ms)
   end
-  q.woken = true
+  q.wakes = true
   life.finish(q)
   return reply.in_mode({ok = 'OK'}, args[1])
 end

@@ -27,8 +27,7 @@ local function call(keys, args)
       want = want + reps[to] * kinds[to].want
       to = to + 1
     until to > last or (kinds[to] ~= first and not runs.alike(first, kinds[to]))
-    local take = first.post and pop.take_in_turn or pop.take
-    local taken = take(q, want, first)
+    local taken = pop.take(q, want, first)
     total = total + #taken.ids
     runs.deal(q, kinds, reps, at, to - 1, taken, results)
     at = to

@@ -12,9 +12,8 @@ local function call(keys, args)
   local o, at = add.options(args, 4)
   local q = queue.need_or_create(keys[1], auto)
   add.settle(q)
-  local count, bytes = 0, 0
+  local count, bytes = #args - at + 1, 0
   for i = at, #args do
-    count = count + 1
     bytes = bytes + #args[i]
   end
   local ids = {}

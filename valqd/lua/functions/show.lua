@@ -9,13 +9,9 @@ local function call(keys, args)
   local q = queue.need(keys[1])
   life.settle(q, life.FULLY)
   life.finish(q)
-  local id, n = receipt.parse(args[2])
-  local state, meta = record.find(q, id)
+  local id, state, _, code, problem = receipt.find(q, args[2])
   if not state then
-    return reply.error('NOMSG', 'no message ' .. args[2]:match('%d+') .. " in queue '" .. q.name .. "'")
-  end
-  if n and not receipt.is_current(q, id, n, state, meta) then
-    return reply.error('STALE', 'the lease of receipt ' .. args[2] .. ' is over')
+    return reply.error(code, problem)
   end
   return reply.in_mode(view.find(q, id), args[1])
 end

@@ -80,27 +80,21 @@ local function to_drop(q, over, over_bytes, most, count, bytes)
   return ids, not enough(), false
 end
 
--- Drop ready messages that no older ready one is left before.
+-- Drop these ready messages: the oldest ones, upwards.
 local function drop(q, ids)
   for from = 1, #ids, DROP_PAGE do
-    local page, records, fields, plain = {}, {}, {}, {}
+    local page = {}
     for i = from, math.min(#ids, from + DROP_PAGE - 1) do
       page[#page + 1] = number.text(ids[i])
     end
-    for i, meta in ipairs(record.load_all(q, page)) do
-      if meta then
-        records[#records + 1] = page[i]
-        fields[#fields + 1] = meta
-      else
-        local id = ids[from + i - 1]
-        plain[#plain + 1] = id
-        q.plain = q.plain - 1
-        q.head = id + 1 -- all plain ones before it are dropped
-        q.moved = true
-      end
-    end
+    local records, fields, plain = record.split(q, page)
     record.drop_all(q, records, fields)
     log.forget_all(q, plain)
+    if plain[1] then
+      q.plain = q.plain - #plain
+      q.head = tonumber(plain[#plain]) + 1 -- all plain ones before it are dropped
+      q.moved = true
+    end
   end
   queue.count(q, 'dropped', #ids)
 end
@@ -215,13 +209,13 @@ function add.plain(q, bodies, from, to)
   if large then
     queue.gather(q)
     for _, i in ipairs(large) do
-      local id = first + i - from
-      record.create(q, id, bodies[i], {})
-      record.enter(q, id, {t = q.now, n = 0, a = 0}, 'r')
+      local id, meta = first + i - from, {t = q.now, n = 0, a = 0}
+      record.create(q, id, bodies[i], meta)
+      record.enter(q, id, meta, 'r')
     end
     queue.flush(q)
   end
-  q.woken = true
+  q.wakes = true
 end
 
 -- The options and headers of pushes, as in functions/push, from values[at] on: a table for add.with_options, or nil if there

@@ -14,6 +14,5 @@ end
 
 -- Unix time in whole milliseconds.
 function clock.now()
-  local t = server.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000) + clock.offset_ms
+  return math.floor(clock.exact())
 end

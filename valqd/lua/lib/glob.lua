@@ -3,14 +3,49 @@
 
 local glob = {}
 
+-- A Lua pattern for this byte and no other.
+local function exactly(char)
+  return char == '\0' and '%z' or (char:gsub('%W', '%%%0'))
+end
+
+-- The set that begins behind the bracket at `i`, as a Lua pattern for one byte; where its last byte is.
+local function set_at(pattern, i)
+  local set = {}
+  i = i + 1
+  local negated = pattern:sub(i, i) == '^'
+  if negated then
+    i = i + 1
+  end
+  while i <= #pattern and pattern:sub(i, i) ~= ']' do
+    local escaped = pattern:sub(i, i) == '\\' and i < #pattern
+    if escaped then
+      i = i + 1
+    end
+    local from = pattern:byte(i)
+    local to = from
+    if not escaped and pattern:sub(i + 1, i + 1) == '-' and i + 2 <= #pattern then -- as Valkey: ']' may end a range
+      to = pattern:byte(i + 2)
+      i = i + 2
+    end
+    for byte = math.min(from, to), math.max(from, to) do
+      set[#set + 1] = exactly(string.char(byte))
+    end
+    i = i + 1
+  end
+  if not set[1] then -- an empty set matches nothing, negated it matches all
+    return negated and '.' or '[^%z%Z]', i
+  end
+  return '[' .. (negated and '^' or '') .. table.concat(set) .. ']', i
+end
+
 -- The pieces between stars, each as a Lua pattern in which every item matches exactly one byte, how many items it has, and,
 -- unless it has ? or a set, what it is literally.
 local function pieces(pattern)
   local found = {}
-  local piece, size, literally = {}, 0, {}
+  local piece, literally = {}, {} -- items; those of them that are literal bytes
   local function end_piece()
-    found[#found + 1] = {table.concat(piece), size, #literally == size and table.concat(literally)}
-    piece, size, literally = {}, 0, {}
+    found[#found + 1] = {table.concat(piece), #piece, #literally == #piece and table.concat(literally)}
+    piece, literally = {}, {}
   end
   local i = 1
   while i <= #pattern do
@@ -19,44 +54,15 @@ local function pieces(pattern)
       end_piece()
     elseif char == '?' then
       piece[#piece + 1] = '.'
-      size = size + 1
     elseif char == '[' then
-      local set = {}
-      i = i + 1
-      local negated = pattern:sub(i, i) == '^'
-      if negated then
-        i = i + 1
-      end
-      while i <= #pattern and pattern:sub(i, i) ~= ']' do
-        local escaped = pattern:sub(i, i) == '\\' and i < #pattern
-        if escaped then
-          i = i + 1
-        end
-        local from = pattern:byte(i)
-        local to = from
-        if not escaped and pattern:sub(i + 1, i + 1) == '-' and i + 2 <= #pattern then -- as Valkey: ']' may end a range
-          to = pattern:byte(i + 2)
-          i = i + 2
-        end
-        for byte = math.min(from, to), math.max(from, to) do
-          set[#set + 1] = byte == 0 and '%z' or (string.char(byte):gsub('%W', '%%%0'))
-        end
-        i = i + 1
-      end
-      if #set > 0 then
-        piece[#piece + 1] = '[' .. (negated and '^' or '') .. table.concat(set) .. ']'
-      else -- an empty set matches nothing, negated it matches all
-        piece[#piece + 1] = negated and '.' or '[^%z%Z]'
-      end
-      size = size + 1
+      piece[#piece + 1], i = set_at(pattern, i)
     else
       if char == '\\' and i < #pattern then
         i = i + 1
         char = pattern:sub(i, i)
       end
-      piece[#piece + 1] = char == '\0' and '%z' or (char:gsub('%W', '%%%0'))
+      piece[#piece + 1] = exactly(char)
       literally[#literally + 1] = char
-      size = size + 1
     end
     i = i + 1
   end
@@ -81,7 +87,7 @@ function glob.matches(pattern, text)
     if not stop then
       return false
     end
-    at = math.max(at, stop + 1)
+    at = stop + 1
   end
   local tail = #text - last[2] + 1
   return tail >= at and text:find('^' .. last[1], tail) ~= nil

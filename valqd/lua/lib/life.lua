@@ -10,6 +10,7 @@ life.BRIEFLY, life.FULLY = 200, 1000
 local MAX_TIES = 2000
 -- How many dead a step moves to another queue, each of some 20 us, and more for MOVE_BYTES of its body.
 local MAX_MOVED = 500
+local MAX_FORWARDED = 100
 local MOVE_BYTES = 65536
 local MOST_HELD_BYTES = 1048576
 
@@ -158,17 +159,17 @@ function life.together(q, work)
   queue.count(q, 'expired', #ended.expired)
 end
 
--- Move dead letters, at most `limit`, that wait in this queue for somebody with rights on its dead letter queue.  True if
--- there are more.
-function life.forward(q, limit)
+-- Move dead letters, at most MAX_FORWARDED, that wait in this queue for somebody with rights on its dead letter queue.  True
+-- if there are more.
+function life.forward(q)
   if not (q.limits and q.limits.dlq) then
     return false
   end
   local dead = {}
-  for i, text in ipairs(server.call('ZRANGE', q.prefix .. 'forward', 0, limit - 1)) do
+  for i, text in ipairs(server.call('ZRANGE', q.prefix .. 'forward', 0, MAX_FORWARDED - 1)) do
     dead[i] = {tonumber(text), record.load(q, text)}
   end
-  return dead[1] ~= nil and move_elsewhere(q, dead) and #dead == limit
+  return dead[1] ~= nil and move_elsewhere(q, dead) and #dead == MAX_FORWARDED
 end
 
 -- A dead letter gets another life.
@@ -243,7 +244,7 @@ end
 
 -- Of messages whose lease is over, those that one step ends: all that do not die (in two steps they would lose their order),
 -- and as many of those that die as it may move into another queue.  The others stay in flight until the next step.  Returns
--- ids, their fields by the same index, whether some stay.
+-- ids, and their fields by the same index.
 local function without_too_many(q, ids, metas)
   local kept, fields = {}, {}
   local moved = 0
@@ -260,14 +261,11 @@ local function without_too_many(q, ids, metas)
       fields[#kept] = meta
     end
   end
-  return kept, fields, #kept < #ids
+  return kept, fields
 end
 
--- Deliveries whose lease is over: their messages go back.  True if more are over than one step can move.
+-- Deliveries whose lease is over: their messages go back.
 local function end_leases(q, ids)
-  if not ids[1] then
-    return false
-  end
   local moves_dead = q.limits and q.limits.dlq
   if moves_dead then -- in the order of their ids, which the index does not keep for those of one ms
     table.sort(ids, function(a, b)
@@ -275,9 +273,8 @@ local function end_leases(q, ids)
     end)
   end
   local metas = record.load_all(q, ids)
-  local some_stay = false
   if moves_dead then
-    ids, metas, some_stay = without_too_many(q, ids, metas)
+    ids, metas = without_too_many(q, ids, metas)
   end
   queue.gather(q)
   record.of_all_inflight(q, ids, metas)
@@ -294,14 +291,10 @@ local function end_leases(q, ids)
     end
   end)
   queue.flush(q)
-  return some_stay
 end
 
 -- Delays that are over: their messages are ready.
 local function end_delays(q, ids)
-  if not ids[1] then
-    return
-  end
   local metas = record.load_all(q, ids)
   queue.write(q, 'ZREM', 'delayed', ids)
   queue.gather(q)
@@ -327,8 +320,20 @@ local function end_lives(q, ids)
   queue.write(q, 'ZREM', 'expiry', inflight)
 end
 
+-- What PAUSE held back until now is held back no more.
+local function end_pauses(q)
+  for _, way in ipairs({'pause_in', 'pause_out'}) do
+    local ends_at = q.limits and q.limits[way]
+    if ends_at and ends_at <= q.now then
+      q.limits[way] = nil
+      queue.save_limits(q)
+      q.wakes = q.wakes or way == 'pause_out'
+    end
+  end
+end
+
 -- Do what is due, about `limit` messages, as many of each kind; how many these were, as q.settled.  True (also as q.behind) if
--- more may be due.
+-- more is due.
 function life.settle(q, limit)
   q.behind = false
   q.settled = 0
@@ -336,24 +341,23 @@ function life.settle(q, limit)
     return false
   end
   local _, retention = queue.rules(q)
-  local until_ms = {inflight = q.now, delayed = q.now, expiry = q.now, windows = q.now, dlq = q.now - retention}
+  local until_ms = {inflight = q.now, delayed = q.now, expiry = q.now, windows = q.now,
+    dlq = retention > 0 and q.now - retention or nil}
   local kinds = 0
   for index, ms in pairs(until_ms) do
-    if (index == 'dlq' and retention == 0) or first_score(q, index) > ms then
+    if first_score(q, index) > ms then
       until_ms[index] = nil
     else
       kinds = kinds + 1
     end
   end
   local share = math.ceil(limit / kinds)
-  local more = false
   local function due(index)
     local ids = until_ms[index] and due_ids(q, index, until_ms[index], share) or {}
     q.settled = q.settled + #ids
-    more = more or #ids >= share
     return ids
   end
-  more = end_leases(q, due('inflight')) or more
+  end_leases(q, due('inflight'))
   end_delays(q, due('delayed'))
   end_lives(q, due('expiry'))
   local letters = due('dlq')
@@ -361,18 +365,9 @@ function life.settle(q, limit)
   local keys = due('windows')
   queue.write(q, 'ZREM', 'windows', keys)
   queue.write(q, 'HDEL', 'dedup', keys)
-  for _, way in ipairs({'pause_in', 'pause_out'}) do
-    local ends_at = q.limits and q.limits[way]
-    if ends_at and ends_at <= q.now then
-      q.limits[way] = nil
-      queue.save_limits(q)
-      if way == 'pause_out' then
-        q.woken = true
-      end
-    end
-  end
+  end_pauses(q)
   life.find_due(q)
-  q.behind = more and q.due <= q.now
+  q.behind = q.due <= q.now
   return q.behind
 end
 
@@ -402,7 +397,7 @@ function life.finish(q, ...)
   else
     queue.save(q, ...)
   end
-  if q.woken then
+  if q.wakes then
     queue.wake(q)
   end
 end

@@ -11,6 +11,12 @@ function log.bucket(id)
   return math.floor((id - 1) / queue.SLOTS)
 end
 
+-- The bucket of a message, and before how many elements of it lies its slot.
+local function place_of(id)
+  local bucket = log.bucket(id)
+  return bucket, (id - 1 - bucket * queue.SLOTS) * 2
+end
+
 function log.key(q, bucket)
   return q.prefix .. 'log:' .. bucket
 end
@@ -39,14 +45,12 @@ end
 
 -- Give ids q.seq+1 ... to the `values` (age, body, age, body ...; two empty ones for a record) and move q.seq.
 function log.append(q, values)
-  local slots = queue.SLOTS
   local total = #values
   local done = 0
   while done < total do
-    local bucket = math.floor(q.seq / slots)
-    local slot = q.seq - bucket * slots
-    local count = math.min((slots - slot) * 2, total - done)
-    if slot == 0 then
+    local bucket, at = place_of(q.seq + 1)
+    local count = math.min(2 * queue.SLOTS - at, total - done)
+    if at == 0 then
       server.call('HSET', q.prefix .. 'gone', bucket, 0)
     end
     server.call('RPUSH', log.key(q, bucket), unpack(values, done + 1, done + count))
@@ -66,8 +70,7 @@ end
 
 -- Age and body of a plain message's slot; nil when the slot is empty or its bucket gone.
 function log.read(q, id)
-  local bucket = log.bucket(id)
-  local at = (id - 1 - bucket * queue.SLOTS) * 2
+  local bucket, at = place_of(id)
   local pair = server.call('LRANGE', log.key(q, bucket), at, at + 1)
   if not pair[1] or pair[1] == '' then
     return nil
@@ -77,8 +80,7 @@ end
 
 -- Empty the slot of a ready plain message, so that no POP finds it.
 function log.clear(q, id)
-  local bucket = log.bucket(id)
-  local at = (id - 1 - bucket * queue.SLOTS) * 2
+  local bucket, at = place_of(id)
   local key = log.key(q, bucket)
   server.call('LSET', key, at, '')
   server.call('LSET', key, at + 1, '')
@@ -151,11 +153,12 @@ function log.skip_gap(q, bucket)
   return other and other * queue.SLOTS + 1 or q.seq + 1
 end
 
--- Ids of ready plain messages in a bucket, upwards.
-local function ready_in(q, bucket)
+-- Ids of ready plain messages in a bucket, upwards, those up to `last`.
+local function ready_in(q, bucket, last)
   local ids = {}
-  local before = math.max(q.head - 1, bucket * queue.SLOTS)
-  local found = server.call('LRANGE', log.key(q, bucket), (before - bucket * queue.SLOTS) * 2, -1)
+  local bucket_before = bucket * queue.SLOTS
+  local before = math.max(q.head - 1, bucket_before)
+  local found = server.call('LRANGE', log.key(q, bucket), (before - bucket_before) * 2, (last - bucket_before) * 2 - 1)
   for slot = 1, #found, 2 do
     before = before + 1
     if found[slot] ~= '' then
@@ -166,17 +169,16 @@ local function ready_in(q, bucket)
 end
 
 -- Ids of ready plain messages, bucket by bucket from `bucket` on: upwards (step 1), or downwards, the last ones first (-1).
--- At least `want` of them, if there are, and the rest of a bucket.
+-- At least `want` of them, which are there, and the rest of a bucket.
 function log.ready_ids(q, bucket, step, want)
   local ids = {}
-  local first = log.bucket(q.head)
   local next_bucket = log.buckets(q, bucket, step)
   while #ids < want do
     local other = next_bucket()
-    if not other or other < first then
+    if not other then
       break
     end
-    local found = ready_in(q, other)
+    local found = ready_in(q, other, q.seq)
     for i = step > 0 and 1 or #found, step > 0 and #found or 1, step do
       ids[#ids + 1] = found[i]
     end
@@ -184,13 +186,15 @@ function log.ready_ids(q, bucket, step, want)
   return ids
 end
 
--- How many ready plain messages a bucket holds of which `gone` slots are gone, the head's or one after it: all that are in
--- use of one after the head's are ready.
-function log.count_ready(q, bucket, gone)
-  if q.head > bucket * queue.SLOTS + 1 then
-    return #ready_in(q, bucket)
+-- How many ready plain messages with ids up to `last` a bucket holds of which `gone` slots are gone, the head's or one after
+-- it: all that are in use of one after the head's are ready, and it is read only for a part of it.
+function log.count_ready(q, bucket, gone, last)
+  local bucket_before = bucket * queue.SLOTS
+  local bucket_last = math.min(bucket_before + queue.SLOTS, q.seq)
+  if q.head > bucket_before + 1 or last < bucket_last then
+    return #ready_in(q, bucket, last)
   end
-  return math.min(queue.SLOTS, q.seq - bucket * queue.SLOTS) - gone
+  return bucket_last - bucket_before - gone
 end
 
 -- Unix ms at which a plain message was pushed.
@@ -203,8 +207,7 @@ function log.each_ready(q, from, visit)
   local id = math.max(from, q.head)
   local at_head = id == q.head
   while id <= q.seq do
-    local bucket = log.bucket(id)
-    local at = (id - 1 - bucket * queue.SLOTS) * 2
+    local bucket, at = place_of(id)
     local pairs_found = server.call('LRANGE', log.key(q, bucket), at, -1)
     if not pairs_found[1] then
       id = log.skip_gap(q, bucket)

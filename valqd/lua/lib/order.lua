@@ -22,12 +22,10 @@ local function seek(q, offset)
   while skipped < q.plain do
     local buckets, counts, total = {}, {}, 0
     for bucket, gone in next_bucket do
-      local count = log.count_ready(q, bucket, gone)
-      if count > 0 then
-        buckets[#buckets + 1] = bucket
-        counts[#counts + 1] = count
-        total = total + count
-      end
+      local count = log.count_ready(q, bucket, gone, q.seq)
+      buckets[#buckets + 1] = bucket
+      counts[#counts + 1] = count
+      total = total + count
       if #buckets == PAGE_BUCKETS then
         break
       end
@@ -51,24 +49,22 @@ end
 
 -- Merge records (id, score ...) and plain ids (their own score), skip `skip` and return `count` ids.
 local function merge(records, plain_ids, skip, count, comes_first)
-  local merged = {}
+  local ids = {}
   local r, p = 1, 1
-  while #merged < skip + count do
+  for place = 1, skip + count do
     local score = records[r + 1] and tonumber(records[r + 1])
     local id = plain_ids[p]
     if score and (not id or comes_first(score, id)) then
-      merged[#merged + 1] = tonumber(records[r])
+      id = tonumber(records[r])
       r = r + 2
     elseif id then
-      merged[#merged + 1] = id
       p = p + 1
     else
       break
     end
-  end
-  local ids = {}
-  for i = skip + 1, #merged do
-    ids[#ids + 1] = merged[i]
+    if place > skip then
+      ids[#ids + 1] = id
+    end
   end
   return ids
 end
@@ -127,55 +123,63 @@ function order.by_time_reversed(q, index, count)
   return reversed
 end
 
+-- Of each priority the first ready records with ids after `after`, at most `count`: their ids, and up to which id none is
+-- missing.
+local function oldest_records(q, after, count)
+  local priority_step = record.PRIORITY_STEP
+  local ids = {}
+  local complete = queue.FOREVER
+  local priority = record.MAX_PRIORITY
+  while priority >= 0 do
+    local found = server.call('ZRANGE', q.prefix .. 'ready', number.arg(after + 1 - priority * priority_step), '+inf',
+      'BYSCORE', 'LIMIT', 0, count, 'WITHSCORES')
+    if not found[1] then
+      break
+    end
+    local first = math.ceil(-found[2] / priority_step)
+    if first == priority or tonumber(found[1]) > after then
+      for i = 1, #found, 2 do
+        if math.ceil(-found[i + 1] / priority_step) == first then
+          ids[#ids + 1] = tonumber(found[i])
+        end
+      end
+      if ids[#ids] == tonumber(found[2 * count - 1]) then
+        complete = math.min(complete, ids[#ids])
+      end
+      first = first - 1
+    end
+    priority = first
+  end
+  return ids, complete
+end
+
 -- A walk over the ids of ready messages, the oldest first whatever their priority: each call of what is returned gives the
 -- next, `count` or some more, and none at the end.  Nothing may be removed meanwhile.
 function order.oldest(q)
-  local priority_step = record.PRIORITY_STEP
   local after = 0 -- all up to this id were given
   local plain_left = q.plain
   return function(count)
-    local ids = {}
-    local complete = queue.FOREVER -- none is missing up to this id
-    local priority = record.MAX_PRIORITY
-    while priority >= 0 do
-      local found = server.call('ZRANGE', q.prefix .. 'ready', number.arg(after + 1 - priority * priority_step), '+inf',
-        'BYSCORE', 'LIMIT', 0, count, 'WITHSCORES')
-      if not found[1] then
-        break
-      end
-      local first = math.ceil(-found[2] / priority_step)
-      if first == priority or tonumber(found[1]) > after then
-        for i = 1, #found, 2 do
-          if math.ceil(-found[i + 1] / priority_step) == first then
-            ids[#ids + 1] = tonumber(found[i])
-          end
-        end
-        if ids[#ids] == tonumber(found[2 * count - 1]) then
-          complete = math.min(complete, ids[#ids])
-        end
-        first = first - 1
-      end
-      priority = first
-    end
-    local plain = 0
+    local ids, complete = oldest_records(q, after, count)
+    local plain_ids = {}
     if plain_left > 0 then
       local wanted = math.min(count, plain_left)
       log.each_ready(q, after + 1, function(id)
-        ids[#ids + 1] = id
-        plain = plain + 1
-        return plain < wanted
+        plain_ids[#plain_ids + 1] = id
+        return #plain_ids < wanted
       end)
-      if plain == count then
-        complete = math.min(complete, ids[#ids])
+      if #plain_ids == count then
+        complete = math.min(complete, plain_ids[count])
       end
     end
-    local plain_ids = {unpack(ids, #ids - plain + 1)}
+    for _, id in ipairs(plain_ids) do
+      if id <= complete then
+        ids[#ids + 1] = id
+        plain_left = plain_left - 1
+      end
+    end
     table.sort(ids)
     while ids[1] and ids[#ids] > complete do
       ids[#ids] = nil
-    end
-    for _, id in ipairs(plain_ids) do
-      plain_left = plain_left - (id <= complete and 1 or 0)
     end
     after = ids[#ids] or after
     return ids

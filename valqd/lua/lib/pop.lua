@@ -8,14 +8,16 @@ local RECORD_BATCH = 256
 local MOST_FAILED = 2000
 local MOST_DEAD = 500 -- where they are moved to another queue
 
--- What a POP asks for.  count: '' for one message, and no array; vt: ms or ''; flags: N for NOACK, M for WITHMETA.
-function pop.options(count, vt, flags)
+-- What a POP asks for.  count: '' for one message, and no array; vt: ms or ''; flags: N for NOACK, M for WITHMETA; post: of
+-- clients that have waited in line (see waiters), else nil.
+function pop.options(count, vt, flags, post)
   return {
     many = count ~= '',
     want = tonumber(count) or 1,
     vt = tonumber(vt),
     noack = flags:find('N', 1, true) ~= nil,
     with_meta = flags:find('M', 1, true) ~= nil,
+    post = post,
   }
 end
 
@@ -34,16 +36,13 @@ local function take_plain(q, want, below, taken, leases, deadline)
   while n < goal and id < below do
     local bucket = math.floor((id - 1) / slots)
     local slot = id - 1 - bucket * slots
-    local last = math.min(slots, slot + goal - n)
+    local last = math.min(slots, slot + goal - n, slot + below - id)
     local found = server.call('LRANGE', log.key(q, bucket), slot * 2, last * 2 - 1)
     if not found[1] then
       id = log.skip_gap(q, bucket)
     end
     local first = n
     for i = 1, #found, 2 do
-      if id >= below then
-        break
-      end
       local age = found[i]
       if age ~= '' then
         n = n + 1
@@ -97,8 +96,16 @@ local function take_record(q, id, meta, options)
   return true
 end
 
--- Records that were delivered are in flight, or gone with NOACK.
-local function move_records(q, ids, metas, noack)
+-- Records that were delivered, at these places of `taken`, get their bodies there; they are in flight, or gone with NOACK.
+local function move_records(q, taken, places, noack)
+  local ids, metas = {}, {}
+  for i, place in ipairs(places) do
+    ids[i], metas[i] = taken.ids[place], taken.metas[place]
+  end
+  local bodies = server.call('HMGET', q.prefix .. 'body', unpack(ids))
+  for i, place in ipairs(places) do
+    taken.bodies[place] = bodies[i]
+  end
   if noack then
     record.drop_all(q, ids, metas)
     return
@@ -119,45 +126,39 @@ local function take_mixed(q, want, options, records, taken, leases, deadline)
   local most_failed = q.limits and q.limits.dlq and MOST_DEAD or MOST_FAILED
   local batch = math.min(want, RECORD_BATCH)
   while true do
-    local at = 1
     local all = #records < 2 * batch
-    local record_ids = {}
+    local record_ids, scores = {}, {}
     for i = 1, #records, 2 do
       record_ids[#record_ids + 1] = records[i]
+      scores[#record_ids] = tonumber(records[i + 1])
     end
     local metas = record.load_all(q, record_ids)
-    local moved_ids, moved_metas, places = {}, {}, {}
+    local at = 1
+    local places = {} -- of the records among what is taken
     life.together(q, function()
       -- After the last record of a full batch the next batch is read first: it may come before the plain messages.
-      while #ids < want and (all or records[at]) do
-        local score = records[at + 1] and tonumber(records[at + 1])
+      while #ids < want and (all or record_ids[at]) do
+        local score = scores[at]
         if q.plain > 0 and (not score or q.head < score) then
           take_plain(q, want - #ids, score or queue.FOREVER, taken, leases, deadline)
         elseif score then
-          local id, meta = records[at], metas[(at + 1) / 2]
+          local id, meta = record_ids[at], metas[at]
           if take_record(q, tonumber(id), meta, options) then
-            local n = #ids + 1
-            ids[n] = id
-            taken.metas[n] = meta
-            local m = #moved_ids + 1
-            moved_ids[m] = id
-            moved_metas[m] = meta
-            places[m] = n
+            local place = #ids + 1
+            ids[place] = id
+            taken.metas[place] = meta
+            places[#places + 1] = place
           else
             failed = failed + 1
           end
-          at = at + 2
+          at = at + 1
         else
           break
         end
       end
     end)
-    if moved_ids[1] then
-      local bodies = server.call('HMGET', q.prefix .. 'body', unpack(moved_ids))
-      for m, place in ipairs(places) do
-        taken.bodies[place] = bodies[m]
-      end
-      move_records(q, moved_ids, moved_metas, options.noack)
+    if places[1] then
+      move_records(q, taken, places, options.noack)
     end
     if failed >= most_failed then
       queue.note_due(q, q.now) -- who waits is to ask again
@@ -171,9 +172,8 @@ local function take_mixed(q, want, options, records, taken, leases, deadline)
   end
 end
 
--- Take up to `want` messages.  Returns arrays: ids (as text), bodies, and by the same index ages (of what was plain) and
--- metas (of what is a record now).  The caller settles first and saves the cursors after.
-function pop.take(q, want, options)
+-- Take up to `want` messages, whosever turn it is.
+local function take(q, want, options)
   local taken = {ids = {}, bodies = {}, ages = {}, metas = {}}
   if want == 0 or queue.paused(q, 'out') then
     return taken
@@ -205,12 +205,17 @@ function pop.take(q, want, options)
   return taken
 end
 
--- The same for clients that have waited, at one post (see waiters): those whose turn it is.
-function pop.take_in_turn(q, want, options)
+-- Take up to `want` messages; for clients that have waited, as many as are their turn.  Returns arrays: ids (as text), bodies,
+-- and by the same index ages (of what was plain) and metas (of what is a record now).  The caller settles first and saves the
+-- cursors after.
+function pop.take(q, want, options)
+  if not options.post then
+    return take(q, want, options)
+  end
   local turn = waiters.turn(q.name, options.post, queue.available(q), q.now)
-  local taken = pop.take(q, math.min(want, turn), options)
+  local taken = take(q, math.min(want, turn), options)
   waiters.served(q.name, options.post, math.ceil(#taken.ids / options.want))
-  q.woken = true -- what is left may be for others
+  q.wakes = true -- what is left may be for others
   return taken
 end
 

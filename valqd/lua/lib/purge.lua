@@ -25,16 +25,7 @@ local function purge_index(q, index, last, offset)
       ids[#ids + 1] = id
     end
   end
-  local metas = record.load_all(q, ids)
-  local records, fields, plain = {}, {}, {}
-  for i, id in ipairs(ids) do
-    if metas[i] then
-      records[#records + 1] = id
-      fields[#fields + 1] = metas[i]
-    else -- in flight
-      plain[#plain + 1] = id
-    end
-  end
+  local records, fields, plain = record.split(q, ids) -- plain ones are in flight
   record.drop_all(q, records, fields)
   queue.write(q, 'ZREM', index, plain)
   log.forget_all(q, plain)
@@ -51,33 +42,23 @@ local function purge_log(q, last)
   for bucket, gone in log.buckets(q, log.bucket(id), 1) do
     local before = bucket * slots
     local from = math.max(id, before + 1)
-    more = q.plain > 0 and from <= last
-    if not more or visited == PURGE_BUCKETS then
+    if q.plain == 0 or from > last then
+      break
+    elseif visited == PURGE_BUCKETS then
+      more = true
       break
     end
     id = from
-    local count = 0
-    local bucket_last = math.min(before + slots, last)
-    if id == before + 1 and bucket_last == before + slots then
-      count = slots - gone
-    else
-      local found = server.call('LRANGE', log.key(q, bucket), (id - 1 - before) * 2, (bucket_last - 1 - before) * 2 + 1)
-      for i = 1, #found, 2 do
-        if found[i] ~= '' then
-          count = count + 1
-        end
-      end
-    end
+    local count = log.count_ready(q, bucket, gone, last)
     if count > 0 then
       log.forget(q, bucket, count)
     end
     removed = removed + count
     q.plain = q.plain - count
-    id = bucket_last + 1
+    id = math.min(before + slots, last) + 1
     visited = visited + 1
-    more = false
   end
-  q.head = math.max(q.head, id)
+  q.head = id
   q.moved = true
   return removed, more
 end
@@ -101,7 +82,7 @@ function purge.step(q, indexes, token)
     return 0, ''
   end
   last, which, offset, before = tonumber(last), tonumber(which), tonumber(offset), tonumber(before)
-  local round_began = which == 1 and offset == 0 and before == 0
+  local from_the_start = which == 1 and offset == 0 -- a step that reaches the end too leaves nothing
   local removed, more = 0, false
   repeat
     local index = indexes[which]
@@ -119,7 +100,7 @@ function purge.step(q, indexes, token)
   until more or removed >= PURGE_STEP or not indexes[which]
   if indexes[which] then
     return removed, token_of(q, last, which, offset, before + removed)
-  elseif round_began or before + removed == 0 then
+  elseif from_the_start or before + removed == 0 then
     return removed, ''
   end
   return removed, token_of(q, last, 1, 0, 0)

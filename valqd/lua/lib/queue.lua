@@ -1,5 +1,5 @@
 -- queue: the queue's own hash: configuration, cursors, counters.
--- requires: cache, clock, glob, number, reply, volatile, waiters
+-- requires: cache, clock, number, reply, volatile, waiters
 --
 -- Keys of queue q, all under "valq:{q}:" (KEYS[1] of every function is "valq:{q}:queue", the rest follow from it):
 --   queue      HASH  see FIELDS; also attempts and retention (ms), bytes, and INFO's counters; created_at is there exactly
@@ -40,8 +40,10 @@ local function blank()
     delivered = false, acked = false, limits = false,
     counts = {}, -- what functions add to counters
     attempts = false, retention = false, -- see queue.rules
-    due_changed = false, moved = false, woken = false, behind = false, gathered = false,
-    settled = 0, -- see life.settle
+    due_changed = false, moved = false, -- whether due, or head and plain, are to be written
+    wakes = false, -- whether there may be something at the end for who waits
+    gathered = false, -- see queue.put
+    behind = false, settled = 0, -- see life.settle
     steps = 0, -- in which the call has settled what stood in its way
     slotless = 0, -- records added whose slots of the log are still to be written
     ended = false, -- see life.together
@@ -52,11 +54,12 @@ end
 -- For functions that open one queue and are called most: the same table for each call.
 queue.only = blank()
 
-local KEY = '^valq:{([^{}]+)}:queue$'
+-- A queue's key as a pattern, its name captured.
+queue.KEY = '^valq:{([^{}]+)}:queue$'
 
 -- The name in a queue's key.  Another key, which who calls the functions themselves may give, would name another's queue.
 function queue.name_of(key)
-  return key:match(KEY) or error("ERR this is no queue's key", 0)
+  return key:match(queue.KEY) or error("ERR this is no queue's key", 0)
 end
 
 local name_of = cache.of(queue.name_of, 1000)
@@ -85,7 +88,7 @@ function queue.open(key, q)
   if q == queue.only then -- what the last call left
     q.attempts, q.retention = false, false
     q.slotless, q.steps = 0, 0
-    q.due_changed, q.moved, q.woken, q.behind, q.gathered, q.ended = false, false, false, false, false, false
+    q.due_changed, q.moved, q.wakes, q.behind, q.gathered, q.ended = false, false, false, false, false, false
     if next(q.counts) then
       q.counts = {}
     end
@@ -239,28 +242,4 @@ end
 
 function queue.save_limits(q)
   server.call('HSET', q.key, 'limits', packed(q.limits))
-end
-
--- Whether a command was refused since its caller may not, or the key is of another type.
-local function is_none_of_ours(reply)
-  return reply.err:find('^ERR ACL failure') or reply.err:find('^NOPERM') or reply.err:find('^WRONGTYPE')
-end
-
--- One SCAN step: next cursor and the names of queues that match and that the caller may read.
-function queue.names(pattern, cursor)
-  local odd = pattern:find('[%[\\]') -- it might take what follows the name in the key for its own
-  local match = 'valq:{' .. ((odd or pattern == '') and '*' or pattern) .. '}:queue'
-  local step = server.call('SCAN', cursor, 'MATCH', match, 'COUNT', 1000, 'TYPE', 'hash')
-  local names = {}
-  for _, key in ipairs(step[2]) do
-    local readable = server.pcall('HEXISTS', key, 'created_at')
-    if type(readable) == 'table' and not is_none_of_ours(readable) then
-      error(readable)
-    end
-    local name = key:match(KEY)
-    if name and readable == 1 and (not odd or glob.matches(pattern, name)) then
-      names[#names + 1] = name
-    end
-  end
-  return step[1], names
 end

@@ -9,30 +9,29 @@ function receipt.parse(text)
   return tonumber(id), tonumber(n)
 end
 
--- Whether n is the delivery of message `id` that holds its lease now.  state, meta: as record.find gave them.
-function receipt.is_current(q, id, n, state, meta)
-  if state ~= 'inflight' or n ~= (meta and meta.n or 1) then
+-- Whether message `id`, of which record.find gave state and meta, is in flight, in its nth delivery if n is given, and the
+-- lease is not over.
+local function is_current(q, id, n, state, meta)
+  if state ~= 'inflight' or (n and n ~= (meta and meta.n or 1)) then
     return false
   end
   return not q.behind or tonumber(server.call('ZSCORE', q.prefix .. 'inflight', id)) > q.now
 end
 
--- Find the delivery that `text` names.  Returns its record's fields (none for a plain message) and the id when it is in
--- flight and, by a receipt, still this one; else nil, id, code, error text.
-local function find_inflight(q, text)
+-- The message that `text` names: its id, its state and, of a record, its fields.  If there is none, or a receipt's lease is
+-- over, or it is not in flight though it must be: id, nil, nil, an error's code and text.
+function receipt.find(q, text, must_be_inflight)
   local id, n = receipt.parse(text)
   local state, meta = record.find(q, id)
   if not state then
-    return nil, id, 'NOMSG', 'no message ' .. text:match('%d+') .. " in queue '" .. q.name .. "'"
+    return id, nil, nil, 'NOMSG', 'no message ' .. text:match('%d+') .. " in queue '" .. q.name .. "'"
+  elseif (n or must_be_inflight) and not is_current(q, id, n, state, meta) then
+    if n then
+      return id, nil, nil, 'STALE', 'the lease of receipt ' .. text .. ' is over'
+    end
+    return id, nil, nil, 'NOTINFLIGHT', 'message ' .. number.text(id) .. ' is not in flight'
   end
-  local current = receipt.is_current(q, id, n or (meta and meta.n or 1), state, meta)
-  if n and not current then
-    return nil, id, 'STALE', 'the lease of receipt ' .. text .. ' is over'
-  end
-  if not current then
-    return nil, id, 'NOTINFLIGHT', 'message ' .. number.text(id) .. ' is not in flight'
-  end
-  return meta or {}, id
+  return id, state, meta
 end
 
 local ACK_BATCH = 1000
@@ -180,9 +179,7 @@ function receipt.nack(q, kind, delay_ms, reason, args, from)
   local done = {}
   local count = 0
   local function give_back(id, meta)
-    if not meta.s then
-      meta = record.of_inflight(q, id)
-    end
+    meta = meta or record.of_inflight(q, id)
     record.leave(q, id, meta)
     if said or not is_unused then
       meta.f, meta.e = q.now, said
@@ -200,13 +197,16 @@ function receipt.nack(q, kind, delay_ms, reason, args, from)
   life.together(q, function()
     for i = from, #args do
       local id = receipt.parse(args[i])
-      local meta = not done[id] and find_inflight(q, args[i]) -- one that has died is in no index before the end
-      if meta then
+      local state, meta
+      if not done[id] then -- one that has died is in no index before the end
+        id, state, meta = receipt.find(q, args[i], true)
+      end
+      if state then
         done[id] = true
         give_back(id, meta)
         count = count + 1
       end
-      results[#results + 1] = meta and 1 or 0
+      results[#results + 1] = state and 1 or 0
     end
   end)
   queue.count(q, 'nacked', kind ~= 'RETURN' and count or 0)
@@ -215,25 +215,23 @@ end
 
 -- Move the deadline of a delivery to now + ms, as far as max_lease lets it; the deadline, or nil, code, error text.
 function receipt.extend(q, text, ms)
-  local meta, id, code, problem = find_inflight(q, text)
-  if not meta then
+  local id, state, meta, code, problem = receipt.find(q, text, true)
+  if not state then
     return nil, code, problem
   end
-  if meta.c then
+  if meta and meta.c then
     return nil, 'CANCELLED', 'message ' .. number.text(id) .. ' was cancelled'
   end
   local deadline = q.now + ms
   local max_lease = q.limits and q.limits.max_lease
   if max_lease then
-    if not meta.s then -- it was delivered before max_lease was set
-      meta = record.of_inflight(q, id)
-    end
+    meta = meta or record.of_inflight(q, id) -- it was delivered before max_lease was set
     meta.g = meta.g or q.now
     local most = math.max(meta.g + max_lease, tonumber(server.call('ZSCORE', q.prefix .. 'inflight', id)))
     deadline = math.min(deadline, most) -- what the lease has already is not taken from it
   end
   server.call('ZADD', q.prefix .. 'inflight', number.text(deadline), id)
-  if meta.s then
+  if meta then
     meta.l = deadline
     record.save(q, id, meta)
   end

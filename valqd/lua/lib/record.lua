@@ -31,7 +31,7 @@ function record.enter(q, id, meta, state, score)
   meta.s = state
   if state == 'r' then
     score = ready_score(id, meta)
-    q.woken = true
+    q.wakes = true
   else
     score = number.arg(score)
   end
@@ -127,6 +127,21 @@ function record.load_all(q, ids)
     end
   end
   return metas
+end
+
+-- Which of these messages (ids as text) are records; their fields, by the same index; and which are plain.
+function record.split(q, ids)
+  local records, fields, plain = {}, {}, {}
+  local metas = record.load_all(q, ids)
+  for i, id in ipairs(ids) do
+    if metas[i] then
+      records[#records + 1] = id
+      fields[#fields + 1] = metas[i]
+    else
+      plain[#plain + 1] = id
+    end
+  end
+  return records, fields, plain
 end
 
 -- Make records of plain messages in flight (and leave them there): metas[i] is set for every ids[i] that has none.

@@ -7,8 +7,7 @@ local runs = {}
 -- has waited in line (see waiters).  Clients send few different ones.
 local kind_of = cache.of(function(spec)
   local resp, count, vt, flags, post = (spec == '' and '2,,,' or spec):match('^(%d),(%d*),(%d*),(%a*),?(.*)$')
-  local kind = pop.options(count, vt, flags)
-  kind.post = post ~= '' and post
+  local kind = pop.options(count, vt, flags, post ~= '' and post or nil)
   kind.resp3 = resp == '3'
   kind.flags = flags
   kind.plain = not kind.many and flags == '' -- one message and nothing special

@@ -159,11 +159,11 @@ function waiters.expect(name, post, now)
   waiters.lines[name][post].woken_ms = now
 end
 
--- `ready` messages are there: wake the posts whose turn it is, if they are not woken yet.
+-- `ready` messages are there, and somebody waits: wake the posts whose turn it is, if they are not woken yet.
 function waiters.wake(name, ready, now)
   local line = waiters.lines[name]
   local done = {}
-  for _, some in pairs(line or {}) do
+  for _, some in pairs(line) do
     if not done[some.db] then
       done[some.db] = true
       local posts = present(line, some.db, now)
@@ -185,4 +185,19 @@ function waiters.wake_all(name, now)
   for _, at in pairs(waiters.lines[name] or {}) do
     wake_post(name, at, now)
   end
+end
+
+-- Move the queues at which somebody was woken and does not ask to the end of `result`, up to `last` items in all; when the
+-- next of them is to be looked at.
+function waiters.take_silent(now, result, last)
+  local next_ms = math.huge
+  for name, ms in pairs(waiters.checks) do
+    if ms > now then
+      next_ms = math.min(next_ms, ms)
+    elseif #result < last then
+      result[#result + 1] = name
+      waiters.checks[name] = nil
+    end
+  end
+  return next_ms
 end

@@ -20,44 +20,9 @@ function walk.is_cursor(q, cursor)
   return phase == 2 and q.seq > FEW_RECORDS and at < 4 * q.seq
 end
 
--- Records with ids from `at` on, by id: HSCAN would return all of a small hash at once, bodies of any size with them.
-local function few_records(q, at, count)
+-- Plain messages with ids from `id` on, by id.
+local function plain(q, id, count)
   local ids = {}
-  for _, text in ipairs(server.call('HKEYS', q.prefix .. 'meta')) do
-    local id = tonumber(text)
-    if id >= at then
-      ids[#ids + 1] = id
-    end
-  end
-  table.sort(ids)
-  if #ids <= count then
-    return 0, ids
-  end
-  local next_id = ids[count + 1]
-  for i = #ids, count + 1, -1 do
-    ids[i] = nil
-  end
-  return next_id * 4 + 1, ids
-end
-
--- One step from `cursor`: next cursor (0: done), ids.
-function walk.step(q, cursor, count)
-  local phase, at = cursor % 4, math.floor(cursor / 4)
-  if phase == 1 and server.call('HLEN', q.prefix .. 'meta') > FEW_RECORDS then
-    phase, at = 2, 0 -- they have become many
-  end
-  if phase == 1 then
-    return few_records(q, at, count)
-  elseif phase == 2 then
-    local found = server.call('HSCAN', q.prefix .. 'meta', number.text(at), 'COUNT', count)
-    local ids = {}
-    for i = 1, #found[2], 2 do
-      ids[#ids + 1] = tonumber(found[2][i])
-    end
-    return found[1] == '0' and 0 or tonumber(found[1]) * 4 + 2, ids
-  end
-  local ids = {}
-  local id = math.max(1, at)
   for bucket in log.buckets(q, log.bucket(id), 1) do
     id = math.max(id, bucket * queue.SLOTS + 1)
     local last = math.min(q.seq, (bucket + 1) * queue.SLOTS)
@@ -78,11 +43,50 @@ function walk.step(q, cursor, count)
       break
     end
   end
-  if #ids < count or id > q.seq then
-    local records = server.call('HLEN', q.prefix .. 'meta')
-    return records == 0 and 0 or records > FEW_RECORDS and 2 or 1, ids
+  if #ids == count and id <= q.seq then
+    return id * 4, ids
   end
-  return id * 4, ids
+  local records = server.call('HLEN', q.prefix .. 'meta')
+  return records == 0 and 0 or records > FEW_RECORDS and 2 or 1, ids
+end
+
+-- Records with ids from `at` on, by id: HSCAN would return all of a small hash at once, bodies of any size with them.
+local function few_records(q, at, count)
+  local ids = {}
+  for _, text in ipairs(server.call('HKEYS', q.prefix .. 'meta')) do
+    local id = tonumber(text)
+    if id >= at then
+      ids[#ids + 1] = id
+    end
+  end
+  table.sort(ids)
+  if #ids <= count then
+    return 0, ids
+  end
+  return ids[count + 1] * 4 + 1, {unpack(ids, 1, count)}
+end
+
+-- Records as HSCAN gives them, from its cursor `at` on.
+local function many_records(q, at, count)
+  local found = server.call('HSCAN', q.prefix .. 'meta', number.text(at), 'COUNT', count)
+  local ids = {}
+  for i = 1, #found[2], 2 do
+    ids[#ids + 1] = tonumber(found[2][i])
+  end
+  return found[1] == '0' and 0 or tonumber(found[1]) * 4 + 2, ids
+end
+
+-- One step from `cursor`: next cursor (0: done), ids.
+function walk.step(q, cursor, count)
+  local phase, at = cursor % 4, math.floor(cursor / 4)
+  if phase == 0 then
+    return plain(q, math.max(1, at), count)
+  elseif phase == 2 then
+    return many_records(q, at, count)
+  elseif server.call('HLEN', q.prefix .. 'meta') > FEW_RECORDS then -- they have become many
+    return many_records(q, 0, count)
+  end
+  return few_records(q, at, count)
 end
 
 -- Whether a message (a value of view) is in the state, has the header and a body that matches.
