@@ -159,8 +159,8 @@ SETTINGS: tuple[Setting, ...] = (
         "error",
         _one_of("error", "close"),
         "error|close",
-        "How clients learn that the backend is away: by the error NOBACKEND; or, except for VALQ commands, as from a "
-        "Valkey that has stopped: their connection is closed.",
+        "How clients learn that the backend is away: by the error NOBACKEND; or, except for VALQ commands and what is "
+        "pipelined with them, as from a Valkey that has stopped: their connection is closed.",
     ),
     Setting(
         "log_level",

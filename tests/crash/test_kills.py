@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers import ROOT, Connection, Valkey, Valqd, as_map, free_port, request, until
-from tests.wire.expect import blocked, noticed
+from tests.wire.expect import blocked, info, noticed
 
 
 class Load:
@@ -453,3 +453,41 @@ def test_what_falls_due_while_another_daemon_takes_over_is_not_missed():
         for db in range(1, 13):
             direct.call("SELECT", db)
             until(lambda: direct.call("ZCARD", "valq:{late}:delayed") == 0, 3, f"ready in {db}")
+
+
+def test_the_worker_of_the_docs_goes_on_through_restarts():
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/delivery.md").read_text(), re.DOTALL)
+    port = free_port()
+    code = code.replace("port=6390", f"port={port}").replace('"BLOCK", 3000', '"BLOCK", 300')
+    with (
+        Valkey("--appendonly", "yes", "--appendfsync", "always") as valkey,
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as worker,
+        contextlib.ExitStack() as stack,
+    ):
+        stack.callback(worker.kill)
+        hanging = threading.Timer(30, worker.kill)
+        hanging.start()
+        stack.callback(hanging.cancel)
+
+        def works_on(body):
+            with Connection(port) as pushing:
+                until(
+                    lambda: isinstance(pushing.call("VALQ.PUSH", "orders", body, "DEDUP", body), bytes), what="pushed"
+                )
+            assert worker.stdout.readline() == f"working on {body}\n"
+
+        with Valqd(valkey.url, port=port) as daemon:
+            works_on("first")
+            valkey.stop()
+            time.sleep(0.3)
+            valkey.start()
+            works_on("second")
+            daemon.kill()
+        with Valqd(valkey.url, port=port):
+            works_on("third")
+        with Valqd(valkey.url, port=port):
+            works_on("fourth")
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(10) == 0
+            with Connection(port) as connection:
+                assert info(connection, "orders")["msgs"] == 0

@@ -20,6 +20,7 @@ SPEC = Command(
     reply="Integer: how many were removed.",
     complexity="O(log N) for each id; more than 1,000 ids in steps, outside MULTI.",
     errors=(("NOQUEUE", "there is no such queue"),),
+    notes=("A DEDUP key that is held for a WINDOW stays held: push a replacement under another.",),
     example=(("VALQ.DEL orders 4 5 99", "(integer) 2"),),
     flags=("write", "noscript", "fast"),
     key_flags=("RW", "delete"),

@@ -56,8 +56,8 @@ BY_NAME: tuple[Option | OneOf, ...] = (
             OptionValue("base-s", _PAUSE),
             OptionValue("cap-s", _PAUSE),
         ),
-        "the wait before a failed message is ready again: base, base * attempts or base * 2^(attempts-1) seconds, but "
-        "never more than cap, which is at least base; NONE: no wait",
+        "the wait before a failed message (by NACK, or by a lease that ended) is ready again: base, base * attempts or "
+        "base * 2^(attempts-1) seconds, but never more than cap, which is at least base; NONE: no wait",
         removable=True,
         nested=(
             Option(
