@@ -39,7 +39,7 @@ def count_plain(data: bytes, likely: int) -> int:
     if data[0] != 0x2A or len(data) > MAX_BYTES or may_be_huge(data):
         return 0
     requests = parse(data, likely)
-    if requests is None or (b"\n>" in data and PushNotification in map(type, requests)):  # which are no requests
+    if requests is None or (b">" in data and PushNotification in map(type, requests)):  # which are no requests
         return 0
     try:
         return len(requests) if _PLAIN_NAMES.issuperset(map(_name, requests)) else 0
