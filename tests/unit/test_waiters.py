@@ -4,6 +4,7 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
+from hiredis import HiredisError
 
 from valqd.commands.grammar import parse
 from valqd.errors import ControlLost
@@ -245,3 +246,15 @@ async def test_what_valkey_was_not_told_is_not_taken_back(waiting):
     await asyncio.sleep(0.01)
     waiter.client_gone()
     assert not waiters.registration._to_disarm
+
+
+@pytest.mark.parametrize(("reply", "still"), [(b"OK", set()), (HiredisError("BUSY"), {(0, b"q")})])
+async def test_what_valkey_does_not_take_back_now_it_is_asked_to_later(waiting, reply, still):
+    waiters, waiter, _ = waiting
+    registration = waiters.registration
+    await asyncio.sleep(0.01)
+    registration._known.add((0, b"q"))
+    registration._control.calls = lambda *_: asyncio.sleep(0, [reply])
+    waiter.client_gone()
+    await asyncio.sleep(0.01)
+    assert registration._to_disarm == registration._known == still

@@ -201,8 +201,12 @@ class Registration:
         requests = [fcall("disarm", [queue_key(name) for name in names], self.post(db))]
         if not self._queues:
             requests.append([b"CLIENT", b"TRACKING", b"OFF"])
-        await self._control.calls(requests, db)
-        self._known.difference_update((db, name) for name in names)
+        replies = await self._control.calls(requests, db)
+        told = {(db, name) for name in names}
+        if isinstance(replies[0], Exception):
+            self._to_disarm |= told  # with the next registration
+        else:
+            self._known -= told
 
 
 def _by_db(most: int, queues: Iterable[QueueId]) -> list[tuple[int, list[bytes]]]:
