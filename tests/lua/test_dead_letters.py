@@ -308,7 +308,45 @@ def test_redrive_in_steps_moves_all_whose_leases_are_over(q):
     for _ in range(5):
         q.ids(1000)
     q.pass_time(60_000)
-    assert q.steps("redrive", "ALL", "", "")[0] == 5000
+    total, token = 0, b""
+    while total == 0 or token:
+        moved, token = q.do("redrive", "e2", token, "ALL", "", "")
+        total += moved
+        q.pass_time(1)
+    assert total == 5000
+
+
+def test_redrive_that_finds_its_target_paused_once_all_is_settled_says_so(q):
+    other = q.other("other").create()
+    other.do("pause", "n2", "IN", "")
+    q.create(attempts=1)
+    q.fill(5000)
+    for _ in range(5):
+        q.ids(1000)
+    q.pass_time(60_000)
+    call = ("ALL", "other", "")
+    moved, token = q.do("redrive", "e2", "", *call, keys=[q.key, other.key])
+    assert (moved, token) == (0, b"settling")
+    for _ in range(10):
+        reply = q.fcall("redrive", "e2", token, *call, keys=[q.key, other.key])
+        if isinstance(reply, Exception):
+            break
+        assert reply == [0, token]
+    assert str(reply).startswith("PAUSED")
+
+
+def test_redrive_ends_though_what_it_moved_dies_at_once_and_the_clock_is_behind(q):
+    q.create(attempts=1)
+    q.fill(3)
+    q.nack(*q.ids(), kind="FATAL")
+    q.pass_time(-60_000)
+    moved, token = q.do("redrive", "e2", "", "ALL", "", "")
+    while token:
+        q.pass_time(5)
+        q.nack(*q.ids(), kind="FATAL")
+        more, token = q.do("redrive", "e2", token, "ALL", "", "")
+        moved += more
+    assert moved == 3
 
 
 @pytest.mark.parametrize("call", [("ALL", "", ""), ("ID", "", "", 1, 2, 3)])

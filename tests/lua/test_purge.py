@@ -138,6 +138,14 @@ def test_purge_misses_nothing_though_messages_move_on_meanwhile(q):
     assert q.counts() == (0, 0, 0, 0)
 
 
+def test_purge_goes_back_to_the_first_index_for_what_came_there_meanwhile(q):
+    q.fill(4100)
+    q.push(*["x"] * 2000, priority=1)
+    pops = iter([lambda: q.ids(500)])
+    steps_with(q, "main", lambda: next(pops, lambda: None)())
+    assert q.counts() == (0, 0, 0, 0)
+
+
 def purged(q, state, *between):
     """Purge in steps, with each of these between two; how many were removed."""
     total, token, left = 0, b"", list(between)

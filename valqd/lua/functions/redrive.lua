@@ -34,12 +34,13 @@ local function last_death(q)
 end
 
 -- One step: moved, token for the next ('' when done), text of a FULL error.
--- What dies later than the first step began is left: it may be what this moved.
--- token: up to which death, how many the limit still allows, which of the ids is next.
+-- What dies later than the first step began is left: it may be what this moved.  (While the clock is behind the last death,
+-- that cannot be told apart: no more are moved than were dead then.)
+-- token: up to which death, how many are still to be moved at most, which of the ids is next.
 local function redrive(q, target, args, token)
   local latest, left, at = token:match('^(%d+):(%d*):(%d+)$')
   latest = tonumber(latest) or math.max(q.now, last_death(q))
-  left = tonumber(left or args[5]) or queue.FOREVER
+  left = tonumber(left) or math.min(tonumber(args[5]) or queue.FOREVER, server.call('ZCARD', q.prefix .. 'dlq'))
   at = tonumber(at) or 0
   local moved = 0
   local ids = {}
