@@ -320,6 +320,29 @@ def test_what_happened_on_another_node_meanwhile_falls_due():
         until(lambda: at_first.call("ZCARD", "valq:{q}:delayed") == 0, 6, "the delay is over")
 
 
+def test_a_wait_whose_registration_is_refused_is_registered_soon_though_another_is_not_refused():
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url) as daemon,
+        Valqd(valkey.url) as other_daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port) as first,
+        Connection(daemon.port) as second,
+        Connection(other_daemon.port) as pushing,
+    ):
+        for queue in ("q", "p"):
+            pushing.call("VALQ.CREATE", queue)
+        direct.call("CONFIG", "SET", "min-replicas-to-write", "1")
+        before = writes_refused(direct)
+        first.send("VALQ.POP", "q", "BLOCK", "0")
+        until(lambda: "registration is refused" in daemon.output(), what="it is refused")
+        assert writes_refused(direct) > before
+        direct.call("CONFIG", "SET", "min-replicas-to-write", "0")
+        second.send("VALQ.POP", "p", "BLOCK", "0")
+        blocked(pushing, "p")
+        blocked(pushing, "q")
+
+
 def test_who_is_blocked_at_a_daemon_that_cannot_ask_looks_for_itself():
     with Valkey() as valkey, Connection(valkey.port) as direct:
         direct.call("ACL", "SETUSER", "mute", "on", ">pw", "allkeys", "allchannels", "+@all", "-fcall_ro")

@@ -66,7 +66,7 @@ class Registration:
         self._to_disarm: set[QueueId] = set()
         self._known: set[QueueId] = set()  # Valkey has been told of them
         self._asked = asyncio.Event()
-        self._refused = False  # nobody else wakes who waits
+        self._refused: set[QueueId] = set()  # nobody else wakes who waits for them
         self._tasks = [asyncio.ensure_future(self._keep_armed()), asyncio.ensure_future(self._run())]
         control.connected.append(self.arm_all)
         control.invalidated = self._invalidated
@@ -83,10 +83,11 @@ class Registration:
 
     def look_each_second(self) -> None:
         """The backend may forget what this daemon registers: do not rely on it until the next registration succeeds."""
-        self._refused = True
+        self._refused.update(self._queues)
 
     def disarm(self, queue: QueueId) -> None:
         """Nobody waits any more."""
+        self._refused.discard(queue)
         if queue in self._known:
             self._to_disarm.add(queue)
             self._asked.set()
@@ -119,10 +120,9 @@ class Registration:
         while True:
             for _ in range(int(REARM_S / _TICK_S)):
                 await asyncio.sleep(_TICK_S)
-                if self._refused or not self._control.up:
-                    for queue in list(self._queues):
-                        self._wake(queue)
-                    self.arm_all()
+                for queue in list(self._refused if self._control.up else self._queues):
+                    self._wake(queue)
+                    self.arm(queue)
             self.arm_all()
 
     async def _run(self) -> None:
@@ -146,7 +146,7 @@ class Registration:
                 log.exception("registration failed")
             else:
                 continue
-            self._refused = True
+            self._refused |= arm.intersection(self._queues)
             self._to_disarm |= disarm
 
     def post(self, db: int) -> bytes:
@@ -170,14 +170,15 @@ class Registration:
         replies = await self._control.calls([*_TRACK_NEXT, watch, call], db)
         refused = next((reply for reply in replies if isinstance(reply, Exception)), None)
         if refused is None:
-            self._refused = False
-            self._control.complaints.over(_CANNOT_ARM)
+            self._refused.difference_update((db, name) for name in names)
+            if not self._refused:
+                self._control.complaints.over(_CANNOT_ARM)
         elif is_missing_function(refused):
             await self._control.load_library()
             self.arm_all()
             return
         else:
-            self._refused = True
+            self._refused.update((db, name) for name in names if (db, name) in self._queues)
             self._control.complaints.say(_CANNOT_ARM, refused)
         if isinstance(replies[-1], list):
             self._armed(db, names, replies[-1])
