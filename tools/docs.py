@@ -25,9 +25,10 @@ _INTRO = """\
 - **Durations** are in seconds, digits with or without a decimal fraction (`5`, `0.25`), unless a name says ms. They are
   rounded up to whole milliseconds, so that nothing is due early.
 - **Queue names** are 1 to 255 bytes without `{`, `}`, white space or control characters (the Unicode ones too).
-- **Ids** are decimals. A **receipt**, `<id>-<n>`, names one delivery and is taken wherever an id is; it is refused once
-  that lease is over.
-- **Examples** show what `valkey-cli -3` (RESP3) prints, if the queues and messages that they name are there.
+- **Ids** are decimals. A **receipt**, `<id>-<n>`, names one delivery, and can be given wherever an id can. Once that
+  lease is over, ACK, NACK and DEL do not count it, and EXTEND, CANCEL and SHOW answer an error. REDRIVE needs ids.
+- **Examples** show what `valkey-cli -3` (RESP3) prints, if the queues and messages that they name are there. Each
+  stands for itself: they are not one session.
 - **Maps** are maps in RESP3, and in RESP2 flat arrays: each field, then its value. Their order is not promised.
 - **Errors** begin with a stable code. All commands answer `ERR` for what is wrong with their arguments, `NOBACKEND`
   when the backing Valkey cannot be reached, and whatever Valkey itself refuses (`NOPERM`, `OOM`, `READONLY`, ...) in

@@ -100,8 +100,9 @@ SETTINGS: tuple[Setting, ...] = (
         "",
         str,
         "URL",
-        "The Valkey that keeps the queues: valkey://[[user]:password@]host[:port][/db], valkeys:// for TLS, "
-        "unix://[[user]:password@]/path[?db=n]; special characters as %xx; db: where clients begin. "
+        "The Valkey that keeps the queues: valkey://[[user]:password@]host[:port][/db], valkeys:// for TLS (also "
+        "redis:// and rediss://), unix://[[user]:password@]/path[?db=n]; special characters as %xx; db: where clients "
+        "begin. "
         "Empty: a Valkey server of valqd's own, in data_dir.",
     ),
     Setting("backend_ca_file", "", str, "FILE", "CA certificates for valkeys://; empty: the system's."),
@@ -159,8 +160,8 @@ SETTINGS: tuple[Setting, ...] = (
         "error",
         _one_of("error", "close"),
         "error|close",
-        "How clients learn that the backend is away: by the error NOBACKEND; or, except for VALQ commands and what is "
-        "pipelined with them, as from a Valkey that has stopped: their connection is closed.",
+        "What clients get while the backend is away. error: the error NOBACKEND. close: their connection is closed, as "
+        "by a Valkey that has stopped; VALQ commands, and what is pipelined with them, get NOBACKEND all the same.",
     ),
     Setting(
         "log_level",

@@ -23,8 +23,8 @@ SPEC = Command(
     notes=(
         "A waiting message is removed. For one in flight the next EXTEND answers CANCELLED, and it is not delivered "
         "again, however its delivery ends; it is counted as cancelled then, unless it is acked, deleted or purged.",
-        "1 is answered for either: VALQ.SHOW, before it in the same MULTI, tells which. A DEDUP key that is held for a "
-        "WINDOW stays held: push a replacement under another.",
+        "The reply is 1 in both cases. To know which it was, send VALQ.SHOW before it in the same MULTI. A DEDUP key "
+        "that is held for a WINDOW stays held: push a replacement under another.",
     ),
     example=(("VALQ.CANCEL orders 6", "(integer) 1"),),
     flags=("write", "noscript", "fast"),

@@ -14,7 +14,7 @@ def _build(args: Arguments) -> Request:
 
 SPEC = Command(
     name="purge",
-    summary="Removes the messages of a queue.",
+    summary="Removes messages: those ready or in flight, unless a state is named.",
     arguments=(
         QUEUE_ARGUMENT,
         OneOf(

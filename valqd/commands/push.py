@@ -50,7 +50,11 @@ OPTIONS: tuple[Option | OneOf, ...] = (
                         (OptionValue("seconds", SPAN),),
                         "hold it for this time from the first push, even if that is done by then; default 300",
                     ),
-                    Option("UNTILDONE", doc="hold it until that message is acked, dead, expired, cancelled or purged"),
+                    Option(
+                        "UNTILDONE",
+                        doc="hold it until that message is dead, or gone (acked, expired, cancelled, removed); REDRIVE "
+                        "does not bring the hold back",
+                    ),
                 ),
             ),
         ),

@@ -51,7 +51,8 @@ SPEC = Command(
         "The oldest first; with ID, in the order given. Attempts begin at zero; the last error and times are kept; a "
         "TTL does not come back. Give ids: a receipt finds nothing, its delivery is over. With TO the user needs "
         "rights on both queues; on a cluster both must be in one hash slot.",
-        "What dies again goes to the end of the DLQ: with LIMIT n, again and again, stop after as many as there were.",
+        "What dies again goes to the end of the DLQ. Who calls it with LIMIT n in a loop has to stop when as many were "
+        "moved as there were at the beginning, or the same messages may go round for ever.",
     ),
     example=(
         ("VALQ.REDRIVE orders ID 2 7 9 TO retries", "(integer) 2"),

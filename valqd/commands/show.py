@@ -31,8 +31,8 @@ SPEC = Command(
         ("STALE", "the receipt's lease is over"),
     ),
     notes=(
-        "NACK SILENT gives an attempt back and REDRIVE all of them; deliveries only grow. In another queue (DLQ, "
-        "REDRIVE TO) both begin at 0.",
+        "attempts can go down: NACK SILENT gives one back, and REDRIVE sets them to 0. deliveries only grow. In "
+        "another queue (DLQ, REDRIVE TO) both begin at 0.",
         "last_error is the REASON of the last NACK, or 'lease expired'; failed_at is when that was. After a NACK "
         "without a reason last_error is null; SILENT without a reason leaves both as they were. died_at is the last "
         "death, and outlives REDRIVE.",
