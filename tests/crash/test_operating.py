@@ -113,6 +113,12 @@ def test_a_data_folder_that_cannot_be_used_is_refused(tmp_path):
     (tmp_path / "users.acl").rmdir()
     (tmp_path / "valkey.sock").mkdir()
     assert f"data_dir {tmp_path}: " in start_refused("--data-dir", tmp_path)
+    (tmp_path / "valkey.sock").rmdir()
+    (tmp_path / "valkey.log").mkdir()
+    assert f"data_dir {tmp_path}: Is a directory (valkey.log)" in start_refused("--data-dir", tmp_path)
+    (tmp_path / "valqd.lock").unlink()
+    (tmp_path / "valqd.lock").mkdir()
+    assert f"data_dir {tmp_path}: Is a directory (valqd.lock)" in start_refused("--data-dir", tmp_path)
 
 
 @pytest.mark.parametrize("second", [1, 2])
@@ -358,6 +364,7 @@ def test_users_and_passwords_that_were_saved_outlive_the_embedded_valkey(tmp_pat
             assert connection.call("ACL", "SAVE") == b"OK"
             os.kill(server_of(connection), signal.SIGKILL)
         until(lambda: "connected again" in daemon.output(), what="connected again")
+        assert "it was ended by signal 9 (Killed), and its log ended: " in daemon.output()
         check(daemon.port)
     with Valqd(data_dir=tmp_path) as daemon:
         check(daemon.port)

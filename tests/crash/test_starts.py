@@ -8,6 +8,9 @@ import pytest
 
 from tests.crash.test_operating import start_refused
 from tests.servers import Connection, Valkey, Valqd, free_port, listening_sockets, request, until
+from valqd.errors import StartError
+from valqd.io import embedded
+from valqd.io.embedded import EmbeddedServer
 from valqd.lua import bundle
 
 
@@ -111,6 +114,30 @@ def test_a_damaged_append_only_file_is_named(tmp_path):
     said = start_refused("--data-dir", str(folder))
     assert "the embedded Valkey did not start" in said
     assert "append only file" in said
+
+
+def test_what_an_embedded_valkey_says_before_it_has_a_log_is_told(tmp_path, monkeypatch):
+    server = tmp_path / "server"
+    server.write_text("#!/bin/sh\necho a library is missing >&2\nexit 127\n")
+    server.chmod(0o700)
+    monkeypatch.setattr(embedded, "server_binary", lambda: str(server))
+    said = r"it ended with exit status 127, and its log ended: a library is missing \(see .*/valkey\.log\)$"
+    with pytest.raises(StartError, match=said), EmbeddedServer(str(tmp_path / "data"), "everysec"):
+        pass
+
+
+def test_a_working_directory_that_is_gone_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    with pytest.raises(StartError, match=r"data_dir here: No such file"):
+        EmbeddedServer("here", "everysec")
+
+
+def test_functions_that_valkey_refuses_for_want_of_memory_are_named():
+    with Valkey("--maxmemory", "1") as full:
+        said = start_refused("--backend", full.url)
+    assert "FUNCTION LOAD was refused: OOM " in said
+    assert "raise maxmemory" in said
 
 
 @pytest.mark.parametrize(

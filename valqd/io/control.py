@@ -197,7 +197,9 @@ class Control:
                 raise StartError(
                     f"backend {self._backend}: it wants a password: [user]:password@ before its host or path"
                 )
-            raise StartError(f"backend {self._backend}: {request[0].decode()} was refused: {reply}")
+            name = b" ".join(request[:2]) if request[0] == b"FUNCTION" else request[0]
+            remedy = " (raise maxmemory until the functions are loaded)" if str(reply).startswith("OOM") else ""
+            raise StartError(f"backend {self._backend}: {name.decode()} was refused: {reply}{remedy}")
         return reply
 
     async def load_library(self) -> None:

@@ -27,7 +27,7 @@ from types import TracebackType
 
 from valqd.errors import StartError
 from valqd.io.backend import Backend
-from valqd.io.process import KEPT_BYTES, MAPPED_FROM_BYTES, stop_if_told
+from valqd.io.process import KEPT_BYTES, MAPPED_FROM_BYTES, how_it_ended, stop_if_told
 from valqd.protocol.requests import encode_request
 
 #: A server that has not answered for so long, and each time again: the log says that it is being waited for.
@@ -65,14 +65,19 @@ class EmbeddedServer:
 
     def __init__(self, data_dir: str, appendfsync: str) -> None:
         self._binary = server_binary()
-        self._dir = Path(data_dir).absolute()
+        try:
+            self._dir = Path(data_dir).absolute()
+            socket_path = self._choose_socket_path()
+        except OSError as error:  # the working directory was removed; no folder for temporary files
+            raise StartError(f"data_dir {data_dir}: {error.strerror}") from None
+        self._log_file = self._dir / "valkey.log"
         self._appendfsync = appendfsync
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = -1
         self._pause_s = _PAUSE_S
         self._respawn_at = 0.0
         self._password = secrets.token_hex(32)
-        self.backend = Backend(path=self._choose_socket_path(), user=_USER.encode(), password=self._password.encode())
+        self.backend = Backend(path=socket_path, user=_USER.encode(), password=self._password.encode())
 
     def _choose_socket_path(self) -> str:
         path = str(self._dir / "valkey.sock")
@@ -85,18 +90,15 @@ class EmbeddedServer:
         try:
             self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(self._dir / "valqd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            raise StartError(f"data_dir {self._dir}: is no folder") from None
-        except OSError as error:
-            raise StartError(f"data_dir {self._dir}: {error.strerror}") from None
-        try:
             self._wait_for_lock()
             self._write_users()
             self._spawn()
             self._wait_until_it_answers()
+        except FileExistsError:
+            raise StartError(f"data_dir {self._dir}: is no folder") from None
         except OSError as error:
             self.__exit__(None, None, None)
-            which = f" ({Path(error.filename).name})" if error.filename else ""
+            which = f" ({Path(error.filename).name})" if error.filename not in (None, str(self._dir)) else ""
             raise StartError(f"data_dir {self._dir}: {error.strerror or error}{which}") from None
         except BaseException:
             self.__exit__(None, None, None)
@@ -146,7 +148,7 @@ class EmbeddedServer:
             "appendfsync": self._appendfsync,
             "save": "",
             "daemonize": "no",
-            "logfile": "valkey.log",
+            "logfile": self._log_file.name,
             "aclfile": "users.acl",
             "maxclients": "100000",
         }
@@ -155,12 +157,14 @@ class EmbeddedServer:
             command += [f"--{name}", value]
         # Of its own session, so that a ^C in the terminal reaches the daemon alone, which then stops the server last.
         # The lock is inherited: it is held as long as either lives.
+        # What it says before it has opened its log goes there too (a library that is missing, a bad option).
+        log_file = os.open(self._log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._process = subprocess.Popen(  # noqa: S603
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=log_file,
                 env={**os.environ, **_ENVIRONMENT},
                 start_new_session=True,
                 pass_fds=(self._lock,),
@@ -168,20 +172,22 @@ class EmbeddedServer:
             )
         except OSError as error:
             raise StartError(f"{command[0]} cannot be started: {error.strerror}") from None
+        finally:
+            os.close(log_file)
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, b"valqd pid %d, its Valkey pid %d" % (os.getpid(), self._process.pid), 0)
 
     def _wait_until_it_answers(self) -> None:
         """However long it takes to load its data."""
         assert self._process is not None
-        log_file = self._dir / "valkey.log"
         tell_at = time.monotonic() + _SILENT_S
         while not self._answers():
             if self._process.poll() is not None:
-                raise StartError(f"the embedded Valkey did not start: {_last_line(log_file)} (see {log_file})")
+                raise StartError(f"the embedded Valkey did not start: it {self._end()} (see {self._log_file})")
             if time.monotonic() > tell_at:
                 tell_at += _SILENT_S
-                log.warning("the embedded Valkey is not ready yet: %s (see %s)", _last_line(log_file), log_file)
+                last = _last_line(self._log_file)
+                log.warning("the embedded Valkey is not ready yet: %s (see %s)", last, self._log_file)
             stop_if_told()
             time.sleep(0.01)
 
@@ -214,13 +220,17 @@ class EmbeddedServer:
         lasted = now - self._respawn_at > _LONGEST_PAUSE_S
         self._pause_s = _PAUSE_S if lasted else min(_LONGEST_PAUSE_S, 2 * self._pause_s)
         self._respawn_at = now + self._pause_s
-        last_words = _last_line(self._dir / "valkey.log")
+        end = self._end()
         try:
             self._spawn()
         except (OSError, StartError) as error:
-            log.error("the embedded Valkey died and was not started again: %s", error)
+            log.error("the embedded Valkey died and was not started again: %s; it %s", error, end)
         else:
-            log.error("the embedded Valkey died and was started again; its log ended: %s", last_words)
+            log.error("the embedded Valkey died and was started again; it %s", end)
+
+    def _end(self) -> str:
+        assert self._process is not None
+        return f"{how_it_ended(self._process.returncode)}, and its log ended: {_last_line(self._log_file)}"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -233,7 +243,8 @@ class EmbeddedServer:
                 if time.monotonic() > deadline or not self._end_scripts():
                     self._process.kill()
                     self._process.wait()
-        os.close(self._lock)
+        if self._lock >= 0:
+            os.close(self._lock)
 
     def _has_ended_within(self, seconds: float) -> bool:
         assert self._process is not None
@@ -291,6 +302,6 @@ def _last_line(path: Path) -> str:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
             lines = file.read().decode(errors="replace").strip().splitlines()
-    except OSError:
-        lines = []
-    return lines[-1] if lines else "its log is empty"
+    except OSError as error:
+        return f"(it cannot be read: {error.strerror})"
+    return lines[-1] if lines else "(it is empty)"

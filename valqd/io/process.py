@@ -39,6 +39,11 @@ def stop_if_told() -> None:
         raise KeyboardInterrupt
 
 
+def how_it_ended(code: int) -> str:
+    """A process, by its exit code (negative: the signal)."""
+    return f"was ended by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"ended with exit status {code}"
+
+
 def available_cores() -> int:
     """Cores that this process may run on."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only

@@ -27,7 +27,7 @@ from valqd.errors import StartError
 from valqd.io.backend import Backend, refuse_files
 from valqd.io.embedded import EmbeddedServer
 from valqd.io.keepalive import keep_alive
-from valqd.io.process import STOP_TICK_S, is_told_to_stop, stop_if_told, stop_signals
+from valqd.io.process import STOP_TICK_S, how_it_ended, is_told_to_stop, stop_if_told, stop_signals
 from valqd.io.worker import BACKLOG, Worker
 
 #: A worker that dies is restarted after this long, and twice as long each time that it dies soon again.
@@ -324,8 +324,7 @@ class _Supervisor:
 
 def _end(status: int) -> str:
     """How a process ended, from its wait status."""
-    code = os.waitstatus_to_exitcode(status)
-    return f"was ended by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"ended with exit status {code}"
+    return how_it_ended(os.waitstatus_to_exitcode(status))
 
 
 def _tell(writer: int) -> None:
