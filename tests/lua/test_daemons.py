@@ -576,3 +576,13 @@ def test_a_queue_whose_messages_are_gone_is_swept_once_and_not_sooner_than_every
     assert named() in ([b"orders"], [])
     q.pass_time(5000)
     assert named() == []
+
+
+def test_a_key_that_is_no_queue_keeps_no_other_from_being_taken_back(q):
+    q.push("x")
+    other = q.other("other")
+    q.link.ok("SET", other.key, "no queue")
+    arm(q)
+    assert q.info()["blocked_clients"] == 1
+    assert q.do("disarm", "me", keys=[other.key, q.key]) == b"OK"
+    assert q.info()["blocked_clients"] == 0

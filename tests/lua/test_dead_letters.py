@@ -29,6 +29,17 @@ def test_dead_are_kept_for_the_retention_from_when_they_died(q):
     assert q.show(2)["body"] == b"late"
 
 
+def test_a_retention_that_is_made_shorter_holds_for_the_dead_though_something_was_due_just_then(q):
+    q.create(attempts=1, vt=1000)
+    q.push("dead")
+    q.nack(q.pop()["receipt"])
+    q.push("due", delay=1000)
+    q.pass_time(1000)
+    assert q.update(retention_period=60_000) == b"OK"
+    q.pass_time(59_000)
+    assert q.counts() == (1, 0, 0, 0)
+
+
 def test_retention_zero_is_for_ever(q):
     q.create(retention=0)
     kill(q, 1)

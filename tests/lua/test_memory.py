@@ -74,3 +74,16 @@ def test_full_server_can_be_drained_but_not_filled(q):
         assert q.do("delete", "n2") == b"OK"
     finally:
         q.link.ok("CONFIG", "SET", "maxmemory", 0)
+
+
+@pytest.mark.parametrize("slot", [1, 128])
+def test_the_first_and_the_last_message_of_a_bucket_leave_it_when_it_is_sparse(q, slot):
+    q.create(vt=3600_000)
+    q.fill(50 * 128)
+    while q.ids(1000):
+        pass
+    kept = range(slot, 50 * 128, 2 * 128)  # one in every other bucket: the next one does not do its work
+    q.ack(*sorted({*range(1, 50 * 128 + 1)} - {*kept}))
+    q.sweep()
+    assert q.link.ok("HLEN", "valq:{orders}:gone") == 0
+    assert q.ack(*kept) == len(kept)

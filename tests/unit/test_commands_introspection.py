@@ -115,6 +115,15 @@ def arguments(docs: Any) -> Iterator[Any]:
         yield from arguments(argument)
 
 
+@pytest.mark.parametrize(
+    ("name", "counted"), [(b"valq.mpush", ["queue", "count", "body"]), (b"valq.mpop", ["numkeys", "queue"])]
+)
+def test_docs_of_what_is_counted(name: bytes, counted: list[str]) -> None:
+    arguments = dict(DOCS)[name]["arguments"][: len(counted)]
+    assert [argument["name"] for argument in arguments] == counted
+    assert arguments[-1]["flags"] == ("multiple",)
+
+
 def test_docs_of_options() -> None:
     arguments = dict(DOCS)[b"valq.push"]["arguments"]
     by_name = {argument["name"]: argument for argument in arguments}
@@ -139,6 +148,7 @@ def test_docs_of_options() -> None:
     [
         ("VALQ.PUSH q m", ["q"]),
         ("valq push q m", ["q"]),
+        ("VALQ.EXTEND q 1 60", ["q"]),  # takes no more and no less
         ("VALQ.MPOP 2 a b COUNT 3", ["a", "b"]),
         ("VALQ MPOP 2 a b", ["a", "b"]),
         ("VALQ.REDRIVE q", ["q"]),

@@ -12,7 +12,7 @@ SHOWN = [
 ]
 OWN = [
     b'+1.1 [0 127.0.0.1:3] "%b" "9"\r\n' % encode_own([b"SELECT"]).split()[2],
-    b'+1.2 [0 127.0.0.1:3] "fCALL_RO" "valq1_due" "0"\r\n',
+    b'+1.2 [0 unix:/tmp/a folder/valkey.sock] "fCALL_RO" "valq1_due" "0"\r\n',
     b'+1.3 [0 lua] "TIME"\r\n',
     b'+1.4 [0 lua] "%b"\r\n' % (b"x" * 1000),
 ]

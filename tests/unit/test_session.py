@@ -93,6 +93,13 @@ def test_a_client_whose_state_is_lost_with_the_backend_is_closed(host, session, 
     assert host.closed
 
 
+@pytest.mark.parametrize("words", ["LIST", "KILL ID 9", "UNBLOCK 9", "GETREDIR", "TRACKINGINFO"])
+def test_a_client_that_only_asked_goes_on_without_the_backend(host, session, words):
+    converse(session, (f"CLIENT {words}", b":0\r\n"))
+    session.private.lost(BackendDown(under_way=True), sent=True)
+    assert not host.closed
+
+
 def test_an_exec_that_was_not_run_changes_nothing(host, session):
     converse(
         session, ("WATCH k", b"+OK\r\n"), ("MULTI", b"+OK\r\n"), ("SELECT 3", b"+QUEUED\r\n"), ("EXEC", b"*-1\r\n")
@@ -200,3 +207,42 @@ def test_what_an_mpop_took_goes_back_when_its_client_has_left_and_nothing_else_d
     host.closing = True
     host.coalescer.deliver(b"message")
     assert host.released == released
+
+
+def test_what_was_kept_behind_a_large_frame_is_not_sent_on_another_lane(host, session):
+    large = request("SET", "k", "x" * 100_000)
+    session.receive(large[:50_000])
+    session.private.send_own(b"kept")  # a call to be repeated
+    assert b"kept" not in host.sent
+    session.private.lost(BackendDown(under_way=True), sent=True)
+    for part in (large[50_000:], large[:50_000], large[50_000:]):
+        session.receive(part)
+    assert b"kept" not in host.sent
+    assert b"".join(host.sent).endswith(large)
+
+
+def test_what_was_popped_in_a_database_that_is_not_known_is_not_given_back_in_another(host, session):
+    converse(session, ("CLIENT REPLY OFF", b""), ("SELECT 3", b""), ("CLIENT REPLY ON", b"+OK\r\n"))
+    session.receive(request("VALQ.POP", "q"))
+    host.closing = True
+    session.private.received(b"*2\r\n$7\r\nreceipt\r\n$3\r\n1-1\r\n")
+    assert host.released == []
+
+
+def test_a_pop_that_was_repeated_and_answered_is_on_its_way_no_more(host, session):
+    loads = []
+    host.load_library = loads.append
+    session.receive(request("LRANGE", "none", "0", "-1") + request("VALQ.POP", "q"))
+    session.private.received(b"*0\r\n-ERR Function not found\r\n")
+    loads.pop()(None)
+    assert session.private.message_may_come
+    session.private.received(b"$-1\r\n")
+    assert host.written[-1] == b"$-1\r\n"
+    assert not session.private.message_may_come
+
+
+def test_blocking_commands_without_replies_are_not_waited_for(host, session):
+    session.receive(request("CLIENT", "REPLY", "OFF") + request("BLPOP", "k", "0") * 1100)
+    while host.soon:
+        host.soon.pop()()
+    assert b"".join(host.sent).count(b"BLPOP") == 1100

@@ -140,6 +140,16 @@ async def test_a_message_for_who_came_last_goes_to_the_first_in_line_and_few_are
     assert Client.looks < 10
 
 
+async def test_how_long_they_would_wait_does_not_change_whose_a_message_is(line):
+    line.comes("first", "VALQ.POP", "q", "BLOCK", "0")
+    line.comes("last", "VALQ.POP", "q", "BLOCK", "20")
+    line.backend_answers()
+    line.backend_answers(b"message")
+    assert (line.answers, line.names) == ([("first", b"message")], ["last"])
+    await asyncio.sleep(0.05)
+    assert line.answers[1:] == [("last", NOTHING)]
+
+
 async def test_what_is_under_way_for_a_place_in_line_is_for_who_moves_up_to_it(line):
     for name in ("first", "second", "third", "last"):
         line.comes(name)
@@ -258,3 +268,22 @@ async def test_what_valkey_does_not_take_back_now_it_is_asked_to_later(waiting, 
     waiter.client_gone()
     await asyncio.sleep(0.01)
     assert registration._to_disarm == registration._known == still
+
+
+async def test_who_was_asked_for_one_queue_when_another_was_woken_is_asked_again(line):
+    line.comes("first", "VALQ.MPOP", "2", "q", "r", "BLOCK", "0")
+    line.backend_answers(NOTHING)
+    for queue in (b"r", b"q"):  # q's message came when the call that r's wake had sent was run already
+        line.waiters.wake((0, queue))
+    line.lane.coalescer.take()
+    line.backend_answers(NOTHING)
+    line.lane.coalescer.take()
+    line.backend_answers(b"message")
+    assert line.answers == [("first", b"message")]
+
+
+async def test_nothing_is_asked_for_who_has_left_unread(line):
+    line.comes("first").drop_if_left = lambda: True
+    line.backend_answers()
+    line.waiters.wake((0, b"q"))
+    assert line.lane.coalescer.idle

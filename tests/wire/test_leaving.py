@@ -95,13 +95,14 @@ def test_a_half_closed_client_that_waits_takes_no_message(pair, queue):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems cannot tell while unread bytes wait")
-def test_a_waiting_client_that_closes_with_much_unread_takes_nothing(pair, queue):
+@pytest.mark.parametrize("much", [200, 600])
+def test_a_waiting_client_that_closes_with_much_unread_takes_nothing(pair, queue, much):
     port = pair[1].port
     waiting = request("VALQ.POP", queue, "BLOCK", "0", "NOACK")
     with Connection(port) as other:
         for number in range(3):
             with Connection(port) as leaving:
-                leaving.send_raw(waiting + request("SET", "unread", "x" * 1000) * 200)
+                leaving.send_raw(waiting + request("SET", "unread", "x" * 1000) * much)
                 blocked(other, queue)
             other.call("VALQ.PUSH", queue, number)
             assert until_pop(other, queue)["body"] == b"%d" % number
@@ -124,12 +125,27 @@ def test_who_leaves_behind_a_wait_and_a_pop_takes_nothing(pair, queue):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems cannot tell while unread bytes wait")
 @pytest.mark.parametrize("held_by", [("VALQ.POP", "BLOCK", "100"), ("HELLO", "3")], ids=" ".join)
-def test_who_waits_in_valkey_and_leaves_with_much_unread_takes_nothing(pair, queue, held_by):
+@pytest.mark.parametrize("much", [200, 600])
+def test_who_waits_in_valkey_and_leaves_with_much_unread_takes_nothing(pair, queue, held_by, much):
     valkey, daemon = pair
     holding = (held_by[0], queue, *held_by[1:]) if held_by[0] == "VALQ.POP" else held_by
     with Connection(valkey.port) as direct:
         with Connection(daemon.port) as leaving:
-            leaving.send_raw(request("BLPOP", queue, "0") + request(*holding) + request("SET", "k", "x" * 1000) * 200)
+            leaving.send_raw(request("BLPOP", queue, "0") + request(*holding) + request("SET", "k", "x" * 1000) * much)
+            blocked_in_valkey(direct, 1)
+        blocked_in_valkey(direct, 0)
+        assert direct.call("RPUSH", queue, "an element") == 1
+        assert direct.call("LPOP", queue) == b"an element"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems cannot tell while unread bytes wait")
+def test_who_was_not_read_from_before_it_waited_takes_nothing(pair, queue):
+    valkey, daemon = pair
+    waiting = request("BLPOP", queue, "0") + request("HELLO", "3")
+    with Connection(valkey.port) as direct:
+        with Connection(daemon.port) as leaving:
+            held = request("VALQ.POP", queue, "BLOCK", "1000")
+            leaving.send_raw(held + waiting + request("SET", "k", "x" * 1000) * 600)
             blocked_in_valkey(direct, 1)
         blocked_in_valkey(direct, 0)
         assert direct.call("RPUSH", queue, "an element") == 1

@@ -81,6 +81,19 @@ def test_a_refused_multi_begins_no_transaction(valkey, client, queue, together):
 
 
 @TOGETHER
+@pytest.mark.parametrize("watch", [[], [("WATCH", "k")]], ids=["", "watch"])
+def test_behind_a_refused_multi_another_begins_a_transaction(limited, queue, watch, together):
+    valkey, daemon = limited
+    commands = [("MULTI",), *watch, ("AUTH", "default", "none"), ("MULTI",), ("VALQ.PUSH", queue, "x"), ("SELECT", "5")]
+    with Connection(daemon.port) as client:
+        assert client.call("AUTH", "nomulti", "pw") == b"OK"
+        error, *oks = run(client, together, *commands, ("EXEC",), ("VALQ.PUSH", queue, "y"))
+        refused(error, "NOPERM")
+        assert oks == [b"OK"] * (2 + len(watch)) + [b"QUEUED"] * 2 + [[b"1", b"OK"], b"1"]
+    assert dbs_of(valkey, queue) == [0, 5]
+
+
+@TOGETHER
 @pytest.mark.parametrize("before", [[("MULTI", "x")], [("MULTI",), ("EXEC", "x")]], ids=["multi", "exec"])
 def test_a_pop_behind_a_refusal_that_leaves_no_transaction_waits(client, valqd, queue, before, together):
     pop = ("VALQ.POP", queue, "BLOCK", "20000")

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: While a session holds, its client is not read from once this much waits.
 _HELD_BYTES = 64 * 1024
+#: The same while it waits for others: that it has left is only seen once all is read that was on its way before.
+_WAITING_BYTES = 16 * 1024 * 1024
 #: How long, at most, a client that has hung up is owed answers.
 _ENDING_S = 5.0
 _ENDING_TICK_S = 0.01
@@ -98,7 +100,7 @@ class Client(Outgoing, asyncio.Protocol):
             self._worker.loop.call_soon(self._set_stop, Stop.TURN, False)
         if self._lane is not None and self._lane.full_for(self):
             self._set_stop(Stop.LANE_FULL, True)
-        if session.held and session.framer.buffered_bytes > _HELD_BYTES:
+        if session.held and not self._may_send_more:
             self._set_stop(Stop.HELD, True)
 
     def eof_received(self) -> bool:
@@ -179,9 +181,21 @@ class Client(Outgoing, asyncio.Protocol):
         message for nobody.
         """
         self._looking = None
-        is_waiting = self.waiter is not None or self.session.private.may_block
-        if self._stop and not (is_waiting and self.drop_if_left()):
+        if self._may_send_more:
+            self._set_stop(Stop.HELD, False)
+        if self._stop and not (self._is_waiting and self.drop_if_left()):
             self._look_later()
+
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether it waits for what others do, and would take a message if it came."""
+        return self.waiter is not None or self.session.private.may_block
+
+    @property
+    def _may_send_more(self) -> bool:
+        """Whether a client whose session holds is still read from."""
+        most = _WAITING_BYTES if self._is_waiting else _HELD_BYTES
+        return self.session.framer.buffered_bytes <= most
 
     # ---- Host
 

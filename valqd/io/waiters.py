@@ -133,15 +133,17 @@ class Waiter:
     def wants_the_same(self, other: Waiter) -> bool:
         """Whether what comes for one would be right for the other, to the byte."""
         speaks_the_same = self._client.session.resp == other._client.session.resp
-        return self.request == other.request and self.lane is other.lane and speaks_the_same
+        asks_the_same = self.request._replace(block_ms=other.request.block_ms) == other.request
+        return asks_the_same and self.lane is other.lane and speaks_the_same
 
     def change_places(self, other: Waiter) -> None:
-        """Exchange clients, with how long they have waited; what is under way for either stays."""
+        """Exchange clients, with how long they have waited and are to wait; what is under way for either stays."""
         for waiter in (self, other):
             if waiter._handle is not None:
                 waiter._handle.cancel()
                 waiter._handle = None
         self._client, other._client = other._client, self._client
+        self.request, other.request = other.request, self.request
         self.since, other.since = other.since, self.since
         self.timed_out, other.timed_out = other.timed_out, self.timed_out
         for waiter in (self, other):

@@ -96,11 +96,11 @@ def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:
         if frame.kind is Kind.COMMAND and name not in _BLOCKING and len(name) < 64:
             remember(frame.argv[0])
         side.send_plain(frame.raw, 1)
+    elif side.multi is not None and name in _AWAIT_MULTI and not side.is_quiet:
+        side.send_when_quiet(lambda: forward(side, name, frame))
     elif side.multi is not None and name in (b"MULTI", b"WATCH"):  # refused, never queued: EXEC's reply lacks them
         side.send_plain(frame.raw, 1)
         side.multi.began += 1
-    elif side.multi is not None and name in _AWAIT_MULTI and not side.is_quiet:
-        side.send_when_quiet(lambda: forward(side, name, frame))
     elif side.multi is not None and name not in _AT_ONCE_IN_MULTI:
         _queue_in_multi(side, side.multi, name, frame)
     else:
@@ -387,7 +387,9 @@ def _wait(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
 
 #: Subcommands of CLIENT that leave nothing behind on the connection.
-_STATELESS_CLIENT = frozenset({b"ID", b"INFO", b"LIST", b"GETNAME", b"KILL", b"HELP"})
+_STATELESS_CLIENT = frozenset({
+    b"ID", b"INFO", b"LIST", b"GETNAME", b"KILL", b"HELP", b"UNBLOCK", b"GETREDIR", b"TRACKINGINFO",
+})  # fmt: skip
 
 _PUBSUB = frozenset({
     b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE", b"UNSUBSCRIBE", b"PUNSUBSCRIBE", b"SUNSUBSCRIBE",
@@ -405,7 +407,7 @@ _BLOCKING = frozenset({
 })  # fmt: skip
 
 #: Behind a MULTI that was refused these change the connection at once: its answer is waited for before they are sent.
-_AWAIT_MULTI = _STOP_COUNTING | {b"CLIENT"}
+_AWAIT_MULTI = _STOP_COUNTING | {b"CLIENT", b"MULTI", b"WATCH"}
 
 #: Go to their own handlers even inside MULTI; of all others it is only noted what EXEC will change.
 _AT_ONCE_IN_MULTI = _PUBSUB | {b"EXEC", b"DISCARD", b"RESET", b"QUIT"}

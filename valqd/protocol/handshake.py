@@ -181,12 +181,7 @@ def _hello(session: Session, frame: Frame) -> bool:
         session.set_resp(resp)
         if hello.name is not None:
             session.client_info[b"CLIENT SETNAME"] = hello.name
-        fields = dict(zip(reply[::2], reply[1::2], strict=True))
-        fields[b"proto"] = resp
-        fields[b"id"] = session.client_id
-        modules = fields.get(b"modules", [])
-        fields[b"modules"] = [dict(zip(module[::2], module[1::2], strict=True)) for module in modules]
-        return encode(fields, resp)
+        return _welcome(session, reply)
 
     def start() -> None:
         # Held until the answer is there: the frames after HELLO are to be read in the new protocol version.
@@ -198,6 +193,16 @@ def _hello(session: Session, frame: Frame) -> bool:
 
     session.when_shared_quiet(start)
     return True
+
+
+def _welcome(session: Session, reply: list[Any]) -> bytes:
+    """The backend's ``reply`` to HELLO (of RESP2) as this client's, in the protocol version that it speaks now."""
+    fields = dict(zip(reply[::2], reply[1::2], strict=True))
+    fields[b"proto"] = session.resp
+    fields[b"id"] = session.client_id
+    modules = fields.get(b"modules", [])
+    fields[b"modules"] = [dict(zip(module[::2], module[1::2], strict=True)) for module in modules]
+    return encode(fields, session.resp)
 
 
 _HANDLERS = {

@@ -4,53 +4,60 @@ from __future__ import annotations
 
 import re
 
+_SPACE = b" \t\n\r\v\f\0"
+#: What ends a word outside quotes.
+_ENDS = b" \t\n\r\0"
+_DOUBLE, _SINGLE, _BACKSLASH = b"\"'\\"
+_ESCAPES = {ord("n"): 10, ord("r"): 13, ord("t"): 9, ord("b"): 8, ord("a"): 7}
+_HEX = re.compile(rb"x([0-9a-fA-F]{2})")
+
 
 def split_inline(line: bytes) -> list[bytes] | None:
-    r"""Split an inline command into arguments as Valkey's ``sdssplitargs`` does.
+    """Split an inline command into arguments as Valkey 9.1's ``sdssplitargs`` does; None for unbalanced quotes.
 
-    Double quotes take ``\n \r \t \b \a \xHH`` escapes, single quotes only ``\'``; a closing quote must be followed by
-    white space or the end.  Returns None for unbalanced quotes.
+    An earlier Valkey takes some of these lines for protocol errors; it says so when they reach it.
     """
-    space = b" \t\n\r\v\f\0"
-    ends = b" \t\n\r\0"  # of a word without quotes
-    escapes = {ord("n"): 10, ord("r"): 13, ord("t"): 9, ord("b"): 8, ord("a"): 7}
     args: list[bytes] = []
-    pos, end = 0, len(line)
+    pos = 0
     while True:
-        while pos < end and line[pos] in space:
+        while pos < len(line) and line[pos] in _SPACE:
             pos += 1
-        if pos >= end:
+        if pos >= len(line):
             return args
-        current = bytearray()
-        quote = 0
-        while True:
-            if pos >= end:
-                if quote:
-                    return None
-                break
-            char = line[pos]
-            if quote == 0x22 and char == 0x5C and pos + 1 < end:  # backslash inside double quotes
-                if line[pos + 1] == 0x78 and re.match(rb"[0-9a-fA-F]{2}", line[pos + 2 : pos + 4]):
-                    current.append(int(line[pos + 2 : pos + 4], 16))
-                    pos += 4
-                    continue
-                current.append(escapes.get(line[pos + 1], line[pos + 1]))
-                pos += 2
-                continue
-            if quote == 0x27 and line[pos : pos + 2] == b"\\'":
-                current.append(0x27)
-                pos += 2
-                continue
-            if quote and char == quote:
-                if pos + 1 < end and line[pos + 1] not in space:
-                    return None
-                pos += 1
-                break
-            if not quote and char in (0x22, 0x27):
-                quote = char
-            elif not quote and char in ends:
-                break
-            else:
-                current.append(char)
-            pos += 1
-        args.append(bytes(current))
+        found = _word(line, pos)
+        if found is None:
+            return None
+        word, pos = found
+        args.append(word)
+
+
+def _word(line: bytes, pos: int) -> tuple[bytes, int] | None:
+    r"""The word that begins at ``pos``, and where it ends; None for unbalanced quotes.
+
+    Quotes may begin and end within it.  Double ones take ``\n \r \t \b \a \xHH`` escapes, single ones only ``\'``;
+    an escape with nothing behind it is none, as no quote could close then.
+    """
+    word = bytearray()
+    quote = 0
+    end = len(line)
+    while pos < end:
+        char = line[pos]
+        if quote == _DOUBLE and char == _BACKSLASH and pos + 2 < end:
+            escaped = _HEX.match(line, pos + 1) if pos + 4 < end else None
+            word.append(int(escaped[1], 16) if escaped else _ESCAPES.get(line[pos + 1], line[pos + 1]))
+            pos += 4 if escaped else 2
+            continue
+        if quote == _SINGLE and line.startswith(b"\\'", pos) and pos + 2 < end:
+            word.append(_SINGLE)
+            pos += 2
+            continue
+        if quote and char == quote:
+            quote = 0
+        elif not quote and char in (_DOUBLE, _SINGLE):
+            quote = char
+        elif not quote and char in _ENDS:
+            break
+        else:
+            word.append(char)
+        pos += 1
+    return None if quote else (bytes(word), pos)

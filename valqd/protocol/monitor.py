@@ -11,7 +11,7 @@ import re
 
 from valqd.protocol.requests import encode_request
 
-_OWN = re.compile(rb'\+[\d.]+ \[\d+ [^ ]+\] "[a-z][A-Z_]+"')
+_OWN = re.compile(rb'\+[\d.]+ \[\d+ [^"]+\] "[a-z][A-Z_]+"')
 _BY_FUNCTION = re.compile(rb"\+[\d.]+ \[\d+ lua\] ")
 #: By then a line has told whether it is to be left out; the addresses of unix sockets are paths.
 _MAX_HEAD_BYTES = 256

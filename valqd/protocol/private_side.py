@@ -302,8 +302,6 @@ class PrivateSide:
         """HELLO was accepted, or nothing will tell.  In RESP2 a subscriber's messages come among its replies."""
         if resp == 2 and self.session.resp == 3 and self.may_be_subscribed:
             self.open().stop_counting()
-            self.pops_due = 0
-            self.calls.forget()
             self.may_count_again = True
         self.session.set_resp(resp)
 
@@ -376,7 +374,6 @@ class PrivateSide:
         assert replies is not None, "a lane that is not open"
         self.pops_due = 0
         self.calls.forget()
-        self.skip_next = False
         self._waiting_places.clear()
         self._behind_stream = []
         if replies.at_boundary and not self.silent:
