@@ -65,6 +65,11 @@ class NotAuthenticated(CommandError):
 class StartError(Exception):
     """The daemon cannot start (or its backend cannot be used); the text says what and where, in one line."""
 
+    def __init__(self, text: str, refusal: str = "") -> None:
+        """``refusal``: the backend's own error, if it answered one."""
+        super().__init__(text)
+        self.refusal = refusal
+
 
 class SettingError(StartError):
     """A setting is unknown or bad."""

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -255,6 +256,33 @@ def test_a_stop_waits_for_slow_commands_and_not_for_blocked_ones(valkey):
         assert slow.read() == b"OK"
         assert daemon.process.wait(15) == 0
         assert time.monotonic() - since < 6
+
+
+def test_a_stop_closes_who_is_owed_nothing_at_once_though_others_are_waited_for(valkey):
+    with Valqd(valkey.url) as daemon, Connection(daemon.port) as slow, Connection(daemon.port, timeout_s=1) as idle:
+        assert idle.call("PING") == b"PONG"
+        slow.send("DEBUG", "SLEEP", 2)
+        time.sleep(0.1)
+        daemon.signal(signal.SIGTERM)
+        assert idle.read_until_closed() == b""
+        assert slow.read() == b"OK"
+
+
+def test_what_was_popped_for_who_has_left_is_given_back_before_a_stop_ends(valkey, queue):
+    with Valqd(valkey.url) as daemon, Connection(valkey.port) as direct:
+        with Connection(daemon.port) as leaving:
+            leaving.call("VALQ.PUSH", queue, "x")
+            direct.send("DEBUG", "SLEEP", 1)
+            time.sleep(0.1)
+            leaving.send("VALQ.POP", queue)
+            time.sleep(0.1)
+            leaving.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # by a reset
+        time.sleep(0.1)
+        daemon.signal(signal.SIGTERM)
+        assert daemon.process.wait(15) == 0
+        assert direct.read() == b"OK"
+    with Valqd(valkey.url) as daemon, Connection(daemon.port) as other:
+        assert message(other.call("VALQ.POP", queue))["attempts"] == 1
 
 
 @pytest.mark.parametrize("embedded", [True, False], ids=["embedded", "backend"])

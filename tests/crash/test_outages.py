@@ -103,6 +103,35 @@ def test_what_waits_behind_a_command_that_is_lost_is_answered_too(behind):
             refused(client.read(), "NOBACKEND")
 
 
+@pytest.mark.parametrize("has_own_lane", [True, False], ids=["own lane", "no lane"])
+def test_what_follows_a_multi_that_was_not_sent_is_not_run_outside_of_it(has_own_lane):
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port, timeout_s=5) as client:
+        client.call(*(("LRANGE", "none", "0", "-1") if has_own_lane else ("PING",)))
+        valkey.kill()
+        gone(daemon)
+        client.send("MULTI")
+        refused(client.read(), "NOBACKEND")
+        valkey.start()
+        back(daemon)
+        with contextlib.suppress(ConnectionError):
+            client.send_raw(request("VALQ.PUSH", "q", "x") + request("SET", "k", "v") + request("EXEC"))
+            assert client.read_until_closed() == b""
+        with Connection(daemon.port) as other:
+            assert other.call("GET", "k") is None
+            assert other.call("VALQ.LIST") == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "code"), [("maxmemory", "1mb", "OOM"), ("min-replicas-to-write", "1", "NOREPLICAS")]
+)
+def test_what_keeps_the_functions_from_being_loaded_is_told_as_valkey_words_it(setting, value, code):
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port) as client:
+        with Connection(valkey.port) as direct:
+            direct.send_raw(request("FUNCTION", "FLUSH") + request("CONFIG", "SET", setting, value))
+            assert [direct.read(), direct.read()] == [b"OK", b"OK"]
+        refused(client.call("VALQ.PUSH", "q", "x"), code)
+
+
 def test_a_call_inside_a_pipeline_tells_why_there_are_no_functions():
     with (
         Valkey() as valkey,
@@ -115,7 +144,7 @@ def test_a_call_inside_a_pipeline_tells_why_there_are_no_functions():
         assert [direct.read(), direct.read()] == [b"OK", b"OK"]
         client.send_raw(request("LRANGE", "none", "0", "-1") + request("VALQ.PUSH", "q", "y") + request("LLEN", "none"))
         assert client.read() == []
-        refused(client.read(), "ERR", "the queue functions cannot be loaded")
+        refused(client.read(), "NOREPLICAS")
         assert client.read() == 0
         direct.call("CONFIG", "SET", "min-replicas-to-write", "0")
         assert client.call("VALQ.PUSH", "q", "z") == b"2"

@@ -199,7 +199,8 @@ class Control:
                 )
             name = b" ".join(request[:2]) if request[0] == b"FUNCTION" else request[0]
             remedy = " (raise maxmemory until the functions are loaded)" if str(reply).startswith("OOM") else ""
-            raise StartError(f"backend {self._backend}: {name.decode()} was refused: {reply}{remedy}")
+            text = f"backend {self._backend}: {name.decode()} was refused: {reply}{remedy}"
+            raise StartError(text, refusal=str(reply))
         return reply
 
     async def load_library(self) -> None:

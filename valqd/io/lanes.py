@@ -103,6 +103,11 @@ class SharedLanes:
         if lane.refused is not None:
             self._lane_refused(lane)
 
+    @property
+    def busy(self) -> bool:
+        """Whether one of them owes an answer."""
+        return any(lane.busy for lane in (*self._lanes.values(), *self._idle))
+
     def close(self) -> None:
         """Close all."""
         for lane in list(self._lanes.values()):

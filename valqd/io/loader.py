@@ -7,6 +7,9 @@ from collections.abc import Awaitable, Callable
 
 from valqd.errors import BackendDown, CommandError, ControlLost, StartError
 
+#: Errors that tell of the backend's state: the client gets them as Valkey worded them, as when the functions are there.
+_OF_ITS_STATE = ("OOM ", "READONLY ", "NOREPLICAS ", "MISCONF ", "MASTERDOWN ", "CLUSTERDOWN ", "LOADING ", "BUSY ")
+
 
 class FunctionLoader:
     """Of one worker; ``load`` does it, and raises StartError or ControlLost."""
@@ -27,7 +30,10 @@ class FunctionLoader:
         try:
             await self._load()
         except StartError as error:
-            failure = CommandError(f"the queue functions cannot be loaded: {error}").resp()
+            if error.refusal.startswith(_OF_ITS_STATE):  # not NOPERM: that is about the daemon's own user
+                failure = b"-%b\r\n" % error.refusal.encode("utf-8", "surrogateescape")
+            else:
+                failure = CommandError(f"the queue functions cannot be loaded: {error}").resp()
         except ControlLost:
             failure = BackendDown().resp()
         waiting, self._waiting = self._waiting, []

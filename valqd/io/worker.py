@@ -154,13 +154,13 @@ class Worker:
             may_never_end = private.may_block or private.streaming  # the rest of a large command is not read any more
             return client.is_owed and (loop.time() < grace_ends or not may_never_end)
 
-        while any(map(is_awaited, self.clients)) and loop.time() < deadline:
+        while (self.clients or self.lanes.busy) and loop.time() < deadline:  # busy: for clients that have left, too
+            for client in list(self.clients):
+                if not is_awaited(client):
+                    client.session.close()  # at once, whatever others wait for: it can connect elsewhere
             await asyncio.sleep(_TICK_S)
-        self.outbox.flush()
         for client in list(self.clients):
             client.session.close()
-        while self.clients and loop.time() < deadline:
-            await asyncio.sleep(_TICK_S)
         sweeper.close()
         self.waiters.registration.close()
         self.default_user.close()

@@ -380,7 +380,9 @@ class PrivateSide:
             # Uncounted: if it was never sent, the request that stopped the counting is to be answered (SUBSCRIBE).
             owed = replies.owed if not replies.uncounted else 0 if sent else 1
             self.session.host.write(error.resp() * owed)
-        has_state = sent and (self.in_multi or self.has_state or self.may_be_subscribed)
+        # A MULTI that was never sent, too: Valkey refuses none, so clients send what follows without looking.
+        in_multi = self.in_multi and isinstance(error, BackendDown)
+        has_state = in_multi or (sent and (self.has_state or self.may_be_subscribed))
         if has_state or replies.uncounted or self.silent or self.is_broken or not replies.at_boundary:
             self.session.close()  # what it has sent beyond this is not to be run without that state
             return
