@@ -52,6 +52,19 @@ def test_oldest_ready_age_looks_at_all_priorities(q):
     assert q.info()["oldest_ready_age_ms"] == 1000
 
 
+def test_oldest_ready_age_is_that_of_the_smallest_id_though_one_from_elsewhere_is_older(q):
+    other = q.other("other")
+    other.create(attempts=1)
+    other.push("dead")
+    other.nack(other.pop()["receipt"])
+    q.pass_time(1000)
+    q.push("plain")
+    assert other.do("redrive", "n2", "", "ALL", "orders", "", keys=[other.key, q.key]) == 1
+    q.pass_time(10)
+    assert q.counts()[0] == 2
+    assert q.info()["oldest_ready_age_ms"] == 10
+
+
 def test_info_settles_in_steps_and_says_so(q):
     q.create(vt=1000)
     for _ in range(30):  # leases that end at different times

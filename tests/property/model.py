@@ -77,7 +77,6 @@ class Queue:
         self.totals = dict.fromkeys(COUNTERS, 0)
         self.gone = 0
         self.trimming = False  #: a push has left messages over the limits for the sweep
-        self.has_older = False  #: REDRIVE TO brought messages that are older than their ids
 
     @property
     def now(self):
@@ -373,7 +372,6 @@ class Queue:
             message.attempts, message.state = 0, "ready"
             if target is not self:
                 target.seq += 1
-                target.has_older = True
                 copy = Message(**{**vars(message), "id": target.seq, "deliveries": 0, "dedup": None})
                 copy.until_done = False
                 target.messages[target.seq] = copy

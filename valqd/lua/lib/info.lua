@@ -3,27 +3,26 @@
 
 local info = {}
 
--- When the oldest ready message was pushed, unix ms; nil if none is ready.
+-- When the ready message with the smallest id was pushed, unix ms; nil if none is ready.
 local function oldest_ready_at(q)
-  local oldest
+  local oldest, at = queue.FOREVER, nil
   if q.plain > 0 then
-    log.each_ready(q, q.head, function(_, age)
-      oldest = log.enqueued_at(q, age)
+    log.each_ready(q, q.head, function(id, age)
+      oldest, at = id, log.enqueued_at(q, age)
       return false
     end)
   end
   if server.call('ZCARD', q.prefix .. 'ready') > 0 then
-    for priority = 0, record.MAX_PRIORITY do -- within one priority the smallest id is the oldest
+    for priority = 0, record.MAX_PRIORITY do -- the first of each
       local from = number.text(-priority * record.PRIORITY_STEP)
       local to = number.text((1 - priority) * record.PRIORITY_STEP - 1)
-      local first = server.call('ZRANGEBYSCORE', q.prefix .. 'ready', from, to, 'LIMIT', 0, 1)[1]
-      if first then
-        local at = record.load(q, first).t
-        oldest = math.min(oldest or at, at)
+      local id = server.call('ZRANGEBYSCORE', q.prefix .. 'ready', from, to, 'LIMIT', 0, 1)[1]
+      if id and tonumber(id) < oldest then
+        oldest, at = tonumber(id), record.load(q, id).t
       end
     end
   end
-  return oldest
+  return at
 end
 
 function info.map(q)
