@@ -114,3 +114,49 @@ def test_valkey_remembers_no_keys_of_queues_that_nobody_waits_for(pair, queue):
         swept = calls(direct, "fcall")
         until(lambda: calls(direct, "fcall") > swept, what="a sweep")
         assert tracked() == before
+
+
+@pytest.fixture
+def limited():
+    """A Valkey, a daemon whose user has no rights on some queues, and one that has all."""
+    with Valkey() as valkey:
+        with Connection(valkey.port) as direct:
+            keys = ("~valq:{ok*", "~valq::daemons")
+            assert direct.call("ACL", "SETUSER", "daemon", "on", ">pw", *keys, "+@all") == b"OK"
+        url = valkey.url.replace("valkey://", "valkey://daemon:pw@")
+        with Valqd(url) as daemon, Valqd(valkey.url) as other:
+            yield valkey, daemon, other
+
+
+def test_a_queue_that_the_daemon_may_not_use_keeps_no_other_from_being_registered(limited):
+    valkey, daemon, other = limited
+    queues = [f"ok{number}" for number in range(5)]
+    with contextlib.ExitStack() as stack:
+        direct = stack.enter_context(Connection(valkey.port))
+        pushing = stack.enter_context(Connection(other.port))
+        waiting = [stack.enter_context(Connection(daemon.port)) for _ in range(6)]
+        for connection, name in zip(waiting, [*queues, "bad"], strict=True):
+            connection.send("VALQ.POP", name, "BLOCK", "0")
+        for name in queues:
+            blocked(pushing, name)
+        assert direct.call("CLIENT", "KILL", "USER", "daemon", "NAME", "valqd") == 1
+        until(lambda: "connected again" in daemon.output(), 5, "it is registered again")
+        time.sleep(1.2)  # and what was refused then was tried once more
+        for connection, name in zip(waiting, queues, strict=False):
+            connection.socket.settimeout(0.5)
+            pushing.call("VALQ.PUSH", name, "x")
+            assert message(connection.read())["body"] == b"x"
+
+
+def test_of_a_queue_that_the_daemon_may_not_use_nothing_is_kept(limited):
+    valkey, daemon, _ = limited
+    with Connection(valkey.port) as direct, Connection(daemon.port) as client:
+        for number in range(5):
+            client.call("VALQ.POP", f"bad{number}", "BLOCK", "5")
+        client.call("VALQ.POP", "ok", "BLOCK", "5")
+        time.sleep(1.2)
+        direct.call("CONFIG", "RESETSTAT")
+        client.call("VALQ.POP", "ok", "BLOCK", "5")
+        until(lambda: calls(direct, "fcall") >= 3, 2, "popped, registered, taken back")
+        stats = direct.call("INFO", "commandstats").decode()
+        assert re.findall(r"cmdstat_fcall:.*rejected_calls=(\d+)", stats) == ["0"]

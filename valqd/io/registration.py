@@ -177,6 +177,10 @@ class Registration:
             await self._control.load_library()
             self.arm_all()
             return
+        elif _is_noperm(refused) and len(names) > 1:  # the others are not to suffer from one
+            for part in _halves(names):
+                await self._arm(db, part)
+            return
         else:
             self._refused.update((db, name) for name in names if (db, name) in self._queues)
             self._control.complaints.say(_CANNOT_ARM, refused)
@@ -204,10 +208,24 @@ class Registration:
             requests.append([b"CLIENT", b"TRACKING", b"OFF"])
         replies = await self._control.calls(requests, db)
         told = {(db, name) for name in names}
-        if isinstance(replies[0], Exception):
+        refused = replies[0] if isinstance(replies[0], Exception) else None
+        if refused is not None and not _is_noperm(refused):
             self._to_disarm |= told  # with the next registration
-        else:
+        elif refused is not None and len(names) > 1:
+            for part in _halves(names):
+                await self._disarm(db, part)
+        else:  # what may not be taken back could not be registered either
             self._known -= told
+
+
+def _is_noperm(refused: Exception) -> bool:
+    """Whether the daemon's user has no rights on (at least) one of the queues."""
+    return str(refused).startswith("NOPERM")
+
+
+def _halves(names: list[bytes]) -> tuple[list[bytes], list[bytes]]:
+    middle = len(names) // 2
+    return names[:middle], names[middle:]
 
 
 def _by_db(most: int, queues: Iterable[QueueId]) -> list[tuple[int, list[bytes]]]:
