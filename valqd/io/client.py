@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: While a session holds, its client is not read from once this much waits.
 _HELD_BYTES = 64 * 1024
 #: The same while it waits for others: that it has left is only seen once all is read that was on its way before.
-_WAITING_BYTES = 16 * 1024 * 1024
+_WAITING_BYTES = 4 * 1024 * 1024
 #: How long, at most, a client that has hung up is owed answers.
 _ENDING_S = 5.0
 _ENDING_TICK_S = 0.01
@@ -225,7 +225,8 @@ class Client(Outgoing, asyncio.Protocol):
 
     def _leave_lane(self) -> None:
         if self._lane is not None:
-            self._lane.forget_name(self.session)
+            if Stop.SHUTDOWN not in self._stop:  # the lane goes too, and a backend that hangs is not to be waited for
+                self._lane.forget_name(self.session)
             self._worker.lanes.leave(self._lane)
             self._lane = None
 
@@ -348,5 +349,6 @@ class Client(Outgoing, asyncio.Protocol):
         self.session.private.lost(error, sent)
 
     def session_resumed(self) -> None:
-        """The session takes frames again."""
-        self._set_stop(Stop.HELD, False)
+        """A hold has ended; maybe another has begun, in which more may be sent."""
+        if not self.session.held or self._may_send_more:
+            self._set_stop(Stop.HELD, False)

@@ -67,17 +67,20 @@ class Registration:
         self._known: set[QueueId] = set()  # Valkey has been told of them
         self._asked = asyncio.Event()
         self._refused: set[QueueId] = set()  # nobody else wakes who waits for them
+        self._denied: set[QueueId] = set()  # of these, for want of rights: tried again with all others only
         self._tasks = [asyncio.ensure_future(self._keep_armed()), asyncio.ensure_future(self._run())]
         control.connected.append(self.arm_all)
         control.invalidated = self._invalidated
 
     def arm(self, queue: QueueId) -> None:
         """Somebody waits for ``queue``, or others than before."""
-        self._to_arm.add(queue)
-        self._asked.set()
+        if queue not in self._denied:
+            self._to_arm.add(queue)
+            self._asked.set()
 
     def arm_all(self) -> None:
         """Register again: what became ready meanwhile is found by that."""
+        self._denied.clear()
         self._to_arm.update(self._queues)
         self._asked.set()
 
@@ -88,6 +91,7 @@ class Registration:
     def disarm(self, queue: QueueId) -> None:
         """Nobody waits any more."""
         self._refused.discard(queue)
+        self._denied.discard(queue)
         if queue in self._known:
             self._to_disarm.add(queue)
             self._asked.set()
@@ -182,7 +186,10 @@ class Registration:
                 await self._arm(db, part)
             return
         else:
-            self._refused.update((db, name) for name in names if (db, name) in self._queues)
+            waiting = {(db, name) for name in names}.intersection(self._queues)
+            self._refused |= waiting
+            if _is_noperm(refused):
+                self._denied |= waiting
             self._control.complaints.say(_CANNOT_ARM, refused)
         if isinstance(replies[-1], list):
             self._armed(db, names, replies[-1])
@@ -220,7 +227,7 @@ class Registration:
 
 def _is_noperm(refused: Exception) -> bool:
     """Whether the daemon's user has no rights on (at least) one of the queues."""
-    return str(refused).startswith("NOPERM")
+    return str(refused).startswith("NOPERM") and str(refused).endswith(" key")  # no command: that is about them all
 
 
 def _halves(names: list[bytes]) -> tuple[list[bytes], list[bytes]]:

@@ -145,7 +145,7 @@ class Host(Protocol):
         """The client's CLIENT PAUSE was accepted, for so many ms; 0: UNPAUSE."""
 
     def session_resumed(self) -> None:
-        """The session takes frames again: if its client was not read from because it held, read on."""
+        """A hold has ended, and maybe another begun: a client that was not read from because of it may be again."""
 
 
 class WorkerState:

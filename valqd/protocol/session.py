@@ -257,8 +257,7 @@ class Session:
             self.receive(waiting)
         else:
             self._advance()
-        if not self.held:
-            self.host.session_resumed()
+        self.host.session_resumed()
 
     # ---- answers
 
