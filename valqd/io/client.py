@@ -181,8 +181,6 @@ class Client(Outgoing, asyncio.Protocol):
         message for nobody.
         """
         self._looking = None
-        if self._may_send_more:
-            self._set_stop(Stop.HELD, False)
         if self._stop and not (self._is_waiting and self.drop_if_left()):
             self._look_later()
 
