@@ -73,6 +73,7 @@ def client(users):
         loop=SimpleNamespace(
             call_soon=lambda callback, *args: soon.append(lambda: callback(*args)),
             call_later=lambda delay, callback: None,
+            time=lambda: 0.0,
         ),
         waiters=SimpleNamespace(block=lambda client, request: None),
     )

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import select
 from collections.abc import Callable
 from enum import Flag, auto
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from valqd.commands.request import Request
 from valqd.errors import BackendDown, CommandError, NotAuthenticated
 from valqd.io.outbox import Outgoing
 from valqd.io.private_lane import PrivateLane
 from valqd.io.steps import run_steps
+from valqd.protocol.client_kill import ClientInfo
 from valqd.protocol.host import Identity
 from valqd.protocol.session import Session
 
@@ -54,6 +56,14 @@ class Stop(Flag):
     TURN = auto()  #: it sent much: others have their turn
 
 
+def _address(name: str | tuple[Any, ...]) -> bytes:
+    """A socket's name as Valkey shows it."""
+    if isinstance(name, str):  # a unix socket's
+        return b"%b:0" % os.fsencode(name)
+    host, port = name[:2]
+    return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}").encode()
+
+
 class Client(Outgoing, asyncio.Protocol):
     """A client of the daemon.  Bounds: what it may have unread, unsent or held is limited by not reading from it."""
 
@@ -73,6 +83,7 @@ class Client(Outgoing, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accept, or answer as Valkey does when there are too many clients."""
         transport = self.transport = cast(asyncio.Transport, transport)
+        self._since = self.written_at = self._worker.loop.time()
         self.session = Session(self, self._worker.state, self._worker.next_client_id())
         log.debug("client %d: from %s", self.session.client_id, transport.get_extra_info("peername"))
         if len(self._worker.clients) >= (most := self._worker.settings.max_clients):
@@ -283,11 +294,33 @@ class Client(Outgoing, asyncio.Protocol):
         """CLIENT PAUSE and UNPAUSE."""
         self._worker.clients_paused(for_ms)
 
+    def kill_clients(self, is_meant: Callable[[ClientInfo], bool]) -> int:
+        """Close clients for a CLIENT KILL."""
+        return self._worker.kill_clients(is_meant)
+
     def release(self, queue: bytes, data: bytes) -> None:
         """Give popped messages back that could not be handed over."""
         self._worker.release(self.session.lane, queue, data)
 
     # ---- what the worker asks
+
+    def info(self) -> ClientInfo:
+        """What Valkey would know of it."""
+        session, now = self.session, self._worker.loop.time()
+        given = session.client_info
+        return ClientInfo(
+            id=session.client_id,
+            addr=_address(self.transport.get_extra_info("peername")),
+            laddr=_address(self.transport.get_extra_info("sockname")),
+            user=session.identity.user or b"default",
+            name=given.get(b"CLIENT SETNAME", b""),
+            lib_name=given.get(b"CLIENT SETINFO LIB-NAME", b""),
+            lib_ver=given.get(b"CLIENT SETINFO LIB-VER", b""),
+            db=session.identity.db,
+            age_s=now - self._since,
+            idle_s=now - self.written_at,
+            blocked=self.waiter is not None,
+        )
 
     def stop_reading(self) -> None:
         """Take no further commands (shutdown)."""

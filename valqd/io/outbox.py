@@ -26,7 +26,9 @@ class Outbox:
     def flush(self) -> None:
         """Send now."""
         dirty, self._dirty = self._dirty, []
+        now = self._loop.time()
         for outgoing in dirty:
+            outgoing.written_at = now
             try:
                 outgoing.flush()
             except Exception:  # a mistake of the daemon's, for which nobody else is to wait for ever
@@ -52,6 +54,7 @@ class Outgoing:
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._parts: list[bytes] = []
+        self.written_at = 0.0  #: by the loop's clock: at the end of which turn ``write`` was given something last
 
     def write(self, data: bytes) -> None:
         """Send ``data`` at the end of this turn."""

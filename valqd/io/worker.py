@@ -27,6 +27,7 @@ from valqd.io.shared_lane import SharedLane
 from valqd.io.sweeper import Sweeper
 from valqd.io.waiters import Waiters
 from valqd.protocol.calls import Listener, bulk
+from valqd.protocol.client_kill import ClientInfo
 from valqd.protocol.framing import MAX_BULK_BYTES
 from valqd.protocol.host import Identity, Lane, WorkerState
 from valqd.protocol.whole import parse
@@ -37,6 +38,8 @@ BACKLOG = 1024
 _TICK_S = 0.02
 #: Of shutdown_timeout, what is left for the end of the process when clients are not waited for any longer.
 _LEAVING_S = 0.5
+#: Far beyond the ids that Valkey gives: CLIENT KILL ID must not hit another one.
+_IDS_OF_A_WORKER = 10**12
 #: How long a stop waits for commands that may wait in Valkey for ever (BLPOP).
 _GRACE_S = 1.0
 
@@ -55,7 +58,7 @@ class Worker:
         self.state = WorkerState(settings.auto_create_argument, settings.max_body_bytes, Identity(db=backend.db))
         self.state.closes_on_loss = settings.backend_loss == "close"
         self._number = number
-        self._ids = count(number * 1_000_000_000 + 1)
+        self._ids = count((number + 1) * _IDS_OF_A_WORKER + 1)
         self._daemon = b"%b-%d" % (os.urandom(6).hex().encode(), number)
         self.control = Control(backend)
         self.waiters = Waiters(self.control, self.state, self._daemon, self.release)
@@ -179,6 +182,13 @@ class Worker:
         self.state.relaying = for_ms == 0 and not self.state.closes_on_loss  # a lost shared lane is many clients'
         if for_ms:
             self._paused = self.loop.call_later(for_ms / 1000, self.clients_paused, 0)
+
+    def kill_clients(self, is_meant: Callable[[ClientInfo], bool]) -> int:
+        """Close clients that have no lane of their own; how many."""
+        meant = [c for c in self.clients if not (c.private_lane or c.session.closed) and is_meant(c.info())]
+        for client in meant:
+            client.session.close()
+        return len(meant)
 
     def _lane_refused(self, lane: SharedLane) -> None:
         """The backend no longer knows this identity: Valkey would have closed its clients."""

@@ -14,7 +14,7 @@ from hiredis import PushNotification
 from valqd.commands import table
 from valqd.commands.keys import getkeys, getkeysandflags
 from valqd.errors import CommandError
-from valqd.protocol import command_reply, handshake
+from valqd.protocol import client_kill, command_reply, handshake
 from valqd.protocol.encoding import encode
 from valqd.protocol.framing import Frame, Kind
 from valqd.protocol.monitor import MonitorFilter
@@ -118,7 +118,9 @@ def _queue_in_multi(side: PrivateSide, multi: Transaction, name: bytes, frame: F
     """Inside MULTI a command only takes effect with EXEC."""
     raw = frame.raw
     change: Callable[[bytes], bytes]
-    if (effect := _EFFECTS.get(name)) is not None:
+    if name == b"CLIENT" and frame.argv[1:2] and frame.argv[1].upper() == b"KILL":
+        change = _kills_here(side, frame.argv)
+    elif (effect := _EFFECTS.get(name)) is not None:
         multi.changes.add(name)
         change = _if_ok(lambda: effect(side, frame.argv))
     elif name == b"COMMAND" and not multi.subscribes and (asked := _asked_of_command(frame.argv, side.session.resp)):
@@ -310,10 +312,27 @@ def _client(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         _client_reply(side, argv, raw)
     elif sub in (b"PAUSE", b"UNPAUSE"):
         side.send_watched(raw, _if_ok(lambda: _client_effect(side, argv)))
+    elif sub == b"KILL":
+        side.send_watched(raw, _kills_here(side, argv))
     elif not sub or sub in _STATELESS_CLIENT:
         side.send_plain(raw, 1)
     else:
         _sets_state(side, argv, raw)
+
+
+def _kills_here(side: PrivateSide, argv: list[bytes]) -> Callable[[bytes], bytes]:
+    """Watches the reply to a CLIENT KILL: those are killed, too, that only the daemon knows.
+
+    It counts connections to Valkey, as INFO does, and lanes among them: the clients on these are not added to it.
+    """
+    is_meant = client_kill.meant_by(argv)
+
+    def watch(reply: bytes) -> bytes:
+        if is_meant is None or reply[:1] != b":":
+            return reply
+        return b":%d\r\n" % max(int(reply[1:]), side.session.host.kill_clients(is_meant))
+
+    return watch
 
 
 def _sets_state(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:

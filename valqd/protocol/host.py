@@ -9,6 +9,7 @@ from typing import Protocol
 
 from valqd.commands.request import Request
 from valqd.errors import CommandError
+from valqd.protocol.client_kill import ClientInfo
 from valqd.protocol.coalescer import Coalescer, Routes
 from valqd.protocol.fastpath import Templates
 
@@ -143,6 +144,9 @@ class Host(Protocol):
 
     def clients_paused(self, for_ms: int) -> None:
         """The client's CLIENT PAUSE was accepted, for so many ms; 0: UNPAUSE."""
+
+    def kill_clients(self, is_meant: Callable[[ClientInfo], bool]) -> int:
+        """Close this worker's clients that have no private lane and that ``is_meant`` picks out; how many."""
 
     def session_resumed(self) -> None:
         """A hold has ended, and maybe another begun: a client that was not read from because of it may be again."""

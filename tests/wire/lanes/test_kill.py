@@ -1,0 +1,127 @@
+"""CLIENT KILL by filters reaches clients that have no connection to Valkey."""
+
+import contextlib
+import time
+
+import pytest
+
+from tests.servers import Connection, until
+from tests.wire.expect import blocked, bodies
+
+
+@pytest.fixture(autouse=True)
+def _lanes_are_back(pair):
+    """Those that the test before has killed."""
+    with Connection(pair[1].port) as connection:
+        until(lambda: connection.call("VALQ.CREATE", "kill", "NX") == b"OK", 5, "the lane is back")
+
+
+@contextlib.contextmanager
+def victim(port, name="joe"):
+    """A client that only said who it is; its own address."""
+    with Connection(port) as connection:
+        for command in (
+            ("CLIENT", "SETNAME", name),
+            ("CLIENT", "SETINFO", "LIB-NAME", "lib"),
+            ("CLIENT", "SETINFO", "LIB-VER", "1.2"),
+            ("SELECT", "9"),
+        ):
+            until(lambda command=command: connection.call(*command) == b"OK", 5, "its lane is back")
+        yield connection, f"127.0.0.1:{connection.socket.getsockname()[1]}"
+
+
+def is_closed(connection) -> bool:
+    try:
+        connection.call("PING")  # its lane may have been killed: an answer it is
+    except ConnectionError:
+        return True
+    return False
+
+
+def kill(port, *filters):
+    """The reply to a CLIENT KILL of another client."""
+    with Connection(port) as killer:
+        reply = killer.call("CLIENT", "KILL", *filters)
+        return str(reply) if isinstance(reply, Exception) else reply
+
+
+FILTERS = [
+    "NAME joe", "NAME jim", "NAME jim NAME joe", "name joe", "NOT-NAME joe", "NOT-NAME jim", "NAME",
+    "LIB-NAME lib", "LIB-NAME bil", "NOT-LIB-NAME lib", "LIB-VER 1.2", "LIB-VER 1.3", "LIB-NAME lib LIB-VER 1.3",
+    "DB 9", "DB 0", "NOT-DB 9", "NOT-DB 0", "USER default", "NOT-USER default",
+    "TYPE normal", "TYPE pubsub", "TYPE replica TYPE normal", "NOT-TYPE normal",
+    "FLAGS N", "FLAGS O FLAGS N", "FLAGS b", "NOT-FLAGS b", "NOT-FLAGS N", "CAPA r", "NOT-CAPA r",
+    "IP 127.0.0.1", "IP 127.0.0.2", "NOT-IP 127.0.0.1", "NOT-IP 1.2.3.4", "ADDR {addr}", "NOT-ADDR {addr}",
+    "ADDR 127.0.0.1:1", "LADDR 127.0.0.1:{port}", "LADDR 127.0.0.1:1",
+    "ID 999999999", "NOT-ID 999999999", "NOT-ID 999999998 999999999 NAME joe", "NAME joe NONE such",
+    "NAME joe SKIPME no", "NAME joe SKIPME maybe", "NAME joe TYPE normal DB 9 LIB-NAME lib USER default",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("filters", FILTERS)
+def test_it_is_killed_by_the_filters_that_would_kill_it_in_valkey(pair, filters):
+    ends = []
+    for server in pair:
+        with victim(server.port) as (client, addr):
+            reply = kill(server.port, *filters.format(addr=addr, port=server.port).split())
+            killed = is_closed(client)
+            ends.append((killed, reply if isinstance(reply, str) else reply >= killed))  # lanes are counted, too
+    assert ends[0] == ends[1]
+
+
+def test_it_is_killed_by_its_age_and_by_how_long_it_has_been_idle(pair):
+    ages = ("MAXAGE 3600", "MAXAGE 2", "IDLE 3600", "IDLE 2", "IDLE 3600 IDLE 2", "MAXAGE 2 IDLE 2")
+    ends = []
+    for server in pair:
+        with contextlib.ExitStack() as stack:
+            names = [f"joe{number}" for number in range(len(ages))]
+            victims = [stack.enter_context(victim(server.port, name))[0] for name in names]
+            time.sleep(2.1)  # Valkey counts whole seconds
+            assert not is_closed(victims[-1])  # old, but not idle
+            for name, age in zip(names, ages, strict=True):
+                kill(server.port, "NAME", name, *age.split())
+            ends.append([is_closed(client) for client in victims])
+    assert ends[0] == ends[1]
+
+
+def test_it_is_killed_by_the_id_that_hello_gave(pair):
+    with Connection(pair[1].port) as client, Connection(pair[1].port) as other:
+        fields = client.call("HELLO")
+        number = fields[fields.index(b"id") + 1]
+        assert number > 10**12, "Valkey's own ids are not to be taken for it"
+        assert kill(pair[1].port, "ID", number) == 1
+        assert is_closed(client)
+        assert not is_closed(other)
+
+
+def test_who_may_not_kill_kills_nobody(pair, direct):
+    assert direct.call("ACL", "SETUSER", "meek", "on", "nopass", "+@all", "-client|kill", "~*") == b"OK"
+    with victim(pair[1].port) as (client, _), Connection(pair[1].port) as killer:
+        assert killer.call("AUTH", "meek", "x") == b"OK"
+        assert "NOPERM" in str(killer.call("CLIENT", "KILL", "NAME", "joe"))
+        assert not is_closed(client)
+
+
+def test_exec_kills_not_the_command_that_is_queued(pair):
+    with victim(pair[1].port) as (client, _), Connection(pair[1].port) as killer:
+        assert killer.call("MULTI") == b"OK"
+        assert killer.call("CLIENT", "KILL", "LIB-NAME", "lib") == b"QUEUED"
+        assert killer.call("ECHO", "x") == b"QUEUED"
+        assert not is_closed(client)
+        killed, echo = killer.call("EXEC")
+        assert killed >= 1
+        assert echo == b"x"
+        assert is_closed(client)
+
+
+def test_a_killed_worker_takes_nothing_more(pair, beside):
+    with Connection(pair[1].port) as worker:
+        assert worker.call("CLIENT", "SETINFO", "LIB-NAME", "stuck") == b"OK"
+        worker.send("VALQ.POP", "kill", "BLOCK", "20000")
+        blocked(beside, "kill", 1)
+        assert kill(pair[1].port, "NAME", "other") == 0
+        assert kill(pair[1].port, "LIB-NAME", "stuck", "FLAGS", "b") == 1
+        with pytest.raises(ConnectionError):
+            worker.read()
+    assert beside.call("VALQ.PUSH", "kill", "m") == b"1"
+    assert bodies(beside.call("VALQ.POP", "kill", "COUNT", "9")) == [b"m"]
