@@ -22,8 +22,8 @@ _INTRO = """\
 
 - **Options** come after the arguments at fixed places, in any order, each once, in any letter case. An unknown option,
   a number out of range, an argument too many: an error that names it, and nothing is changed.
-- **Durations** are in seconds, digits with or without a decimal fraction (`5`, `0.25`), unless a name says ms. They are
-  rounded up to whole milliseconds, so that nothing is due early.
+- **Durations** are in seconds, digits with or without a decimal fraction (`5`, `0.25`; of at most 30 digits), unless a
+  name says ms. They are rounded up to whole milliseconds, so that nothing is due early.
 - **Queue names** are 1 to 255 bytes without `{`, `}`, white space or control characters (the Unicode ones too).
 - **Ids** are decimals. A **receipt**, `<id>-<n>`, names one delivery, and can be given wherever an id can. Once that
   lease is over, ACK, NACK and DEL do not count it, and EXTEND, CANCEL and SHOW answer an error. REDRIVE needs ids.

@@ -243,7 +243,7 @@ def _from_file(path: str) -> dict[str, str]:
         if name not in known:
             raise SettingError(name, f"unknown setting in {path}")
         if isinstance(value, bool):
-            value = "yes" if value else "no"
+            value = str(value).lower()
         if not isinstance(value, str | int):
             raise SettingError(name, f"in {path} must be a string, a whole number or a boolean")
         values[name] = str(value)
@@ -267,21 +267,25 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
         if variable.startswith("VALQD_") and variable not in known and not _is_of_a_service(variable, environment):
             raise SettingError(variable, "unknown setting in the environment")
     path = environment.get("VALQD_CONFIG") if given["config"] is None else given["config"]
+    if given["config"] == "":
+        raise SettingError("--config", "names no file")
     file = _from_file(path) if path else {}
     values: dict[str, Any] = {}
     for setting in SETTINGS:
-        where = f"{setting.name} in {path}"
-        value = file.get(setting.name)
-        if setting.variable in environment:
-            where, value = setting.variable, environment[setting.variable]
-        if given[setting.name] is not None:
-            where, value = setting.flag, given[setting.name]
-        try:
-            if value is not None and "\0" in value:
-                raise ValueError("must hold no NUL")
-            values[setting.name] = setting.parse(setting.default if value is None else value)
-        except ValueError as error:
-            raise SettingError(where, f"{value!r}: {error}") from None
+        values[setting.name] = setting.parse(setting.default)
+        for where, value in (
+            (f"{setting.name} in {path}", file.get(setting.name)),
+            (setting.variable, environment.get(setting.variable)),
+            (setting.flag, given[setting.name]),
+        ):
+            if value is None:
+                continue
+            try:
+                if "\0" in value:
+                    raise ValueError("must hold no NUL")
+                values[setting.name] = setting.parse(value)
+            except ValueError as error:
+                raise SettingError(where, f"{value!r}: {error}") from None
     return Settings(**values)
 
 

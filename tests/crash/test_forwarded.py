@@ -28,7 +28,7 @@ def test_a_backend_whose_address_accepts_and_closes_is_gone():
         forwarder.lose_target()
         until(lambda: "NOBACKEND" in str(clean.call("GET", "x")), 5, "it is seen")
         for connection in (clean, private):
-            for command in (("VALQ.PUSH", "q", "lost"), ("SET", "k", "lost"), ("SELECT", "1"), ("CLIENT", "ID")):
+            for command in (("VALQ.PUSH", "q", "lost"), ("SET", "k", "lost"), ("CLIENT", "ID")):
                 for _ in range(3):
                     refused(connection.call(*command), "NOBACKEND")
         forwarder.target_is_gone = False

@@ -121,6 +121,48 @@ def test_what_follows_a_multi_that_was_not_sent_is_not_run_outside_of_it(has_own
             assert other.call("VALQ.LIST") == []
 
 
+@pytest.mark.parametrize("becomes", [("SELECT", "5"), ("AUTH", "default", "x"), ("HELLO", "3", "AUTH", "default", "x")])
+def test_what_follows_a_select_or_auth_that_was_not_sent_is_not_run_elsewhere_or_as_another(becomes):
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port, timeout_s=5) as other:
+        assert other.call("PING") == b"PONG"
+        with Connection(valkey.port) as direct:
+            direct.call("CONFIG", "SET", "maxclients", "3")  # the daemon's two, and this one
+            with Connection(daemon.port, timeout_s=5) as client:
+                client.send_raw(request(*becomes) + request("SET", "k", "v") + request("VALQ.PUSH", "q", "x"))
+                answer = client.read_until_closed()
+            direct.call("CONFIG", "SET", "maxclients", "1000")
+        assert answer.startswith(b"-NOBACKEND ")
+        assert answer.count(b"\r\n") == 1
+        assert other.call("GET", "k") is None
+        assert other.call("VALQ.LIST") == []
+
+
+def test_who_is_closed_in_the_middle_of_a_large_transaction_gets_all_answers():
+    transaction = request("MULTI") + request("SET", "k", "x" * 3000) * 500 + request("EXEC")
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port, timeout_s=5) as client:
+        valkey.kill()
+        gone(daemon)
+        client.send_raw(transaction)
+        answers = b""
+        while data := client.socket.recv(65536):  # no reset
+            answers += data
+        assert answers.startswith(b"-NOBACKEND ")
+        assert answers.endswith(b"\r\n")
+
+
+def test_what_follows_a_discard_that_was_not_sent_is_answered():
+    commands = [("MULTI",), ("SET", "k", "inside"), ("DISCARD",), ("SET", "k", "v")]
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port, timeout_s=5) as client:
+        valkey.kill()
+        gone(daemon)
+        client.send_raw(b"".join(request(*command) for command in commands))
+        for _ in commands:
+            refused(client.read(), "NOBACKEND")
+        valkey.start()
+        back(daemon)
+        assert client.call("SET", "k", "v") == b"OK"
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "code"), [("maxmemory", "1mb", "OOM"), ("min-replicas-to-write", "1", "NOREPLICAS")]
 )

@@ -9,7 +9,7 @@ and at the same times, on another database.  Every reply, and all that is left i
 
 from contextlib import suppress
 from itertools import product
-from types import SimpleNamespace, coroutine
+from types import coroutine
 
 import hiredis
 import pytest
@@ -131,7 +131,8 @@ class Client:
 
     def __init__(self, lane):
         self._lane = lane
-        self._worker = SimpleNamespace(state=lane.state)
+        self._worker = Worker.__new__(Worker)  # gives messages back
+        self._worker.state = lane.state
         self._reader = hiredis.Reader(notEnoughData=Ellipsis)
         self._unsent = b""
         self.commands = []
@@ -172,7 +173,7 @@ class Client:
             self._lane.coalescer.add(Listener(), LoneCall(call, lambda reply: self._go_on(running, reply)))
 
     def release(self, queue, data):
-        Worker.release(self._worker, Releases(self._lane), queue, data)
+        self._worker.release(Releases(self._lane), queue, data)
 
     def session_resumed(self):
         pass

@@ -53,6 +53,8 @@ def test_command_line_beats_environment_beats_file_beats_default(tmp_path):
         ([], {"VALQD_WORKERS": "-1"}, "VALQD_WORKERS"),
         ([], {"VALQD_NONSENSE": "1"}, "VALQD_NONSENSE"),
         (["--config", "/nowhere/valqd.toml"], {}, "/nowhere/valqd.toml"),
+        (["--config", ""], {}, "--config"),
+        (["--workers", "1"], {"VALQD_WORKERS": "x"}, "VALQD_WORKERS"),
     ],
 )
 def test_a_bad_setting_is_refused_in_one_line_that_names_it(arguments, environment, named):

@@ -99,16 +99,18 @@ def test_what_is_cut_at_once_is_what_is_cut_byte_by_byte(parts):
     assert told([stream]) == told([stream[at : at + 1] for at in range(len(stream))])
 
 
-def test_what_waits_can_be_taken_back_unless_it_was_cut():
+def test_what_waits_can_be_seen_and_taken_unless_it_was_cut():
     framer = RequestFramer(is_ours, MAX_BODY)
     first, rest = multibulk(b"VALQ.POP", b"q"), multibulk(b"GET", b"k") + multibulk(b"VALQ.SHOW", b"q", b"1")
     framer.feed(first + rest)
     assert framer.next() == Frame(Kind.COMMAND, b"", [b"VALQ.POP", b"q"])
     framer.feed(b"PI")
     assert framer.buffered_bytes == len(rest) + 2
-    assert framer.take_back() == b""
+    assert framer.peek() == b""
     assert [framer.next().argv for _ in range(2)] == [[b"GET", b"k"], [b"VALQ.SHOW", b"q", b"1"]]
-    assert framer.take_back() == b"PI"
+    assert framer.peek() == b"PI"
+    assert not framer.empty
+    framer.skip(2)
     assert framer.empty
     assert framer.buffered_bytes == 0
     framer.feed(b"PING\r\n")
@@ -277,10 +279,23 @@ def test_what_comes_in_drops_is_counted_whole_and_for_each_command_anew():
         assert [frame.kind for frame in found] == [kind] * 2
 
 
-def test_what_waits_is_not_taken_back_from_within_a_frame():
+def test_of_much_that_waits_the_beginning_is_seen():
+    framer = RequestFramer(is_ours, MAX_BODY)
+    stream = multibulk(b"VALQ.PUSH", b"q", b"x" * 1000) * 1000
+    framer.feed(stream)
+    seen = b""
+    while part := framer.peek():
+        assert len(part) <= 128 * 1024
+        framer.skip(min(len(part), 100_000))
+        seen += part[:100_000]
+    assert seen == stream
+    assert framer.empty
+
+
+def test_what_waits_is_not_seen_from_within_a_frame():
     framer = RequestFramer(is_ours, MAX_BODY)
     framer.feed(b"*2\r\n$3\r\nGET\r\n")
     assert framer.next() is None
-    assert framer.take_back() == b""
+    assert framer.peek() == b""
     framer.feed(b"$1\r\nk\r\n")
     assert framer.next().argv == [b"GET", b"k"]

@@ -33,7 +33,7 @@ class Host:
     def is_closing(self):
         return self.closing
 
-    def close(self):
+    def close(self, *, gently):
         self.closed = True
 
     def open_private(self, greeting):
@@ -94,6 +94,33 @@ def test_a_client_whose_state_is_lost_with_the_backend_is_closed(host, session, 
     converse(session, *talk)
     session.private.lost(BackendDown(under_way=True), sent=True)
     assert host.closed
+
+
+@pytest.mark.parametrize(
+    ("talk", "closed"),
+    [
+        ([("MULTI", b"+OK\r\n"), ("EXEC", b"*0\r\n")], False),
+        ([("MULTI", b"+OK\r\n"), ("DISCARD", b"+OK\r\n")], False),
+        ([("UNWATCH", b"+OK\r\n")], False),
+        ([("UNWATCH", b"-NOPERM no\r\n")], True),
+        ([("UNWATCH", b"+OK\r\n"), ("WATCH k", b"+OK\r\n")], True),
+        ([("EXEC", b"-ERR EXEC without MULTI\r\n")], True),
+    ],
+)
+def test_a_client_that_watches_no_more_is_not_closed_with_the_backend(host, session, talk, closed):
+    converse(session, ("WATCH k", b"+OK\r\n"), *talk)
+    session.private.lost(BackendDown(under_way=True), sent=True)
+    assert host.closed == closed
+
+
+def test_a_hello_that_fails_behind_its_auth_leaves_nobody_as_another_user(host, session):
+    host.prove = lambda identity, request, done: done(None)
+    session.receive(request("HELLO", "2", "AUTH", "u", "pw") + request("SET", "k", "v"))
+    assert b"HELLO" in b"".join(host.coalescer.take())
+    host.coalescer.fail_sent(b"-NOBACKEND gone\r\n")
+    assert b"".join(host.written) == b"-NOBACKEND gone\r\n"
+    assert host.closed
+    assert host.coalescer.idle
 
 
 @pytest.mark.parametrize("words", ["LIST", "KILL ID 9", "UNBLOCK 9", "GETREDIR", "TRACKINGINFO"])

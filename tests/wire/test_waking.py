@@ -140,7 +140,8 @@ def test_a_queue_that_the_daemon_may_not_use_keeps_no_other_from_being_registere
             connection.send("VALQ.POP", name, "BLOCK", "0")
         for name in queues:
             blocked(pushing, name)
-        assert direct.call("CLIENT", "KILL", "USER", "daemon", "NAME", "valqd") == 1
+        control = re.search(rb"id=(\d+) .* name=valqd .* user=daemon ", direct.call("CLIENT", "LIST"))
+        assert direct.call("CLIENT", "KILL", "ID", control[1].decode()) == 1
         until(lambda: "connected again" in daemon.output(), 5, "connected again")
         until(lambda: tracked(direct) >= len(queues), 5, "they are registered again")
         for connection, name in zip(waiting, queues, strict=False):

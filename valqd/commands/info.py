@@ -33,7 +33,8 @@ SPEC = Command(
         "oldest_ready_age_ms: how long ago the ready message with the smallest id was pushed; one that was redriven "
         "from another queue, how long ago it was pushed there.",
         "Seconds are integers, or a bulk string with up to three decimals where they are not whole (1.5). "
-        "blocked_clients: how many wait in POP or MPOP for a queue of this name, at any daemon and in any database.",
+        "blocked_clients: how many wait in POP or MPOP for a queue of this name, at any daemon and in any database, as "
+        "the daemons told last, some ms ago.",
         "What the totals count, since the queue was created:",
         "- pushed_total: messages added, also those from other queues (DLQ, REDRIVE TO): it is id_sequence.\n"
         "- delivered_total: deliveries; redelivered_total: those that were not the first of their message.\n"

@@ -34,7 +34,7 @@ _ENDING_S = 5.0
 _ENDING_TICK_S = 0.01
 #: How often is looked whether a client that waits, and is not read from, has left.
 _LOOK_S = 1.0
-#: How long what a client sends is read and dropped after Valkey has closed its connection.
+#: How long what a client sends is read and dropped when its private lane was lost, and it is closed for that.
 _LINGER_S = 1.0
 #: Seen even when unread bytes come before it; systems other than Linux cannot tell.
 _PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
@@ -208,10 +208,21 @@ class Client(Outgoing, asyncio.Protocol):
 
     # ---- Host
 
-    def close(self) -> None:
-        """Close once everything written has left."""
+    def close(self, *, gently: bool = False) -> None:
+        """Close once everything written has left.
+
+        ``gently``: to close upon bytes that were not read would take from the client what it has not read.
+        """
         self.flush()
-        self.transport.close()
+        if not gently:
+            self.transport.close()
+            return
+        if self.waiter is not None:
+            self.waiter.client_gone()
+        self._set_stop(self._stop, False)  # what it sends from now on is dropped
+        with contextlib.suppress(OSError, RuntimeError):
+            self.transport.write_eof()
+        self._worker.loop.call_later(_LINGER_S, self.transport.close)
 
     def is_closing(self) -> bool:
         """Whether what is written now does not reach the client: its connection was reset, or is being closed."""
@@ -365,14 +376,7 @@ class Client(Outgoing, asyncio.Protocol):
         if backend_down and (works_on_queues or not self._worker.state.closes_on_loss):
             self._private_gone(BackendDown(under_way=sent), sent)
         else:
-            # It may still be sending: to close upon bytes that were not read would take from it what it has not read.
-            self.flush()
-            self.session.end()
-            if self.waiter is not None:
-                self.waiter.client_gone()
-            with contextlib.suppress(OSError, RuntimeError):
-                self.transport.write_eof()
-            self._worker.loop.call_later(_LINGER_S, self.transport.close)
+            self.session.close(gently=True)
 
     def _private_gone(self, error: CommandError, sent: bool) -> None:
         """There is no private lane any more: what was to be answered by it gets ``error``."""

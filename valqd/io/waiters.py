@@ -32,7 +32,7 @@ _LARGEST_BATCH = 256
 #: The loop's timers are met to the ms, and can be early.
 _TIMER_S = 0.001
 #: Errors of a backend that will be well again: who waits goes on waiting.
-_PASSING_ERRORS = (
+PASSING_ERRORS = (
     b"-NOBACKEND", b"-LOADING", b"-BUSY ", b"-NOREPLICAS", b"-MASTERDOWN", b"-CLUSTERDOWN", b"-TRYAGAIN", b"-MISCONF",
 )  # fmt: skip
 
@@ -115,7 +115,7 @@ class Waiter:
         """What a POP brought."""
         self.in_flight = False
         self._waiters.probed(self)
-        served = not (self._gone or data == self._nothing or data.startswith(_PASSING_ERRORS))
+        served = not (self._gone or data == self._nothing or data.startswith(PASSING_ERRORS))
         if served:
             if not (self.parked or self.timed_out or data[:1] == b"-"):
                 self._waiters.hand_over(self)

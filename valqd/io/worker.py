@@ -25,7 +25,7 @@ from valqd.io.outbox import Outbox
 from valqd.io.process import STOP_TICK_S, available_cores, is_told_to_stop, keep_freed_memory, raise_file_limit
 from valqd.io.shared_lane import SharedLane
 from valqd.io.sweeper import Sweeper
-from valqd.io.waiters import Waiters
+from valqd.io.waiters import PASSING_ERRORS, Waiters
 from valqd.protocol.calls import Listener, bulk
 from valqd.protocol.client_kill import ClientInfo
 from valqd.protocol.framing import MAX_BULK_BYTES
@@ -42,6 +42,8 @@ _LEAVING_S = 0.5
 _IDS_OF_A_WORKER = 10**12
 #: How long a stop waits for commands that may wait in Valkey for ever (BLPOP).
 _GRACE_S = 1.0
+#: How often, and how many times, the messages of a client that left are given back while the backend refuses it.
+_GIVE_BACK_S, _GIVE_BACK_TRIES = 1.0, 25
 
 log = logging.getLogger(__name__)
 
@@ -207,10 +209,20 @@ class Worker:
                 if receipt:
                     receipts.setdefault(fields.get(b"queue", queue), []).append(receipt)
         for name, given_back in receipts.items():
-            route = self.state.routes.get("nack_many", name, (b"RETURN", b"0", b""))
-            items = b"".join([bulk(receipt) for receipt in given_back])
-            lane.coalescer.join(Listener(_released), route, items, len(given_back), len(given_back), True)
-            lane.wake()
+            self._give_back(lane, name, given_back, _GIVE_BACK_TRIES)
+
+    def _give_back(self, lane: Lane, queue: bytes, receipts: list[bytes], tries: int) -> None:
+        def answered(answer: bytes) -> None:
+            if answer.startswith(PASSING_ERRORS) and tries > 1:  # a receipt counts once: to repeat it does no harm
+                self.loop.call_later(_GIVE_BACK_S, self._give_back, lane, queue, receipts, tries - 1)
+            elif answer[:1] == b"-":
+                why = answer.decode("utf-8", "replace").strip()
+                log.warning("a message of a client that left stays leased: %s", why)
+
+        route = self.state.routes.get("nack_many", queue, (b"RETURN", b"0", b""))
+        items = b"".join([bulk(receipt) for receipt in receipts])
+        lane.coalescer.join(Listener(answered), route, items, len(receipts), len(receipts), True)
+        lane.wake()
 
 
 def _as_map(message: Any) -> dict[Any, Any]:
@@ -219,8 +231,3 @@ def _as_map(message: Any) -> dict[Any, Any]:
     if isinstance(message, list):
         return dict(zip(message[::2], message[1::2], strict=False))
     return {}
-
-
-def _released(answer: bytes) -> None:
-    if answer[:1] == b"-":
-        log.warning("a message of a client that left stays leased: %s", answer.decode("utf-8", "replace").strip())

@@ -27,7 +27,8 @@ from valqd.protocol.calls import MAX_CALL_BYTES, Call, MergedCall, Recipient, Ro
 
 #: How often a library that is gone again and again is loaded for one call.
 _MAX_RESENDS = 3
-_OVERTAKEN = "NOBACKEND the queue functions were being replaced: the command was not applied, try again"
+#: What is answered for a call that found no library, and cannot be repeated.
+REPLACED = "NOBACKEND the queue functions were being replaced: the command was not applied, try again"
 
 
 class Coalescer:
@@ -143,7 +144,7 @@ class Coalescer:
                 if call.is_function:
                     overtaken |= who
             elif who & overtaken:
-                self._kept[call] = HiredisError(_OVERTAKEN)
+                self._kept[call] = HiredisError(REPLACED)
             else:
                 repeated.insert(0, call)
         if not repeated:
@@ -168,11 +169,11 @@ class Coalescer:
             call.fail(error)
 
     def _end_kept(self, error: bytes | None = None) -> None:
-        """End recovering: deal out what was kept back.  With ``error``, calls that found no library fail with it."""
+        """End recovering: deal out what was kept back.  Calls that found no library fail, with ``error`` if given."""
         kept, self._kept, self._resends = self._kept or {}, None, 0
         for call, reply in kept.items():
-            if error is not None and is_missing_function(reply):
-                call.fail(error)
+            if is_missing_function(reply):
+                call.fail(error or b"-%b\r\n" % REPLACED.encode())
             else:
                 call.deliver(reply)
 

@@ -171,6 +171,7 @@ def _exec(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if multi is None or len(argv) != 1:  # refused, and the transaction with it
         side.send_plain(raw, 1)
         return
+    side.watches = False
     if multi.changes and (multi.subscribes or side.silent):
         side.untold(multi.changes)
     if multi.subscribes:
@@ -193,13 +194,36 @@ def _exec(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         side.send_plain(raw, 1)
 
 
+def _watch(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
+    side.watches = True  # by the order of requests, not of replies: even if it is refused
+    side.send_plain(raw, 1)
+
+
+def _unwatch(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
+    watched = side.watches
+    side.watches &= side.tells_nothing
+
+    def watch(reply: bytes) -> bytes:
+        side.watches |= watched and not _ok(reply)
+        return reply
+
+    side.send_watched(raw, watch)
+
+
 def _discard(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if len(argv) == 1 and side.silent:  # nothing will tell
         side.leave_multi()
     if len(argv) != 1 or side.silent:
         side.send_plain(raw, 1)
         return
-    side.send_watched(raw, _if_ok(side.leave_multi))
+
+    def done() -> None:
+        side.leave_multi()
+        side.watches = False
+
+    side.send_watched(raw, _if_ok(done))
+    if side.multi is not None:
+        side.multi.discarded_at = side.open().asked
     side.session.wait_for_private()  # the user may not be allowed to
 
 
@@ -443,7 +467,8 @@ SPECIAL: dict[bytes, Handler] = {
     b"REPLCONF": _replconf,
     b"CLIENT": _client,
     **dict.fromkeys(_PUBSUB, _subscribe),
-    b"WATCH": _sets_state,
+    b"WATCH": _watch,
+    b"UNWATCH": _unwatch,
     b"MONITOR": _monitor,
     b"SYNC": _sync,
     b"PSYNC": _sync,

@@ -34,8 +34,8 @@ MAX_BULK_BYTES = 512 * 1024 * 1024
 MAX_ARGUMENTS = 1024 * 1024
 #: What may come with a body of the largest size.
 _OVERHEAD_BYTES = 64 * 1024
-#: More than one read brings on top of what a session that holds has.
-_MOST_TAKEN_BACK_BYTES = 1024 * 1024
+#: More than is taken of one client at once.
+_MOST_SEEN_BYTES = 128 * 1024
 
 #: What Valkey takes of a client that has yet to authenticate.
 _UNAUTHENTICATED_ARGUMENTS = 10
@@ -113,19 +113,23 @@ class RequestFramer:
         self._argv = []
         self._pending_bytes = self._cut_bytes = self._start = self._pos = 0
 
-    def take_back(self) -> bytes:
-        """All bytes that wait between two frames; none when a frame has begun, or was cut already.
-
-        None of many bytes either: to take them back after each hold would copy them all each time.
-        """
-        if self._cut or self._args_left >= 0 or self._broken or self.buffered_bytes > _MOST_TAKEN_BACK_BYTES:
+    def peek(self) -> bytes:
+        """What waits between two frames, or the beginning of it; none when a frame has begun, or was cut already."""
+        if self._cut or self._args_left >= 0 or self._broken:
             return b""
-        waiting = b"".join([self._buf[self._start :], *self._pending])
-        self._buf = b""
-        self._pending = []
-        self._pending_bytes = self._start = self._pos = self._need = 0
-        self.empty = True
-        return waiting
+        if self._pending:
+            self._join()
+        return self._buf[self._start : self._start + _MOST_SEEN_BYTES]
+
+    def skip(self, count: int) -> None:
+        """So many of the bytes that ``peek`` returned were taken."""
+        self._start += count
+        self._pos = self._start
+        self._need = 0
+        if self._start == len(self._buf):
+            self._buf = b""
+            self._start = self._pos = 0
+            self.empty = True
 
     def next(self) -> Frame | None:
         """The next frame, or None until more bytes come."""

@@ -94,9 +94,11 @@ def _quit(session: Session, frame: Frame) -> bool:
 
 def _prove(session: Session, identity: Identity, frame: Frame) -> bool:
     def done(error: bytes | None) -> None:
-        if error is None and not session.closed:
+        if error is not None:
+            _unproved(session, error)
+        elif not session.closed:
             session.accepted_as(identity)
-        session.finish(b"+OK\r\n" if error is None else _refusal(session, error))
+            session.finish(b"+OK\r\n")
 
     def start() -> None:
         session.hold()
@@ -104,6 +106,21 @@ def _prove(session: Session, identity: Identity, frame: Frame) -> bool:
 
     session.when_shared_quiet(start)
     return True
+
+
+def _unproved(session: Session, error: bytes) -> None:
+    """It stays who, and in the database, it was; if only because the backend was away, it is closed."""
+    if error.startswith(b"-NOBACKEND "):
+        _close_with(session, _refusal(session, error))
+    else:
+        session.finish(error)
+
+
+def _close_with(session: Session, error: bytes) -> None:
+    """What it has sent behind this, without looking, is not to be run as another user, or in another database."""
+    if not session.closed:
+        session.host.write(error)
+        session.close(gently=True)
 
 
 def _auth(session: Session, frame: Frame) -> bool:
@@ -165,19 +182,25 @@ def _hello(session: Session, frame: Frame) -> bool:
         if session.closed:
             return
         if error is not None:
-            session.finish(_refusal(session, error))
+            _unproved(session, error)
             return
         if hello.password is not None:
             session.accepted_as(identity)
         if not session.lane.up:
-            session.finish(_refusal(session, session.lane.why_down.resp()))
+            session.finish(failed(session.lane.why_down.resp()))
             return
         session.ask(b"*1\r\n$5\r\nHELLO\r\n", shape)
         session.wait_for_shared()
 
+    def failed(error: bytes) -> bytes:
+        if hello.password is not None:  # and so it is another user now
+            _close_with(session, _refusal(session, error))
+            return b""
+        return _refusal(session, error)
+
     def shape(reply: Any) -> bytes:
         if not isinstance(reply, list):
-            return _refusal(session, error_line(reply))
+            return failed(error_line(reply))
         session.set_resp(resp)
         if hello.name is not None:
             session.client_info[b"CLIENT SETNAME"] = hello.name

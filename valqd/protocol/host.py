@@ -91,8 +91,11 @@ class Host(Protocol):
         changed (client side caching) and answers the command of another that changed it, the first hears of it first.
         """
 
-    def close(self) -> None:
-        """Close the client's connection when everything written has left.  For ``Session.close`` alone."""
+    def close(self, *, gently: bool) -> None:
+        """Close the client's connection when everything written has left.  For ``Session.close`` alone.
+
+        ``gently``: it may still be sending, and is to read what was written all the same.
+        """
 
     def is_closing(self) -> bool:
         """Whether what is written now does not reach the client."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from valqd.commands.request import Request, fcall, function_call, queue_key
 from valqd.errors import BackendDown
 from valqd.protocol.calls import Listener, LoneCall, nothing_popped, without_place
+from valqd.protocol.coalescer import REPLACED
 from valqd.protocol.monitor import encode_own
 from valqd.protocol.private_replies import Gap, PrivateReplies
 from valqd.protocol.requests import echo_call, encode_request
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 #: its next commands wait.
 _MAX_REPEATABLE_BYTES = 256 * 1024
 _MISSING_FUNCTION = b"-ERR Function not found\r\n"
+_REPLACED = b"-%b\r\n" % REPLACED.encode()
 
 
 class PrivateCalls:
@@ -86,7 +88,7 @@ class PrivateCalls:
 
         def answered_again(raw: bytes) -> bytes:
             self._side.pops_due -= pops
-            return answered(raw)
+            return answered(_REPLACED if raw == _MISSING_FUNCTION else raw)
 
         def watch(raw: bytes) -> bytes | Gap:
             replies = self._side.replies

@@ -37,6 +37,7 @@ class Transaction:
     def __init__(self) -> None:
         self.began = 0  # replies expected before the first of its commands
         self.subscribes = False
+        self.discarded_at = 0  # which of all replies is DISCARD's: nothing is sent behind it before it comes
         #: what will change in this session by the element (maybe an error) at that place of EXEC's reply: takes that
         #: element, returns what the client gets instead
         self.effects: list[tuple[int, Callable[[bytes], bytes]]] = []
@@ -51,7 +52,8 @@ class PrivateSide:
         self.replies: PrivateReplies | None = None
         # State that the backend's connection holds
         self.multi: Transaction | None = None
-        self.has_state = False  # WATCH, CLIENT TRACKING and the like: cannot be made again on another connection
+        self.has_state = False  # CLIENT TRACKING and the like: cannot be made again on another connection
+        self.watches = False  # WATCH, and no EXEC, DISCARD or UNWATCH since
         self.silent = False  # CLIENT REPLY OFF
         self.skip_next = False  # CLIENT REPLY SKIP
         self.streaming = False  # the first pieces of a large frame were sent, and its end was not
@@ -380,11 +382,13 @@ class PrivateSide:
             # Uncounted: if it was never sent, the request that stopped the counting is to be answered (SUBSCRIBE).
             owed = replies.owed if not replies.uncounted else 0 if sent else 1
             self.session.host.write(error.resp() * owed)
-        # A MULTI that was never sent, too: Valkey refuses none, so clients send what follows without looking.
-        in_multi = self.in_multi and isinstance(error, BackendDown)
-        has_state = in_multi or (sent and (self.has_state or self.may_be_subscribed))
-        if has_state or replies.uncounted or self.silent or self.is_broken or not replies.at_boundary:
-            self.session.close()  # what it has sent beyond this is not to be run without that state
+        # A MULTI that was never sent, too: Valkey refuses none, so clients send what follows without looking.  Behind a
+        # DISCARD nothing is in it any more.
+        multi = self.multi
+        in_multi = multi is not None and multi.discarded_at <= replies.answered and isinstance(error, BackendDown)
+        has_state = in_multi or (sent and (self.has_state or self.watches or self.may_be_subscribed))
+        if has_state or replies.uncounted or self.mute or self.is_broken or not replies.at_boundary:
+            self.session.close(gently=True)  # what it has sent beyond this is not to be run without that state
             return
         self.reset()
         self.session.resume_if_quiet()
@@ -405,4 +409,4 @@ class PrivateSide:
         """Nothing is left of what its connection held: RESET, or there is no connection any more."""
         self.leave_multi()
         self.silent = self.skip_next = self.may_be_subscribed = False
-        self.has_state = self.identity_is_unknown = self.resp_is_unknown = False
+        self.has_state = self.watches = self.identity_is_unknown = self.resp_is_unknown = False

@@ -86,11 +86,14 @@ class Session:
         """Its connection is gone, or will be: take no more frames, and write nothing."""
         self._gone = self.closed = True
 
-    def close(self) -> None:
-        """End, and close its connection as soon as everything written so far has left.  Twice is as good as once."""
+    def close(self, *, gently: bool = False) -> None:
+        """End, and close its connection as soon as everything written so far has left.  Twice is as good as once.
+
+        ``gently``: see Host.
+        """
         if not self.closed:
             self.end()
-            self.host.close()
+            self.host.close(gently=gently)
 
     # ---- bytes in
 
@@ -98,41 +101,52 @@ class Session:
         """Bytes from the client."""
         framer = self.framer
         if not self.held and framer.empty:
-            private = self.private
-            lane = self.lane
-            if lane.up and not framer.unauthenticated and (private.replies is None or not private.must_be_used):
-                taken, deals, enough = self.templates.run(data, self, lane.coalescer)
-                if taken:
-                    self.pending += deals
-                    self._taken_bytes += taken
-                    lane.wake()
-                    if enough or self._has_its_share:
-                        self.wait_for_shared()
-                    if taken == len(data):
-                        return
-                    data = data[taken:]
-                    if self.held:
-                        framer.feed(data)
-                        return
-                if (request := self.templates.seen_whole(data)) is not None:
-                    self._share(request)
-                    return
-            if private.replies is None:
-                if self._may_relay() and not framer.unauthenticated and (kinds := relay.reply_types(data)):
-                    self._relay(data, kinds)
-                    return
-            elif not (self.pending or private.mute) and (count := foreign.count_plain(data, self._likely)):
-                self._likely = count
-                private.send_plain(data, count)
+            taken = self._take_at_once(data)
+            if taken == len(data):
                 return
+            data = data[taken:] if taken else data
         framer.feed(data)
         if not self.held:
             self._advance()
 
-    def _advance(self) -> None:
+    def _take_at_once(self, data: bytes) -> int:
+        """Take what can be taken of ``data``, which begins with a frame, without cutting it; how many bytes."""
+        if not data or self.framer.unauthenticated:
+            return 0
+        private = self.private
+        lane = self.lane
+        taken = 0
+        if lane.up and (private.replies is None or not private.must_be_used):
+            taken, deals, enough = self.templates.run(data, self, lane.coalescer)
+            if taken:
+                self.pending += deals
+                self._taken_bytes += taken
+                lane.wake()
+                if enough or self._has_its_share:
+                    self.wait_for_shared()
+                if self.held or taken == len(data):
+                    return taken
+                data = data[taken:]
+            if (request := self.templates.seen_whole(data)) is not None:
+                self._share(request)
+                return taken + len(data)
+        if private.replies is None:
+            if self._may_relay() and (kinds := relay.reply_types(data)):
+                self._relay(data, kinds)
+                return taken + len(data)
+        elif not (self.pending or private.mute) and (count := foreign.count_plain(data, self._likely)):
+            self._likely = count
+            private.send_plain(data, count)
+            return taken + len(data)
+        return taken
+
+    def _advance(self, *, waited: bool = False) -> None:
+        """Take what was fed.  ``waited``: it was not looked at yet, so that much of it may be taken at once."""
         self.private.begin_batch()
         self._advancing = True
         try:
+            while waited and not (self.held or self.closed) and (taken := self._take_at_once(self.framer.peek())):
+                self.framer.skip(taken)
             self._take_frames()
         finally:
             self._advancing = False
@@ -253,10 +267,7 @@ class Session:
         first()
         if self._advancing:  # the hold began and ended within one frame: what called this takes the next
             return
-        if not self.held and (waiting := self.framer.take_back()):
-            self.receive(waiting)
-        else:
-            self._advance()
+        self._advance(waited=True)
         self.host.session_resumed()
 
     # ---- answers

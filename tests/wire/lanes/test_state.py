@@ -103,7 +103,7 @@ def test_help_is_the_same_in_a_transaction(client):
     assert inside == b"+OK\r\n+QUEUED\r\n*1\r\n" + outside
 
 
-def test_a_skip_that_was_lost_with_the_backend_silences_nothing():
+def test_a_skip_that_was_lost_with_the_backend_shifts_no_answers():
     with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port, timeout_s=5) as client:
         client.call("LRANGE", "none", "0", "-1")
         client.send("CLIENT", "REPLY", "SKIP")
@@ -114,8 +114,7 @@ def test_a_skip_that_was_lost_with_the_backend_silences_nothing():
         valkey.start()
         until(lambda: noticed_by.call("VALQ.LIST") == [], 5, "back")
         noticed_by.close()
-        assert client.call("GET", "none") is None
-        assert client.call("PING") == b"PONG"
+        assert client.read_until_closed() == b""  # to answer what it silenced would shift all answers by one
 
 
 def test_a_pipeline_of_hellos_without_a_backend_is_answered():
