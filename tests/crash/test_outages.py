@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import time
 
 import pytest
 
@@ -135,6 +136,43 @@ def test_what_follows_a_select_or_auth_that_was_not_sent_is_not_run_elsewhere_or
         assert answer.count(b"\r\n") == 1
         assert other.call("GET", "k") is None
         assert other.call("VALQ.LIST") == []
+
+
+@pytest.mark.parametrize("becomes", ["SELECT 5", "AUTH default x", "RESET", "MULTI|SELECT 5|EXEC"])
+def test_what_follows_a_select_whose_answer_was_lost_is_not_run_elsewhere(becomes):
+    commands = [command.split() for command in becomes.split("|")]
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port, timeout_s=5) as client:
+        if becomes == "RESET":
+            client.call("SELECT", "7")
+        client.call("CLIENT", "ID")  # opens a lane of its own
+        valkey.signal(signal.SIGSTOP)
+        client.send_raw(b"".join(request(*command) for command in commands))
+        time.sleep(0.1)  # it is on its way
+        valkey.kill()
+        valkey.start()
+        back(daemon)
+        with contextlib.suppress(ConnectionError):
+            client.send("SET", "k", "v")
+        assert client.read_until_closed().count(b"-NOBACKEND ") == len(commands)
+        with Connection(valkey.port) as direct:
+            assert b"keys=" not in direct.call("INFO", "keyspace")
+
+
+def test_who_was_closed_in_an_outage_takes_no_room_once_it_has_left():
+    with Valkey() as valkey, Valqd(valkey.url, max_clients=1) as daemon:
+
+        def is_taken() -> bool:
+            with Connection(daemon.port) as client:
+                return "max number of clients" not in str(client.call("VALQ.HELP"))
+
+        until(is_taken, 5, "who saw that the daemon is ready has left")
+        with Connection(daemon.port, timeout_s=5) as client:
+            until(lambda: client.call("WATCH", "k") == b"OK", 5, "it watches")
+            client.send("VALQ.POP", "q", "BLOCK", "0")
+            time.sleep(0.1)  # it waits
+            valkey.kill()
+            assert client.read_until_closed() == b""
+        until(is_taken, 0.5, "there is room")
 
 
 def test_who_is_closed_in_the_middle_of_a_large_transaction_gets_all_answers():

@@ -34,7 +34,7 @@ _ENDING_S = 5.0
 _ENDING_TICK_S = 0.01
 #: How often is looked whether a client that waits, and is not read from, has left.
 _LOOK_S = 1.0
-#: How long what a client sends is read and dropped when its private lane was lost, and it is closed for that.
+#: How long what a client sends is read and dropped after it was closed gently.
 _LINGER_S = 1.0
 #: Seen even when unread bytes come before it; systems other than Linux cannot tell.
 _PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
@@ -138,7 +138,8 @@ class Client(Outgoing, asyncio.Protocol):
     def is_owed(self) -> bool:
         """Whether anything that it sent is still to be answered."""
         session, private = self.session, self.session.private
-        return session.pending > 0 or session.held or private.outstanding > 0 or private.is_broken
+        awaits = session.pending > 0 or session.held or private.outstanding > 0 or private.is_broken
+        return awaits and not session.closed
 
     def pause_writing(self) -> None:
         """The client does not read: stop reading from it, and from the backend for it."""
@@ -319,17 +320,20 @@ class Client(Outgoing, asyncio.Protocol):
         """What Valkey would know of it."""
         session, now = self.session, self._worker.loop.time()
         given = session.client_info
+        here = self.transport.get_extra_info("sockname")
+        # On a unix socket both are its path, whatever the client's own end is bound to (bytes: an abstract name).
+        there = here if isinstance(here, str) else self.transport.get_extra_info("peername")
         return ClientInfo(
             id=session.client_id,
-            addr=_address(self.transport.get_extra_info("peername")),
-            laddr=_address(self.transport.get_extra_info("sockname")),
+            addr=_address(there),
+            laddr=_address(here),
             user=session.identity.user or b"default",
             name=given.get(b"CLIENT SETNAME", b""),
             lib_name=given.get(b"CLIENT SETINFO LIB-NAME", b""),
             lib_ver=given.get(b"CLIENT SETINFO LIB-VER", b""),
             db=session.identity.db,
             age_s=now - self._since,
-            idle_s=now - self.written_at,
+            idle_s=now - max(self.written_at, self.waiter.since if self.waiter is not None else 0),
             blocked=self.waiter is not None,
         )
 

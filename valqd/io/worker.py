@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 from valqd.config import Settings
 from valqd.errors import ControlLost
@@ -209,15 +209,20 @@ class Worker:
                 if receipt:
                     receipts.setdefault(fields.get(b"queue", queue), []).append(receipt)
         for name, given_back in receipts.items():
-            self._give_back(lane, name, given_back, _GIVE_BACK_TRIES)
+            self._give_back(cast(SharedLane, lane), name, given_back, _GIVE_BACK_TRIES)
 
-    def _give_back(self, lane: Lane, queue: bytes, receipts: list[bytes], tries: int) -> None:
+    def _give_back(self, lane: SharedLane, queue: bytes, receipts: list[bytes], tries: int) -> None:
         def answered(answer: bytes) -> None:
-            if answer.startswith(PASSING_ERRORS) and tries > 1:  # a receipt counts once: to repeat it does no harm
-                self.loop.call_later(_GIVE_BACK_S, self._give_back, lane, queue, receipts, tries - 1)
+            if answer.startswith((*PASSING_ERRORS, b"-READONLY")) and tries > 1:
+                lane.users += 1  # so that it stays open
+                self.loop.call_later(_GIVE_BACK_S, again)
             elif answer[:1] == b"-":
                 why = answer.decode("utf-8", "replace").strip()
                 log.warning("a message of a client that left stays leased: %s", why)
+
+        def again() -> None:
+            self._give_back(lane, queue, receipts, tries - 1)  # a receipt counts once: to repeat it does no harm
+            self.lanes.leave(lane)
 
         route = self.state.routes.get("nack_many", queue, (b"RETURN", b"0", b""))
         items = b"".join([bulk(receipt) for receipt in receipts])

@@ -189,6 +189,7 @@ def _exec(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if multi.effects and not side.silent:
         side.send_watched(raw, watch, pops=True)
         if multi.changes:
+            side.changes_identity()
             side.session.wait_for_private()  # what follows builds on a state that is still to be
     else:
         side.send_plain(raw, 1)
@@ -299,6 +300,8 @@ def _watched_effect(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         side.untold([name])
         resp = handshake.Hello.of(argv).resp if name == b"HELLO" else None
     side.send_watched(raw, _if_ok(lambda: effect(side, argv)))
+    if name != b"HELLO" or handshake.Hello.of(argv).password is not None:
+        side.changes_identity()
     if name == b"HELLO":  # what follows is to be read in the protocol version that it brings
         side.session.when_private_quiet(lambda: side.set_resp(resp) if resp is not None else None)
 
@@ -311,6 +314,7 @@ def _reset(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     else:
         side.leave_multi()
         side.send_watched(raw, _if_ok(side.session.reset))
+        side.changes_identity()
         side.session.wait_for_private()  # what follows builds on a state that is still to be
 
 
@@ -334,14 +338,21 @@ def _client(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     sub = argv[1].upper() if len(argv) > 1 else b""
     if sub == b"REPLY" and len(argv) == 3:
         _client_reply(side, argv, raw)
-    elif sub in (b"PAUSE", b"UNPAUSE"):
-        side.send_watched(raw, _if_ok(lambda: _client_effect(side, argv)))
-    elif sub == b"KILL":
-        side.send_watched(raw, _kills_here(side, argv))
+    elif sub in (b"PAUSE", b"UNPAUSE", b"KILL"):
+        _client_of_others(side, argv, raw)
     elif not sub or sub in _STATELESS_CLIENT:
         side.send_plain(raw, 1)
     else:
         _sets_state(side, argv, raw)
+
+
+@_unless_subscribed
+def _client_of_others(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
+    """What concerns clients whose commands do not come this way."""
+    if argv[1].upper() == b"KILL":
+        side.send_watched(raw, _kills_here(side, argv))
+    else:
+        side.send_watched(raw, _if_ok(lambda: _client_effect(side, argv)))
 
 
 def _kills_here(side: PrivateSide, argv: list[bytes]) -> Callable[[bytes], bytes]:

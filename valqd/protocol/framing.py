@@ -81,6 +81,7 @@ class RequestFramer:
         self._start = 0  # where the current frame begins
         self._pending: list[bytes] = []  # received but not yet joined to _buf
         self._pending_bytes = 0
+        self._is_fresh = False  # bytes came since ``next`` tried last to cut all at once
         self._need = 0  # bytes of _buf + _pending below which nothing new can be found
         self._argv: list[bytes] = []
         self._dropped = 0  # bytes of the current frame that are not in _buf any more
@@ -103,6 +104,7 @@ class RequestFramer:
         """Take bytes from the client; parses nothing."""
         self._pending.append(data)
         self._pending_bytes += len(data)
+        self._is_fresh = True
         self.empty = False
 
     def drop(self) -> None:
@@ -143,7 +145,8 @@ class RequestFramer:
             self._start = self._pos = self._need = 0
             self.empty = self._args_left < 0 and not self._broken
             return None
-        if self._pending:
+        if self._is_fresh:
+            self._is_fresh = False
             self._join()
             if self._cut_at_once():
                 return self._next_cut()

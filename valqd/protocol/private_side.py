@@ -54,6 +54,7 @@ class PrivateSide:
         self.multi: Transaction | None = None
         self.has_state = False  # CLIENT TRACKING and the like: cannot be made again on another connection
         self.watches = False  # WATCH, and no EXEC, DISCARD or UNWATCH since
+        self.changes_at = 0  # which of all replies tells whether it is another user, or in another database, now
         self.silent = False  # CLIENT REPLY OFF
         self.skip_next = False  # CLIENT REPLY SKIP
         self.streaming = False  # the first pieces of a large frame were sent, and its end was not
@@ -283,6 +284,7 @@ class PrivateSide:
         def send() -> None:
             if self.replies is not replies:  # the backend went away before
                 self.session.host.write(BackendDown().resp())
+                self.session.close(gently=True)
                 return
             replies.stop_counting()
             self.skip_next = False
@@ -382,11 +384,12 @@ class PrivateSide:
             # Uncounted: if it was never sent, the request that stopped the counting is to be answered (SUBSCRIBE).
             owed = replies.owed if not replies.uncounted else 0 if sent else 1
             self.session.host.write(error.resp() * owed)
-        # A MULTI that was never sent, too: Valkey refuses none, so clients send what follows without looking.  Behind a
-        # DISCARD nothing is in it any more.
+        # What follows a MULTI, or a SELECT, is sent without looking: it is not to be run outside of it, or elsewhere.
+        # Behind a DISCARD nothing is in the MULTI any more.
         multi = self.multi
-        in_multi = multi is not None and multi.discarded_at <= replies.answered and isinstance(error, BackendDown)
-        has_state = in_multi or (sent and (self.has_state or self.watches or self.may_be_subscribed))
+        in_multi = multi is not None and multi.discarded_at <= replies.answered
+        in_doubt = (in_multi or self.changes_at > replies.answered) and isinstance(error, BackendDown)
+        has_state = in_doubt or (sent and (self.has_state or self.watches or self.may_be_subscribed))
         if has_state or replies.uncounted or self.mute or self.is_broken or not replies.at_boundary:
             self.session.close(gently=True)  # what it has sent beyond this is not to be run without that state
             return
@@ -400,6 +403,10 @@ class PrivateSide:
         self.identity_is_unknown = self.has_state = True
         self.resp_is_unknown |= b"HELLO" in names
 
+    def changes_identity(self) -> None:
+        """The reply to what was sent last tells who it is: if it is lost, what is behind it is not to be run."""
+        self.changes_at = self.open().asked
+
     def leave_multi(self) -> None:
         """EXEC, DISCARD or RESET, or MULTI was refused: commands run at once again."""
         self.multi = None
@@ -410,3 +417,4 @@ class PrivateSide:
         self.leave_multi()
         self.silent = self.skip_next = self.may_be_subscribed = False
         self.has_state = self.watches = self.identity_is_unknown = self.resp_is_unknown = False
+        self.changes_at = 0

@@ -1,11 +1,14 @@
 """CLIENT KILL by filters reaches clients that have no connection to Valkey."""
 
 import contextlib
+import socket
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.servers import Connection, until
+from tests.servers import Connection, Valqd, request, until
 from tests.wire.expect import blocked, bodies
 
 
@@ -128,3 +131,38 @@ def test_a_killed_worker_takes_nothing_more(pair, beside):
             worker.read()
     assert beside.call("VALQ.PUSH", "kill", "m") == b"1"
     assert bodies(beside.call("VALQ.POP", "kill", "COUNT", "9")) == [b"m"]
+
+
+def test_a_subscriber_in_resp3_kills_too(pair):
+    with Connection(pair[1].port) as client, Connection(pair[1].port, 3) as killer:
+        number = own_id(client)
+        killer.send("SUBSCRIBE", "ch")
+        killer.read()
+        assert killer.call("CLIENT", "KILL", "ID", number) == 1
+        assert is_closed(client)
+
+
+def test_clients_of_a_unix_socket_are_killed_whatever_name_their_end_has(valkey, tmp_path):
+    path = str(tmp_path / "s")
+
+    @contextlib.contextmanager
+    def local(name):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(5)
+            if name is not None:
+                client.bind(name)
+            client.connect(path)
+            client.sendall(request("CLIENT", "SETNAME", "local"))
+            assert client.recv(10) == b"+OK\r\n"
+            yield client
+
+    names = [None, str(tmp_path / "c"), *([""] if sys.platform == "linux" else [])]  # the last: an abstract one
+    with Valqd(valkey.url, wait=False, listen=f"unix:{path}"), contextlib.ExitStack() as stack:
+        until(lambda: Path(path).exists(), 10, "it listens")
+        clients = [stack.enter_context(local(name)) for name in names]
+        with local(None) as killer:
+            killer.sendall(request("CLIENT", "ID"))
+            assert killer.recv(10).startswith(b":")
+            killer.sendall(request("CLIENT", "KILL", "ADDR", f"{path}:0", "NAME", "local"))
+            assert killer.recv(10) == b":%d\r\n" % len(names)
+        assert [client.recv(10) for client in clients] == [b""] * len(names)
