@@ -33,7 +33,16 @@ def test_a_half_closed_client_gets_its_replies_and_then_the_end(pair, queue, kno
             assert connection.read_until_closed() == b"+PONG\r\n" + pushed + b"$-1\r\n"
 
 
-def test_what_was_popped_for_a_client_that_left_is_given_back_when_valkey_takes_writes_again(pair, queue):
+@pytest.mark.parametrize(
+    ("refuse", "allow", "code"),
+    [
+        ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0", b"NOREPLICAS"),
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", b"READONLY"),
+    ],
+)
+def test_what_was_popped_for_a_client_that_left_is_given_back_when_valkey_takes_writes_again(
+    pair, queue, refuse, allow, code
+):
     valkey, daemon = pair
     with Connection(daemon.port) as beside, Connection(valkey.port) as direct:
         beside.call("VALQ.CREATE", queue, "VT", "600")
@@ -43,12 +52,12 @@ def test_what_was_popped_for_a_client_that_left_is_given_back_when_valkey_takes_
             with valkey_stopped(valkey):
                 leaving.send("VALQ.POP", queue)
                 time.sleep(0.1)  # it is on its way before what makes Valkey refuse writes
-                direct.send("CONFIG", "SET", "min-replicas-to-write", "1")
+                direct.send(*refuse.split())
                 leaving.close()
                 time.sleep(0.1)
         assert direct.read() == b"OK"
-        until(lambda: b"NOREPLICAS" in direct.call("INFO", "errorstats"), 5, "the first attempt was refused")
-        assert direct.call("CONFIG", "SET", "min-replicas-to-write", "0") == b"OK"
+        until(lambda: code in direct.call("INFO", "errorstats"), 5, "the first attempt was refused")
+        assert direct.call(*allow.split()) == b"OK"
         until(lambda: info(beside, queue)["ready_msgs"] == 1, 5, "given back")
         assert until_pop(beside, queue)["attempts"] == 1
 
