@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
-from valqd.commands import introspection
+from valqd.commands import introspection, table
+from valqd.commands.keys import getkeys, getkeysandflags
+from valqd.errors import CommandError
 from valqd.protocol.encoding import encode
 from valqd.protocol.replies import split_elements
+from valqd.protocol.requests import encode_request
 
 
 def _with_count(raw: bytes, added: int, elements: Sequence[bytes]) -> bytes:
@@ -98,3 +101,21 @@ def complete(argv: list[bytes], raw: bytes, resp: int) -> bytes:
         pairs = [pair for name in argv[2:] if (pair := introspection.command_doc(name)) is not None]
         docs = [encode(name, resp) + encode(doc, resp) for name, doc in pairs]
     return _with_count(raw, len(docs) if raw[:1] == b"%" else 2 * len(docs), docs)
+
+
+def asked_instead(argv: list[bytes], resp: int) -> tuple[bytes, Callable[[bytes], bytes]] | None:
+    """For COMMAND about our commands: what is sent instead, and what makes the reply complete."""
+    sub = argv[1].upper() if len(argv) > 1 else b""
+    if sub in (b"GETKEYS", b"GETKEYSANDFLAGS") and len(argv) > 2 and table.is_ours(argv[2]):
+        try:
+            keys = getkeys(argv[2:]) if sub == b"GETKEYS" else getkeysandflags(argv[2:])
+        except CommandError as error:
+            answer = error.resp()
+        else:
+            answer = encode(keys, resp)
+        # Valkey does not know the command: let it count the keys of one that it knows, and answer in its place.
+        known = encode_request([b"COMMAND", b"GETKEYS", b"GET", b"k"])
+        return known, lambda reply: reply if reply[:1] == b"-" else answer
+    if sub in (b"", b"COUNT", b"LIST", b"INFO", b"DOCS"):
+        return encode_request(argv), lambda reply: complete(argv, reply, resp)
+    return None

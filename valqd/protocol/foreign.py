@@ -11,16 +11,12 @@ from operator import itemgetter
 
 from hiredis import PushNotification
 
-from valqd.commands import table
-from valqd.commands.keys import getkeys, getkeysandflags
-from valqd.errors import CommandError
-from valqd.protocol import client_kill, command_reply, handshake
-from valqd.protocol.encoding import encode
+from valqd.protocol import client_command, command_reply, handshake
 from valqd.protocol.framing import Frame, Kind
 from valqd.protocol.monitor import MonitorFilter
 from valqd.protocol.private_side import PrivateSide, Transaction
 from valqd.protocol.replies import split_elements
-from valqd.protocol.requests import encode_request
+from valqd.protocol.watched import Effect, Handler, if_ok, ok, unless_subscribed
 from valqd.protocol.whole import MAX_BYTES, may_be_huge, parse
 
 #: Names (as clients spelled them) known to be neither ours nor special.  Bounded by starting afresh.
@@ -52,29 +48,6 @@ def remember(name: bytes) -> None:
     if len(_PLAIN_NAMES) >= _MAX_PLAIN_NAMES:
         _PLAIN_NAMES.clear()
     _PLAIN_NAMES.add(name)
-
-
-Handler = Callable[[PrivateSide, list[bytes], bytes], None]
-Effect = Callable[[PrivateSide, list[bytes]], None]
-
-
-def _unless_subscribed(handler: Handler) -> Handler:
-    """A command that the backend refuses, and so has no effect, where a connection only takes Pub/Sub."""
-
-    def handle(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-        name = argv[0].upper()
-        if side.must_ask_if_counted:
-            side.ask_if_counted(lambda: handle(side, argv, raw))
-        elif not side.is_subscribed:
-            handler(side, argv, raw)
-        elif side.can_ask and name == b"HELLO":
-            side.ask_if_counted(lambda: None, raw)
-        else:
-            if side.silent:  # Pub/Sub may be over, and then it is run: no reply tells
-                side.untold([name])
-            side.send(raw)
-
-    return handle
 
 
 def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:
@@ -116,14 +89,14 @@ def _blocks(name: bytes, frame: Frame) -> bool:
 
 def _queue_in_multi(side: PrivateSide, multi: Transaction, name: bytes, frame: Frame) -> None:
     """Inside MULTI a command only takes effect with EXEC."""
-    raw = frame.raw
+    raw, resp = frame.raw, side.session.resp
     change: Callable[[bytes], bytes]
     if name == b"CLIENT" and frame.argv[1:2] and frame.argv[1].upper() == b"KILL":
-        change = _kills_here(side, frame.argv)
+        change = client_command.kills_here(side, frame.argv)
     elif (effect := _EFFECTS.get(name)) is not None:
         multi.changes.add(name)
-        change = _if_ok(lambda: effect(side, frame.argv))
-    elif name == b"COMMAND" and not multi.subscribes and (asked := _asked_of_command(frame.argv, side.session.resp)):
+        change = if_ok(lambda: effect(side, frame.argv))
+    elif name == b"COMMAND" and not multi.subscribes and (asked := command_reply.asked_instead(frame.argv, resp)):
         raw, change = asked
     else:
         side.send_plain(raw, 1)
@@ -133,22 +106,7 @@ def _queue_in_multi(side: PrivateSide, multi: Transaction, name: bytes, frame: F
     side.send_watched(raw, lambda reply: change(reply) if reply != b"+QUEUED\r\n" else reply)
 
 
-def _ok(raw: bytes) -> bool:
-    return raw[:1] != b"-"
-
-
-def _if_ok(then: Callable[[], None]) -> Callable[[bytes], bytes]:
-    """Watches a reply: unless it is an error, ``then`` runs."""
-
-    def watch(reply: bytes) -> bytes:
-        if _ok(reply):
-            then()
-        return reply
-
-    return watch
-
-
-@_unless_subscribed
+@unless_subscribed
 def _multi(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     """What follows is taken to be inside; a refusal (the user may not) tells that all of it was run at once."""
     if len(argv) != 1:
@@ -157,7 +115,7 @@ def _multi(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     multi = side.multi = Transaction()
 
     def watch(reply: bytes) -> bytes:
-        if not _ok(reply) and side.multi is multi:
+        if not ok(reply) and side.multi is multi:
             side.leave_multi()
         return reply
 
@@ -205,7 +163,7 @@ def _unwatch(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     side.watches &= side.tells_nothing
 
     def watch(reply: bytes) -> bytes:
-        side.watches |= watched and not _ok(reply)
+        side.watches |= watched and not ok(reply)
         return reply
 
     side.send_watched(raw, watch)
@@ -222,7 +180,7 @@ def _discard(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         side.leave_multi()
         side.watches = False
 
-    side.send_watched(raw, _if_ok(done))
+    side.send_watched(raw, if_ok(done))
     if side.multi is not None:
         side.multi.discarded_at = side.open().asked
     side.session.wait_for_private()  # the user may not be allowed to
@@ -234,7 +192,7 @@ def _quit(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
     def watch(reply: bytes) -> bytes:
         nonlocal leaves
-        leaves = _ok(reply)
+        leaves = ok(reply)
         return reply
 
     side.send_watched(raw, watch)
@@ -267,26 +225,16 @@ def _hello_effect(side: PrivateSide, argv: list[bytes]) -> None:
         side.set_resp(hello.resp)
 
 
-def _client_effect(side: PrivateSide, argv: list[bytes]) -> None:
-    sub = argv[1].upper() if len(argv) > 1 else b""
-    if sub in (b"PAUSE", b"UNPAUSE"):
-        for_ms = int(argv[2]) if len(argv) > 2 and argv[2].isdigit() and len(argv[2]) < 10 else 0
-        if sub == b"UNPAUSE" or for_ms:
-            side.session.host.clients_paused(for_ms)
-    elif sub and sub not in _STATELESS_CLIENT:
-        side.has_state = True
-
-
-#: What they change in the session when they are accepted; CLIENT only inside MULTI, or see ``_client``.
+#: What they change in the session when they are accepted; CLIENT only inside MULTI, or see ``client_command``.
 _EFFECTS: dict[bytes, Effect] = {
-    b"CLIENT": _client_effect,
+    b"CLIENT": client_command.effect,
     b"SELECT": _select_effect,
     b"AUTH": _auth_effect,
     b"HELLO": _hello_effect,
 }
 
 
-@_unless_subscribed
+@unless_subscribed
 def _watched_effect(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     """A command that changes who or what the session is, if the backend accepts it."""
     name = argv[0].upper()
@@ -299,7 +247,7 @@ def _watched_effect(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if side.tells_nothing:
         side.untold([name])
         resp = handshake.Hello.of(argv).resp if name == b"HELLO" else None
-    side.send_watched(raw, _if_ok(lambda: effect(side, argv)))
+    side.send_watched(raw, if_ok(lambda: effect(side, argv)))
     if name != b"HELLO" or handshake.Hello.of(argv).password is not None:
         side.changes_identity()
     if name == b"HELLO":  # what follows is to be read in the protocol version that it brings
@@ -313,72 +261,9 @@ def _reset(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         side.session.when_private_quiet(lambda: side.reset_uncounted(raw))
     else:
         side.leave_multi()
-        side.send_watched(raw, _if_ok(side.session.reset))
+        side.send_watched(raw, if_ok(side.session.reset))
         side.changes_identity()
         side.session.wait_for_private()  # what follows builds on a state that is still to be
-
-
-@_unless_subscribed
-def _client_reply(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    what = argv[2].upper()
-    side.open()
-    if what == b"OFF":
-        side.silent = True
-        side.send(raw)
-    elif what == b"SKIP":
-        side.skip_next = True
-        side.send(raw)
-    else:
-        if what == b"ON":
-            side.silent = side.skip_next = False
-        side.send_plain(raw, 1)
-
-
-def _client(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    sub = argv[1].upper() if len(argv) > 1 else b""
-    if sub == b"REPLY" and len(argv) == 3:
-        _client_reply(side, argv, raw)
-    elif sub in (b"PAUSE", b"UNPAUSE", b"KILL"):
-        _client_of_others(side, argv, raw)
-    elif not sub or sub in _STATELESS_CLIENT:
-        side.send_plain(raw, 1)
-    else:
-        _sets_state(side, argv, raw)
-
-
-@_unless_subscribed
-def _client_of_others(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    """What concerns clients whose commands do not come this way."""
-    if argv[1].upper() == b"KILL":
-        side.send_watched(raw, _kills_here(side, argv))
-    else:
-        side.send_watched(raw, _if_ok(lambda: _client_effect(side, argv)))
-
-
-def _kills_here(side: PrivateSide, argv: list[bytes]) -> Callable[[bytes], bytes]:
-    """Watches the reply to a CLIENT KILL: those are killed, too, that only the daemon knows.
-
-    It counts connections to Valkey, as INFO does, and lanes among them: the clients on these are not added to it.
-    """
-    is_meant = client_kill.meant_by(argv)
-
-    def watch(reply: bytes) -> bytes:
-        if is_meant is None or reply[:1] != b":":
-            return reply
-        return b":%d\r\n" % max(int(reply[1:]), side.session.host.kill_clients(is_meant))
-
-    return watch
-
-
-def _sets_state(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    """What this leaves behind, if it is accepted, cannot be made again on another connection."""
-    side.has_state |= side.tells_nothing
-
-    def watch(reply: bytes) -> bytes:
-        side.has_state |= _ok(reply)
-        return reply
-
-    side.send_watched(raw, watch)
 
 
 def _subscribe(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
@@ -393,7 +278,7 @@ def _subscribe(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         side.stop_counting(raw)
 
 
-@_unless_subscribed
+@unless_subscribed
 def _monitor(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if side.monitors:  # Valkey does not answer a second one
         side.send(raw)
@@ -408,42 +293,19 @@ def _sync(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         side.stop_counting(raw, stream=True)
 
 
-def _asked_of_command(argv: list[bytes], resp: int) -> tuple[bytes, Callable[[bytes], bytes]] | None:
-    """For COMMAND about our commands: what is sent instead, and what makes the reply complete."""
-    sub = argv[1].upper() if len(argv) > 1 else b""
-    if sub in (b"GETKEYS", b"GETKEYSANDFLAGS") and len(argv) > 2 and table.is_ours(argv[2]):
-        try:
-            keys = getkeys(argv[2:]) if sub == b"GETKEYS" else getkeysandflags(argv[2:])
-        except CommandError as error:
-            answer = error.resp()
-        else:
-            answer = encode(keys, resp)
-        # Valkey does not know the command: let it count the keys of one that it knows, and answer in its place.
-        known = encode_request([b"COMMAND", b"GETKEYS", b"GET", b"k"])
-        return known, lambda reply: answer if _ok(reply) else reply
-    if sub in (b"", b"COUNT", b"LIST", b"INFO", b"DOCS"):
-        return encode_request(argv), lambda reply: command_reply.complete(argv, reply, resp)
-    return None
-
-
-@_unless_subscribed
+@unless_subscribed
 def _command(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    asked = _asked_of_command(argv, side.session.resp)
+    asked = command_reply.asked_instead(argv, side.session.resp)
     if asked is None or side.uncounted:  # the reply to what stands in for it would not be found
         side.send_plain(raw, 1)
     else:
         side.send_watched(*asked)
 
 
-@_unless_subscribed
+@unless_subscribed
 def _wait(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     side.session.fence(lambda: side.send_waiting(raw))
 
-
-#: Subcommands of CLIENT that leave nothing behind on the connection.
-_STATELESS_CLIENT = frozenset({
-    b"ID", b"INFO", b"LIST", b"GETNAME", b"KILL", b"HELP", b"UNBLOCK", b"GETREDIR", b"TRACKINGINFO",
-})  # fmt: skip
 
 _PUBSUB = frozenset({
     b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE", b"UNSUBSCRIBE", b"PUNSUBSCRIBE", b"SUNSUBSCRIBE",
@@ -476,7 +338,7 @@ SPECIAL: dict[bytes, Handler] = {
     b"RESET": _reset,
     b"QUIT": _quit,
     b"REPLCONF": _replconf,
-    b"CLIENT": _client,
+    b"CLIENT": client_command.handle,
     **dict.fromkeys(_PUBSUB, _subscribe),
     b"WATCH": _watch,
     b"UNWATCH": _unwatch,
