@@ -9,7 +9,7 @@ and at the same times, on another database.  Every reply, and all that is left i
 
 from contextlib import suppress
 from itertools import product
-from types import coroutine
+from types import SimpleNamespace, coroutine
 
 import hiredis
 import pytest
@@ -96,6 +96,9 @@ class Lane:
 class Releases:
     """The lane, as far as a worker gives messages back on it: notes that as a command of its own."""
 
+    is_over = False
+    users = 0
+
     def __init__(self, lane):
         self.coalescer = self
         self._lane = lane
@@ -133,6 +136,7 @@ class Client:
         self._lane = lane
         self._worker = Worker.__new__(Worker)  # gives messages back
         self._worker.state = lane.state
+        self._worker.lanes = SimpleNamespace(leave=lambda lane: None)
         self._reader = hiredis.Reader(notEnoughData=Ellipsis)
         self._unsent = b""
         self.commands = []

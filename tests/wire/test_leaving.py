@@ -1,5 +1,6 @@
 """Clients that leave: what they sent takes effect as in Valkey, and nothing is taken for nobody."""
 
+import contextlib
 import socket
 import struct
 import sys
@@ -59,6 +60,41 @@ def test_what_was_popped_for_a_client_that_left_is_given_back_when_valkey_takes_
         until(lambda: code in direct.call("INFO", "errorstats"), 5, "the first attempt was refused")
         assert direct.call(*allow.split()) == b"OK"
         until(lambda: info(beside, queue)["ready_msgs"] == 1, 5, "given back")
+        assert until_pop(beside, queue)["attempts"] == 1
+
+
+def leave_by_a_reset(client):
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+@pytest.mark.parametrize("before", [(), ("LRANGE", "none", "0", "-1")], ids=["shared lane", "private lane"])
+@pytest.mark.parametrize("others", [0, 33], ids=["alone", "with more than stay open"])
+def test_what_was_popped_for_the_last_client_of_an_identity_is_given_back(pair, queue, before, others):
+    """Nobody uses the shared lane that it is given back on; it is the first to be closed when there are many."""
+    valkey, daemon = pair
+    with contextlib.ExitStack() as stack:
+        beside, direct = (stack.enter_context(Connection(server.port)) for server in (daemon, valkey))
+        assert beside.call("SELECT", "9") == b"OK"
+        beside.call("VALQ.CREATE", queue, "VT", "600")
+        beside.call("VALQ.PUSH", queue, "x")
+        clients = []
+        for number in range(others + 1):
+            direct.call("ACL", "SETUSER", f"last{number}", "on", "nopass", "+@all", "~*", "&*")
+            clients.append(stack.enter_context(Connection(daemon.port)))
+            assert clients[-1].call("AUTH", f"last{number}", "x") == b"OK"
+            assert clients[-1].call("SELECT", "9") == b"OK"
+        popping = clients[0]
+        if before:
+            popping.call(*before)
+        with valkey_stopped(valkey):
+            popping.send_raw((request(*before) if before else b"") + request("VALQ.POP", queue))
+            noticed(beside)
+            for client in clients:
+                leave_by_a_reset(client)
+            noticed(beside)
+        until(lambda: info(beside, queue)["delivered_total"] == 1, 5, "delivered")
+        until(lambda: info(beside, queue)["ready_msgs"] == 1, 1, "given back")
         assert until_pop(beside, queue)["attempts"] == 1
 
 

@@ -165,6 +165,11 @@ class SharedLane:
             self._connection.transport.close()
 
     @property
+    def is_over(self) -> bool:
+        """Whether what is joined to it is not sent any more: it was closed, or the backend refuses its identity."""
+        return self._closed or self.refused is not None
+
+    @property
     def busy(self) -> bool:
         """Whether it owes an answer."""
         return bool(self._proofs or self.coalescer.sent or not self.coalescer.idle)

@@ -212,16 +212,17 @@ class Worker:
             self._give_back(cast(SharedLane, lane), name, given_back, _GIVE_BACK_TRIES)
 
     def _give_back(self, lane: SharedLane, queue: bytes, receipts: list[bytes], tries: int) -> None:
+        if lane.is_over:
+            lane = self.lanes.get(lane.identity)
+        lane.users += 1  # so that it stays open
+
         def answered(answer: bytes) -> None:
             if answer.startswith((*PASSING_ERRORS, b"-READONLY")) and tries > 1:
-                lane.users += 1  # so that it stays open
-                self.loop.call_later(_GIVE_BACK_S, again)
+                # A receipt counts once: to repeat it does no harm.
+                self.loop.call_later(_GIVE_BACK_S, self._give_back, lane, queue, receipts, tries - 1)
             elif answer[:1] == b"-":
                 why = answer.decode("utf-8", "replace").strip()
                 log.warning("a message of a client that left stays leased: %s", why)
-
-        def again() -> None:
-            self._give_back(lane, queue, receipts, tries - 1)  # a receipt counts once: to repeat it does no harm
             self.lanes.leave(lane)
 
         route = self.state.routes.get("nack_many", queue, (b"RETURN", b"0", b""))
