@@ -1,6 +1,8 @@
 """Functions that were flushed are loaded again, and no call is lost, doubled or out of its place."""
 
+import contextlib
 import socket
+import threading
 import time
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from tests.servers import Connection, as_map, request, until
 from tests.wire.expect import noticed, pop
 from tests.wire.lanes.parts import in_two_parts
+from valqd.protocol.coalescer import REPLACED
 
 LARGE_NAME = "x" * 60_000
 
@@ -81,6 +84,45 @@ def test_a_repeated_pop_of_who_has_left_is_given_back(pair, beside, direct, queu
     until(lambda: as_map(beside.call("VALQ.INFO", queue))[b"ready_msgs"] == 1, 5, "given back")
     time.sleep(0.1)
     assert as_map(beside.call("VALQ.INFO", queue))[b"inflight_msgs"] == 0
+
+
+@contextlib.contextmanager
+def flushed_all_the_time(valkey):
+    """The functions are flushed again and again, as fast as Valkey does it."""
+    over = threading.Event()
+
+    def flush():
+        with Connection(valkey.port) as flushing:
+            while not over.is_set():
+                flushing.send_raw(request("FUNCTION", "FLUSH") * 50)
+                assert [flushing.read() for _ in range(50)] == [b"OK"] * 50
+
+    thread = threading.Thread(target=flush)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_call_on_a_lane_of_its_own_that_never_finds_its_functions_says_that_it_did_nothing(
+    pair, client, beside, queue
+):
+    beside.call("VALQ.CREATE", queue)
+    other = request("LRANGE", "none", "0", "0")
+    pushed, refusals = [], []
+    with flushed_all_the_time(pair[0]):
+        deadline = time.monotonic() + 5
+        while not refusals and time.monotonic() < deadline:
+            client.send_raw(b"".join(other + request("VALQ.PUSH", queue, number) for number in range(5)))
+            for _ in range(5):
+                assert client.read() == []
+                reply = client.read()
+                (refusals if isinstance(reply, Exception) else pushed).append(reply)
+    assert refusals
+    assert {str(error) for error in refusals} == {REPLACED}
+    assert as_map(beside.call("VALQ.INFO", queue))[b"pushed_total"] == len(pushed)
 
 
 def test_calls_behind_reply_off_find_their_functions(client, beside, direct, queue):
