@@ -104,3 +104,11 @@ def test_who_has_left_uses_no_lane_when_its_select_is_answered(client, users):
     client.transport.is_closing = lambda: True
     client.lane(Identity(db=5))
     assert users == [1, -1, 1, -1]  # it came, left, was given another lane, and left that
+
+
+def test_who_is_answered_in_this_turn_is_not_idle(client):
+    client.transport.get_extra_info = lambda name: ("127.0.0.1", 1)
+    client._worker.loop.time = lambda: 60.0
+    assert client.info().idle_s == 60
+    client.write(b"+OK\r\n")
+    assert client.info().idle_s == 0

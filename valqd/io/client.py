@@ -56,8 +56,10 @@ class Stop(Flag):
     TURN = auto()  #: it sent much: others have their turn
 
 
-def _address(name: str | tuple[Any, ...]) -> bytes:
+def _address(name: str | tuple[Any, ...] | None) -> bytes:
     """A socket's name as Valkey shows it."""
+    if name is None:  # it was gone before it was accepted
+        return b"?:0"
     if isinstance(name, str):  # a unix socket's
         return b"%b:0" % os.fsencode(name)
     host, port = name[:2]
@@ -320,6 +322,8 @@ class Client(Outgoing, asyncio.Protocol):
         """What Valkey would know of it."""
         session, now = self.session, self._worker.loop.time()
         given = session.client_info
+        # What it has sent is under way, or its answer leaves in this turn; one that waits has been idle since it does.
+        is_served = bool(self._parts) or (self.is_owed and self.waiter is None and Stop.UNREAD not in self._stop)
         here = self.transport.get_extra_info("sockname")
         # On a unix socket both are its path, whatever the client's own end is bound to (bytes: an abstract name).
         there = here if isinstance(here, str) else self.transport.get_extra_info("peername")
@@ -333,7 +337,7 @@ class Client(Outgoing, asyncio.Protocol):
             lib_ver=given.get(b"CLIENT SETINFO LIB-VER", b""),
             db=session.identity.db,
             age_s=now - self._since,
-            idle_s=now - max(self.written_at, self.waiter.since if self.waiter is not None else 0),
+            idle_s=0.0 if is_served else now - max(self.written_at, self.waiter.since if self.waiter else 0),
             blocked=self.waiter is not None,
         )
 

@@ -2,13 +2,15 @@
 
 import contextlib
 import socket
+import struct
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.servers import Connection, Valqd, request, until
-from tests.wire.expect import blocked, bodies
+from tests.wire.expect import blocked, bodies, noticed, valkey_stopped
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +87,44 @@ def test_it_is_killed_by_its_age_and_by_how_long_it_has_been_idle(pair):
                 kill(server.port, "NAME", name, *age.split())
             ends.append([is_closed(client) for client in victims[server]])
     assert ends[0] == ends[1]
+
+
+def test_who_has_just_asked_is_not_idle_though_nothing_was_written_to_it_for_long(pair, beside, queue):
+    valkey, daemon = pair
+    beside.call("VALQ.CREATE", queue)
+    sets, waits = request("SET", queue, "1"), request("VALQ.POP", queue, "BLOCK", "0")
+    with contextlib.ExitStack() as stack:
+        clients, killers = (
+            [stack.enter_context(Connection(daemon.port, timeout_s=5)) for _ in range(4)] for _ in range(2)
+        )
+        for client, killer in zip(clients, killers, strict=True):
+            client.call("PING")
+            killer.call("CLIENT", "ID")
+        time.sleep(1)  # Valkey takes whole seconds, and no 0
+        with valkey_stopped(valkey):  # so that what was asked last and CLIENT KILL are answered together
+            for client, asked in zip(clients, (waits, sets + waits, sets, b""), strict=True):
+                client.send_raw(asked)
+            noticed(beside)
+            for client, killer in zip(clients, killers, strict=True):
+                port = client.socket.getsockname()[1]
+                killer.send("CLIENT", "KILL", "ADDR", f"127.0.0.1:{port}", "IDLE", "1")
+            noticed(beside)
+        knows_idle = [killer.read() for killer in killers] == [0, 0, 0, 1]  # Valkey does since version 8
+        for number in range(2):
+            beside.call("VALQ.PUSH", queue, number)
+        assert [is_closed(client) for client in clients] == [False, False, False, knows_idle]
+
+
+def test_a_client_that_was_gone_before_it_was_accepted_is_no_trouble_to_who_kills(pair, beside):
+    with Connection(pair[1].port) as killer:
+        killer.call("CLIENT", "ID")
+        for _ in range(10):
+            killer.send("CLIENT", "KILL", "TYPE", "pubsub")
+            for _ in range(3):
+                gone = socket.create_connection(("127.0.0.1", pair[1].port))
+                gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # by a reset
+                gone.close()
+            assert killer.read() == 0
 
 
 def own_id(client) -> int:
