@@ -112,3 +112,18 @@ def test_who_is_answered_in_this_turn_is_not_idle(client):
     assert client.info().idle_s == 60
     client.write(b"+OK\r\n")
     assert client.info().idle_s == 0
+
+
+@pytest.mark.parametrize(
+    ("socket_name", "shown"),
+    [
+        (("127.0.0.1", 7000), b"127.0.0.1:7000"),
+        (("::ffff:127.0.0.1", 7000, 0, 0), b"127.0.0.1:7000"),
+        (("::1", 7000, 0, 0), b"[::1]:7000"),
+        ("/run/valqd.sock", b"/run/valqd.sock:0"),
+        (None, b"?:0"),
+    ],
+)
+def test_its_address_is_as_valkey_shows_it(client, socket_name, shown):
+    client.transport.get_extra_info = lambda name: socket_name
+    assert client.info().addr == shown

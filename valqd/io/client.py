@@ -63,6 +63,8 @@ def _address(name: str | tuple[Any, ...] | None) -> bytes:
     if isinstance(name, str):  # a unix socket's
         return b"%b:0" % os.fsencode(name)
     host, port = name[:2]
+    if "." in host:
+        host = host.removeprefix("::ffff:")  # an IPv4 client, on a socket that takes both
     return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}").encode()
 
 

@@ -311,10 +311,7 @@ class PrivateSide:
 
     def reset_uncounted(self, raw: bytes) -> None:
         """Send RESET while replies do not match requests."""
-        if self.replies is None:  # the backend went away before
-            self.session.host.write(BackendDown().resp())
-            return
-        self.replies.stop_counting()
+        self.open().stop_counting()
         self.send(raw)
         self.session.reset()
         self.ask_if_counted(lambda: None)
