@@ -8,6 +8,7 @@ put together from the backend's own.  What is not exactly one of these forms is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from valqd.protocol import relay
@@ -92,17 +93,23 @@ def _quit(session: Session, frame: Frame) -> bool:
     return True
 
 
-def _prove(session: Session, identity: Identity, frame: Frame) -> bool:
+def _prove(session: Session, identity: Identity, request: bytes, then: Callable[[], None]) -> None:
+    """Hold; have the backend check ``identity`` by ``request`` (AUTH or SELECT), and run ``then`` as that."""
+
     def done(error: bytes | None) -> None:
         if error is not None:
             _unproved(session, error)
         elif not session.closed:
             session.accepted_as(identity)
-            session.finish(b"+OK\r\n")
+            then()
 
+    session.hold()
+    session.host.prove(identity, request, done)
+
+
+def _become(session: Session, identity: Identity, frame: Frame) -> bool:
     def start() -> None:
-        session.hold()
-        session.host.prove(identity, encode_request(frame.argv), done)
+        _prove(session, identity, encode_request(frame.argv), lambda: session.finish(b"+OK\r\n"))
 
     session.when_shared_quiet(start)
     return True
@@ -127,7 +134,7 @@ def _auth(session: Session, frame: Frame) -> bool:
     if len(frame.argv) not in (2, 3):
         return False
     user = frame.argv[1] if len(frame.argv) == 3 else None
-    return _prove(session, session.identity.as_user(user, frame.argv[-1]), frame)
+    return _become(session, session.identity.as_user(user, frame.argv[-1]), frame)
 
 
 def _select(session: Session, frame: Frame) -> bool:
@@ -136,7 +143,7 @@ def _select(session: Session, frame: Frame) -> bool:
     db = int(frame.argv[1])
     if frame.argv[1] != b"%d" % db:  # Valkey takes no leading zeros
         return False
-    return _prove(session, session.identity.in_db(db), frame)
+    return _become(session, session.identity.in_db(db), frame)
 
 
 class Hello(NamedTuple):
@@ -173,24 +180,23 @@ def _hello(session: Session, frame: Frame) -> bool:
     hello = Hello.of(frame.argv)
     if not hello.is_plain or (hello.password is None and session.framer.unauthenticated):  # Valkey words that refusal
         return False
-    resp = session.resp if hello.resp is None else hello.resp
-    identity = session.identity
-    if hello.password is not None:
-        identity = identity.as_user(hello.user, hello.password)
 
-    def ask(error: bytes | None = None) -> None:
-        if session.closed:
-            return
-        if error is not None:
-            _unproved(session, error)
-            return
-        if hello.password is not None:
-            session.accepted_as(identity)
-        if not session.lane.up:
-            session.finish(failed(session.lane.why_down.resp()))
-            return
-        session.ask(b"*1\r\n$5\r\nHELLO\r\n", shape)
-        session.wait_for_shared()
+    def start() -> None:
+        # Held until the answer is there: the frames after HELLO are to be read in the new protocol version.
+        if hello.password is None:
+            session.hold()
+            _ask_hello(session, hello)
+        else:
+            identity = session.identity.as_user(hello.user, hello.password)
+            request = encode_request([b"AUTH", hello.user, hello.password])
+            _prove(session, identity, request, lambda: _ask_hello(session, hello))
+
+    session.when_shared_quiet(start)
+    return True
+
+
+def _ask_hello(session: Session, hello: Hello) -> None:
+    """Ask the backend for its own HELLO, of which the answer is made; the session holds."""
 
     def failed(error: bytes) -> bytes:
         if hello.password is not None:  # and so it is another user now
@@ -201,21 +207,16 @@ def _hello(session: Session, frame: Frame) -> bool:
     def shape(reply: Any) -> bytes:
         if not isinstance(reply, list):
             return failed(error_line(reply))
-        session.set_resp(resp)
+        session.set_resp(hello.resp or session.resp)
         if hello.name is not None:
             session.client_info[b"CLIENT SETNAME"] = hello.name
         return _welcome(session, reply)
 
-    def start() -> None:
-        # Held until the answer is there: the frames after HELLO are to be read in the new protocol version.
-        session.hold()
-        if hello.password is not None:
-            session.host.prove(identity, encode_request([b"AUTH", hello.user, hello.password]), ask)
-        else:
-            ask()
-
-    session.when_shared_quiet(start)
-    return True
+    if session.lane.up:
+        session.ask(b"*1\r\n$5\r\nHELLO\r\n", shape)
+        session.wait_for_shared()
+    else:
+        session.finish(failed(session.lane.why_down.resp()))
 
 
 def _welcome(session: Session, reply: list[Any]) -> bytes:
