@@ -24,9 +24,10 @@ from valqd.io import steps
 from valqd.io.worker import Worker
 from valqd.lua.bundle import whole_source
 from valqd.protocol import relay
-from valqd.protocol.calls import Listener, LoneCall, error_line
+from valqd.protocol.calls import error_line
 from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.host import Identity, WorkerState
+from valqd.protocol.lone_calls import Listener, LoneCall
 from valqd.protocol.session import Session
 from valqd.protocol.whole import parse as parse_whole
 

@@ -4,18 +4,9 @@ import pytest
 from hiredis import HiredisError
 
 from tests.servers import request
-from valqd.protocol.calls import (
-    MAX_CALL_BYTES,
-    MAX_ITEMS,
-    MAX_POP_REPLY_BYTES,
-    Listener,
-    LoneCall,
-    RelayCall,
-    bulk,
-    error_line,
-    without_place,
-)
+from valqd.protocol.calls import MAX_CALL_BYTES, MAX_ITEMS, MAX_POP_REPLY_BYTES, bulk, error_line, without_place
 from valqd.protocol.coalescer import REPLACED, Coalescer, Routes
+from valqd.protocol.lone_calls import Listener, LoneCall, RelayCall
 from valqd.protocol.relay import ReplyType
 
 MISSING = HiredisError("ERR Function not found")

@@ -18,9 +18,10 @@ from valqd.errors import BackendDown, CommandError, NotAuthenticated
 from valqd.io.backend import ReplyProtocol
 from valqd.io.busy_wait import BusyWait
 from valqd.io.outbox import write_pieces
-from valqd.protocol.calls import Listener, LoneCall, ProofCall, error_line
+from valqd.protocol.calls import error_line
 from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.host import Identity
+from valqd.protocol.lone_calls import Listener, LoneCall, ProofCall
 from valqd.protocol.monitor import encode_own
 from valqd.protocol.requests import encode_request
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from valqd.commands.request import MOST_IDS, Request, Steps, function_call
 from valqd.errors import BackendDown
-from valqd.protocol.calls import Listener, LoneCall, error_line
+from valqd.protocol.calls import error_line
 from valqd.protocol.encoding import encode
 from valqd.protocol.host import Lane
+from valqd.protocol.lone_calls import Listener, LoneCall
 from valqd.protocol.requests import encode_request
 from valqd.protocol.session import Session
 

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from valqd.commands.request import Request, function_call
 from valqd.io.control import Control
 from valqd.io.registration import MOST_IN_ORDER, Line, QueueId, Registration
-from valqd.protocol.calls import LoneCall, Route, error_line, nothing_popped
+from valqd.protocol.calls import Route, error_line, nothing_popped
 from valqd.protocol.host import Lane, WorkerState
+from valqd.protocol.lone_calls import LoneCall
 from valqd.protocol.requests import encode_request, join_merged
 
 if TYPE_CHECKING:

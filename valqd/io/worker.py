@@ -26,10 +26,11 @@ from valqd.io.process import STOP_TICK_S, available_cores, is_told_to_stop, keep
 from valqd.io.shared_lane import SharedLane
 from valqd.io.sweeper import Sweeper
 from valqd.io.waiters import PASSING_ERRORS, Waiters
-from valqd.protocol.calls import Listener, bulk
+from valqd.protocol.calls import bulk
 from valqd.protocol.client_kill import ClientInfo
 from valqd.protocol.framing import MAX_BULK_BYTES
 from valqd.protocol.host import Identity, Lane, WorkerState
+from valqd.protocol.lone_calls import Listener
 from valqd.protocol.whole import parse
 
 #: Connections that the system holds until they are accepted.

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from valqd.commands.request import Request, fcall, function_call, queue_key
 from valqd.errors import BackendDown
-from valqd.protocol.calls import Listener, LoneCall, nothing_popped, without_place
+from valqd.protocol.calls import nothing_popped, without_place
 from valqd.protocol.coalescer import REPLACED
+from valqd.protocol.lone_calls import Listener, LoneCall
 from valqd.protocol.monitor import encode_own
 from valqd.protocol.private_replies import Gap, PrivateReplies
 from valqd.protocol.requests import echo_call, encode_request

@@ -24,11 +24,12 @@ from valqd.commands.help_text import help_lines
 from valqd.commands.request import Request, function_call
 from valqd.errors import CommandError
 from valqd.protocol import foreign, handshake, relay
-from valqd.protocol.calls import LoneCall, RelayCall, Route, error_line, nothing_popped
+from valqd.protocol.calls import Route, error_line, nothing_popped
 from valqd.protocol.encoding import encode
 from valqd.protocol.fastpath import MAX_BYTES_AT_ONCE
 from valqd.protocol.framing import MAX_ARGUMENTS, Frame, Kind, RequestFramer
 from valqd.protocol.host import Host, Identity, WorkerState
+from valqd.protocol.lone_calls import LoneCall, RelayCall
 from valqd.protocol.private_side import PrivateSide
 from valqd.protocol.relay import ReplyType
 from valqd.protocol.requests import echo_call, encode_request, join_merged
