@@ -497,6 +497,14 @@ def test_a_clock_that_is_set_back_gives_the_sweepers_lease_away(q):
     assert due(q, "me")[0] == 1
 
 
+def test_who_was_seen_last_before_the_clock_was_set_back_does_not_count(q):
+    q.create()
+    arm(q, "gone/0")
+    assert q.info()["blocked_clients"] == 1
+    q.pass_time(-3_600_000)
+    assert q.info()["blocked_clients"] == 0
+
+
 def test_who_waits_asks_again_when_a_pop_ended_before_what_is_ready(q):
     q.create(attempts=3)
     q.push(*["x"] * 6000)

@@ -73,13 +73,13 @@ def test_of_several_bodies_with_one_key_the_first_counts(q):
     assert q.counts() == (1, 0, 0, 0)
 
 
-@pytest.mark.parametrize("over", ["expired", "dead", "window"])
+@pytest.mark.parametrize("over", ["expired", "expired in flight", "dead", "window"])
 def test_a_key_is_free_at_once_though_many_messages_are_over_and_not_settled_yet(q, over):
-    q.create(attempts=1, vt=1000)
+    q.create(attempts=5 if over == "expired in flight" else 1, vt=1000)
     for at in range(300):
         options = {"dedup_window": 500 + at} if over == "window" else {"dedup_until_done": 1}
-        q.push("old", dedup=f"k{at}", **options, **({"ttl": 500 + at} if over == "expired" else {}))
-        if over == "dead":
+        q.push("old", dedup=f"k{at}", **options, **({"ttl": 500 + at} if over.startswith("expired") else {}))
+        if over in ("dead", "expired in flight"):
             q.pop(vt=1000 + at)
     q.pass_time(5000)
     assert q.push("fresh", dedup="k299", dedup_until_done=1) == b"301"

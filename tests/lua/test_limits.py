@@ -86,6 +86,23 @@ def test_bytes_are_those_of_all_bodies_but_the_dead(q, overflow):
     assert str(q.push("x")).startswith("FULL ")
 
 
+@pytest.mark.parametrize("way_out", ["purge", "del", "ack", "retention"])
+def test_the_bytes_of_the_dead_are_taken_off_once(q, way_out):
+    q.create(max_bytes=1000, attempts=1, retention=60_000)
+    q.push("x" * 600)
+    q.nack(q.pop()["receipt"])
+    if way_out == "purge":
+        assert q.do("purge", "n2", "", "dlq") == 1
+    elif way_out == "retention":
+        q.pass_time(60_000)
+        q.sweep()
+    else:
+        assert q.do(way_out, "n2", 1) == 1
+    assert q.counts() == (0, 0, 0, 0)
+    assert q.push("x" * 600) == b"2"
+    assert str(q.push("x" * 401)).startswith("FULL ")
+
+
 def test_drophead_by_bytes_drops_no_more_than_it_needs(q):
     q.create(max_bytes=1000, overflow="DROPHEAD")
     for size in (100, 200, 300, 400):

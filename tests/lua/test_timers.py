@@ -17,6 +17,31 @@ def test_queues_of_one_second_are_all_named_when_one_of_them_was_named_before(q)
         assert len(q.do("due", "me", 1000, 9, keys=["valq::daemons"])[3:]) == 1
 
 
+def test_a_dedup_key_is_forgotten_though_something_else_fell_due_before(q):
+    q.push("a", dedup="k", dedup_window=60_000)
+    q.push("b", delay=1000)
+    q.pass_time(1000)
+    assert q.do("due", "me", 1000, 9, keys=["valq::daemons"])[3:] == [b"orders"]
+    q.sweep()
+    q.pass_time(59_000)
+    assert q.do("due", "me", 1000, 9, keys=["valq::daemons"])[3:] == [b"orders"]
+    q.sweep()
+    assert b"valq:{orders}:dedup" not in q.stored()
+
+
+def test_a_retention_that_was_shortened_is_met(q):
+    q.push("x")
+    q.nack(q.pop()["receipt"], kind="FATAL")
+    q.pass_time(30_000)
+    q.do("due", "me", 1000, 9, keys=["valq::daemons"])
+    q.sweep()
+    q.update(retention_period=60_000)
+    q.pass_time(30_000)
+    assert q.do("due", "me", 1000, 9, keys=["valq::daemons"])[3:] == [b"orders"]
+    q.sweep()
+    assert b"valq:{orders}:meta" not in q.stored()
+
+
 def test_seconds_whose_timers_were_met_are_forgotten(q):
     def used():
         return int(q.link.ok("INFO", "memory").partition(b"used_memory_vm_functions:")[2].split()[0])
