@@ -5,7 +5,11 @@ import re
 
 import pytest
 
+from valqd import config
+from valqd.commands import create, purge, push
+from valqd.commands.spec import OneOf
 from valqd.errors import QUEUE_CODES
+from valqd.io import registration, sweeper
 from valqd.lua import bundle
 
 CONTRACT = {
@@ -73,6 +77,28 @@ def test_error_codes_are_those_in_the_source():
         re.findall(r"nil, (?:\w+, )?'([A-Z]+)'", source)
     )
     assert raised | {"FULL"} == QUEUE_CODES | {"ERR"}
+
+
+PURGED_STATES = {
+    option.token.lower() for choice in purge.SPEC.arguments if isinstance(choice, OneOf) for option in choice.options
+}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "known_to_python"),
+    [
+        (r"record\.MAX_PRIORITY = (\d+)", {str(push.MAX_PRIORITY)}),
+        (r"local MOST_IN_ORDER = (\d+)", {str(registration.MOST_IN_ORDER)}),
+        (r"keys\[1\] ~= '(valq::\w+)'", {sweeper._DAEMONS_KEY.decode()}),
+        (r"need_or_create, key, '([\d:]+)'", {config.load([], {}).auto_create_argument.decode()}),
+        (r"need_or_create, key, '([\d:]+)'", {b":".join(create._DEFAULTS.values()).decode()}),
+        (r"(?<=  )(\w+) = \{'[\w', ]+\},", PURGED_STATES),
+        (r"tonumber\(given\.(\w+)\)|= given\.(\w+)", {*push._PLAIN_OPTIONS, "dedup_window", "dedup_until_done"}),
+    ],
+)
+def test_what_python_and_the_functions_both_spell_out_is_the_same(pattern, known_to_python):
+    found = {match[match.lastindex] for match in re.finditer(pattern, bundle.whole_source())}
+    assert found == known_to_python
 
 
 def test_called_commands_are_those_in_the_source():

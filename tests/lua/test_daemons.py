@@ -497,6 +497,14 @@ def test_a_clock_that_is_set_back_gives_the_sweepers_lease_away(q):
     assert due(q, "me")[0] == 1
 
 
+def test_who_waits_for_many_is_served_by_fewer(q):
+    q.create()
+    arm(q, "me/0", 20, 10, takes=10)
+    q.push("x", "y", "z")
+    assert len(q.do("mpop", "n2", AUTO, "10", "", "", "me/0")) == 3
+    assert q.info()["blocked_clients"] == 1
+
+
 def test_who_was_seen_last_before_the_clock_was_set_back_does_not_count(q):
     q.create()
     arm(q, "gone/0")

@@ -492,3 +492,14 @@ def test_the_dead_are_not_removed_a_ms_too_soon(q):
     assert q.counts() == (0, 0, 0, 1)
     q.pass_time(1)
     assert q.counts() == (0, 0, 0, 0)
+
+
+def test_redrive_by_ids_leaves_what_died_after_it_began(q):
+    _, *ids = q.push(*["x"] * 302)
+    *receipts, last = [message["receipt"] for message in q.pop(302)]
+    q.nack(*receipts, kind="FATAL")
+    moved, token = q.do("redrive", "e2", "", "ID", "", "", *ids)
+    q.pass_time(1)
+    q.nack(last, kind="FATAL")
+    assert (moved, q.do("redrive", "e2", token, "ID", "", "", *ids)) == (300, [0, b""])
+    assert q.counts() == (300, 0, 0, 2)
