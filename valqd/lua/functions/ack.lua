@@ -9,6 +9,6 @@ local function call(keys, args)
   local q = queue.need(keys[1])
   life.settle(q, life.BRIEFLY)
   local acked = receipt.ack(q, args, 2)
-  life.finish(q)
+  queue.finish(q)
   return reply.in_mode(acked, args[1])
 end

@@ -9,6 +9,6 @@ local function call(keys, args)
   local q = queue.need(keys[1], queue.only)
   life.settle(q, life.BRIEFLY)
   local acked, results = receipt.ack(q, args, 1)
-  life.finish(q)
+  queue.finish(q)
   return acked == #args and acked or results
 end

@@ -22,7 +22,7 @@ local function look_at(key, post, may_settle)
     waiters.expect(q.name, post, q.now)
   end
   q.wakes = ready > 0
-  life.finish(q)
+  queue.finish(q)
   return is_theirs and 1 or 0, q.due < queue.FOREVER and math.max(0, q.due - q.now) or -1, q.settled
 end
 

@@ -10,7 +10,7 @@ local function call(keys, args)
   life.settle(q, life.BRIEFLY)
   local id, state, meta, code, problem = receipt.find(q, args[2])
   if code == 'STALE' then
-    life.finish(q)
+    queue.finish(q)
     return reply.error(code, problem)
   end
   local cancelled = 1
@@ -25,6 +25,6 @@ local function call(keys, args)
   else
     cancelled = 0
   end
-  life.finish(q)
+  queue.finish(q)
   return reply.in_mode(cancelled, args[1])
 end

@@ -17,6 +17,6 @@ local function call(keys, args)
     end
   end
   volatile.compacts[q.name] = true
-  life.finish(q)
+  queue.finish(q)
   return reply.in_mode(removed, args[1])
 end

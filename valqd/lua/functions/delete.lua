@@ -11,7 +11,7 @@ local function call(keys, args)
   local q = queue.need(keys[1])
   if reply.is_stepped(args[1]) and server.call('HLEN', q.prefix .. 'gone') > MOST_BUCKETS
     and purge.step(q, purge.INDEXES.all, purge.begin(q)) > 0 then
-    life.finish(q)
+    queue.finish(q)
     return nil
   end
   local buckets = server.call('HKEYS', q.prefix .. 'gone')

@@ -9,7 +9,7 @@ local function call(keys, args)
   local q = queue.need(keys[1])
   life.settle(q, life.BRIEFLY)
   local deadline, code, text = receipt.extend(q, args[2], tonumber(args[3]))
-  life.finish(q)
+  queue.finish(q)
   if not deadline then
     return reply.error(code, text)
   end

@@ -13,6 +13,6 @@ local function call(keys, args)
     local deadline, code, text = receipt.extend(q, args[i], tonumber(args[i + 1]))
     results[#results + 1] = deadline or code .. ' ' .. text
   end
-  life.finish(q)
+  queue.finish(q)
   return results
 end

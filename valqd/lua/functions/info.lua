@@ -9,12 +9,12 @@ local function call(keys, args)
   local q = queue.need(keys[1])
   while life.settle(q, life.FULLY) do
     if reply.is_stepped(args[1]) then
-      life.finish(q)
+      queue.finish(q)
       return nil
     end
   end
   queue.save(q)
   local map = info.map(q)
-  life.finish(q)
+  queue.finish(q)
   return reply.in_mode(map, args[1])
 end

@@ -9,6 +9,6 @@ local function call(keys, args)
   local q = queue.need(keys[1])
   life.settle(q, life.BRIEFLY)
   local count = receipt.nack(q, args[2], tonumber(args[3]), args[4], args, 5)
-  life.finish(q)
+  queue.finish(q)
   return reply.in_mode(count, args[1])
 end

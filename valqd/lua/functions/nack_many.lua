@@ -9,6 +9,6 @@ local function call(keys, args)
   local q = queue.need(keys[1], queue.only)
   life.settle(q, life.BRIEFLY)
   local count, results = receipt.nack(q, args[1], tonumber(args[2]), args[3], args, 4)
-  life.finish(q)
+  queue.finish(q)
   return count == #args - 3 and count or results
 end

@@ -18,6 +18,6 @@ local function call(keys, args)
     queue.note_due(q, until_ms)
   end
   q.wakes = true
-  life.finish(q)
+  queue.finish(q)
   return reply.in_mode({ok = 'OK'}, args[1])
 end

@@ -8,7 +8,7 @@
 local function call(keys, args)
   local q = queue.need(keys[1])
   life.settle(q, life.FULLY)
-  life.finish(q)
+  queue.finish(q)
   local count, offset, reverse = tonumber(args[3]), tonumber(args[4]), args[5] == '1'
   local messages = {}
   local ids

@@ -14,7 +14,7 @@ local function call(keys, args)
   token = token ~= '' and token or purge.begin(q)
   while life.settle(q, life.FULLY) do
     if reply.is_stepped(args[1]) then -- nothing removed yet: go on with the states as they have become
-      life.finish(q)
+      queue.finish(q)
       return {0, token}
     end
   end
@@ -24,7 +24,7 @@ local function call(keys, args)
     removed = removed + step
   until token == '' or reply.is_stepped(args[1])
   volatile.compacts[q.name] = true
-  life.finish(q)
+  queue.finish(q)
   if reply.is_stepped(args[1]) then
     return {removed, token}
   end

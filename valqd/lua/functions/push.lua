@@ -29,7 +29,7 @@ local function call(keys, args)
     local adds = dedup and 1 or count
     local full = add.make_room(q, adds, dedup and #args[at] or bytes)
     if full then
-      life.finish(q)
+      queue.finish(q)
       return reply.error('FULL', full)
     end
     if o then

@@ -19,7 +19,7 @@ local function redrive_one(q, target, id)
   end
   local meta = record.load(q, id) -- its retention may be over, as was found on the way
   if meta and target == q then
-    life.redrive(q, id, meta)
+    letters.redrive(q, id, meta)
   elseif meta then
     local copy = {t = meta.t, n = 0, a = 0, p = meta.p, v = meta.v, m = meta.m, h = meta.h, e = meta.e, f = meta.f, D = meta.D}
     record.enter(target, record.add(target, server.call('HGET', q.prefix .. 'body', id), copy), copy, 'r')
@@ -84,7 +84,7 @@ local function call(keys, args)
   end
   while life.settle(q, is_first and life.FULLY or life.BRIEFLY) do -- before the target is read: messages may die to it
     if is_stepped and is_first then
-      life.finish(q)
+      queue.finish(q)
       return {0, SETTLING}
     elseif is_stepped then
       break
@@ -94,13 +94,13 @@ local function call(keys, args)
   if args[4] ~= '' then
     target = queue.open(keys[2])
     if not target then
-      life.finish(q)
+      queue.finish(q)
       return is_first and queue.missing(keys[2]) or {0, ''}
     end
     life.settle(target, life.BRIEFLY)
     if queue.paused(target, 'in') then
-      life.finish(target)
-      life.finish(q)
+      queue.finish(target)
+      queue.finish(q)
       return is_first and add.paused_error(target) or {0, ''}
     end
   end
@@ -111,7 +111,7 @@ local function call(keys, args)
     step, token, problem = redrive(q, target, args, token)
     moved = moved + step
   until token == '' or is_stepped
-  life.finish(q)
+  queue.finish(q)
   if target ~= q then
     add.finish(target)
   end

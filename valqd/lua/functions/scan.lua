@@ -13,7 +13,7 @@ local function call(keys, args)
     return reply.error('ERR', "invalid cursor '" .. args[2] .. "': must be 0, or the cursor of the last reply")
   end
   life.settle(q, life.FULLY)
-  life.finish(q)
+  queue.finish(q)
   local cursor, found = walk.step(q, tonumber(args[2]), math.min(tonumber(args[7]), MAX_STEP))
   local messages = {}
   for _, id in ipairs(found) do

@@ -8,7 +8,7 @@
 local function call(keys, args)
   local q = queue.need(keys[1])
   life.settle(q, life.FULLY)
-  life.finish(q)
+  queue.finish(q)
   local id, state, _, code, problem = receipt.find(q, args[2])
   if not state then
     return reply.error(code, problem)

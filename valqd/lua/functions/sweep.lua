@@ -19,12 +19,12 @@ local function call(keys, args)
     volatile.note(q.name, q.due)
   end
   more = compact.step(q) or more
-  more = life.forward(q) or more
+  more = letters.forward(q) or more
   more = more or add.trim(q)
   if more then
     volatile.note(q.name, q.now)
   end
   q.wakes = true -- whoever was woken for what is still ready may be gone
-  life.finish(q)
+  queue.finish(q)
   return more and 1 or 0
 end

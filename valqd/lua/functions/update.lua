@@ -9,7 +9,7 @@
 local function call(keys, args)
   local q = queue.need(keys[1])
   life.settle(q, life.BRIEFLY)
-  life.finish(q) -- before what may end the call
+  queue.finish(q) -- before what may end the call
   local settings, bounds = limits.parse(q.name, q.limits or {}, args, 2)
   limits.note_target(q.name, q.limits, bounds)
   q.limits = bounds
@@ -27,7 +27,7 @@ local function call(keys, args)
     more = compact.step(q)
   end
   life.find_due(q)
-  life.finish(q)
+  queue.finish(q)
   if more and reply.is_stepped(args[1]) then
     return nil
   end

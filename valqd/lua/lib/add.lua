@@ -17,7 +17,7 @@ end
 function add.settle(q)
   life.settle(q, life.BRIEFLY)
   if queue.paused(q, 'in') then
-    life.finish(q)
+    queue.finish(q)
     error(add.paused_error(q))
   end
 end
@@ -290,5 +290,5 @@ end
 
 -- At the end of a function that may have added.
 function add.finish(q)
-  life.finish(q, 'seq', q.seq)
+  queue.finish(q, 'seq', q.seq)
 end

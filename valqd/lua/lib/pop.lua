@@ -222,9 +222,9 @@ end
 -- After taking `count` messages.
 function pop.finish(q, count)
   if count > 0 then
-    life.finish(q, 'delivered', q.delivered + count)
+    queue.finish(q, 'delivered', q.delivered + count)
   else
-    life.finish(q)
+    queue.finish(q)
   end
 end
 

@@ -243,3 +243,16 @@ end
 function queue.save_limits(q)
   server.call('HSET', q.key, 'limits', packed(q.limits))
 end
+
+-- At the end of a function: write what is left to be written, with `...` (fields and values), and wake who waits for what
+-- became ready.
+function queue.finish(q, ...)
+  if q.moved then
+    queue.save(q, 'head', q.head, 'plain', q.plain, ...)
+  else
+    queue.save(q, ...)
+  end
+  if q.wakes then
+    queue.wake(q)
+  end
+end
