@@ -18,9 +18,11 @@ def test_length_counts_ready_delayed_and_in_flight(q):
     assert q.push("d") == b"4"
 
 
-def test_merged_pushes_are_refused_one_by_one(q):
+@pytest.mark.parametrize("function", ["push_many", "push_records"])
+def test_merged_pushes_are_refused_one_by_one(q, function):
     q.create(max_length=2)
-    reply = q.do("push_many", AUTO, "a", "b", "c")
+    options = [packed([b"1", b"priority", b"1", b"0"])] if function == "push_records" else []
+    reply = q.do(function, AUTO, *[*options, b"x"] * 3)
     assert reply[:2] == [1, 2]
     assert reply[2].startswith(b"FULL ")
     assert q.push("x") != b"3"

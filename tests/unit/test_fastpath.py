@@ -62,6 +62,11 @@ commands = st.one_of(
 )
 
 
+def test_no_id_passes_for_two(templates):
+    data = request("VALQ.ACK", "q", b"1\r\n$1\r\n2") * 2
+    assert run(templates, data)[0] == 0
+
+
 @given(st.lists(commands, min_size=1, max_size=12), st.integers(0, 400))
 def test_whole_commands_are_taken_and_a_cut_one_is_left(templates, chosen, cut):
     whole = b"".join(chosen)
