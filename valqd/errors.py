@@ -52,6 +52,11 @@ class BackendDown(CommandError):
             text = "the backend cannot be reached: the command was not sent, try again"
         super().__init__(text)
 
+    @classmethod
+    def is_said_by(cls, reply: bytes) -> bool:
+        """Whether a reply is such an error: not the backend's own, but the daemon's for want of it."""
+        return reply.startswith(b"-%b " % cls.code.encode())
+
 
 class NotAuthenticated(CommandError):
     """Valkey asks this client for a password."""

@@ -25,7 +25,7 @@ class Failed(Exception):
     @property
     def lost_backend(self) -> bool:
         """Whether it is because the backend is down."""
-        return self.resp.startswith(b"-NOBACKEND ")
+        return BackendDown.is_said_by(self.resp)
 
 
 async def run_steps(session: Session, request: Request) -> None:

@@ -23,12 +23,15 @@ from typing import Any
 from hiredis import HiredisError
 
 from valqd.commands.request import Request
+from valqd.errors import BackendDown
 from valqd.protocol.calls import MAX_CALL_BYTES, Call, MergedCall, Recipient, Route
 
 #: How often a library that is gone again and again is loaded for one call.
 _MAX_RESENDS = 3
+#: What Valkey answers to a call whose library is gone.
+MISSING_FUNCTION = "ERR Function not found"
 #: What is answered for a call that found no library, and cannot be repeated.
-REPLACED = "NOBACKEND the queue functions were being replaced: the command was not applied, try again"
+REPLACED = f"{BackendDown.code} the queue functions were being replaced: the command was not applied, try again"
 
 
 class Coalescer:
@@ -219,4 +222,4 @@ class Routes:
 
 def is_missing_function(reply: Any) -> bool:
     """Whether the backend knows no such function: it was flushed, or the backend replaced."""
-    return isinstance(reply, HiredisError) and str(reply) == "ERR Function not found"
+    return isinstance(reply, HiredisError) and str(reply) == MISSING_FUNCTION

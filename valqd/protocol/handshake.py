@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from valqd.errors import BackendDown
 from valqd.protocol import relay
 from valqd.protocol.calls import error_line
 from valqd.protocol.encoding import encode
@@ -56,7 +57,7 @@ def _relay(session: Session, frame: Frame, kind: ReplyType, remember: bytes = b"
 
 def _refusal(session: Session, error: bytes) -> bytes:
     """``error``; the client's connection is closed before it gets that, if this is how it is to learn of the outage."""
-    if session.worker.closes_on_loss and error.startswith(b"-NOBACKEND "):
+    if session.worker.closes_on_loss and BackendDown.is_said_by(error):
         session.close()
     return error
 
@@ -117,7 +118,7 @@ def _become(session: Session, identity: Identity, frame: Frame) -> bool:
 
 def _unproved(session: Session, error: bytes) -> None:
     """It stays who, and in the database, it was; if only because the backend was away, it is closed."""
-    if error.startswith(b"-NOBACKEND "):
+    if BackendDown.is_said_by(error):
         _close_with(session, _refusal(session, error))
     else:
         session.finish(error)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from valqd.commands.request import Request, fcall, function_call, queue_key
 from valqd.errors import BackendDown
 from valqd.protocol.calls import nothing_popped, without_place
-from valqd.protocol.coalescer import REPLACED
+from valqd.protocol.coalescer import MISSING_FUNCTION, REPLACED
 from valqd.protocol.lone_calls import Listener, LoneCall
 from valqd.protocol.monitor import encode_own
 from valqd.protocol.private_replies import Gap, PrivateReplies
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: A client's calls on its own lane are kept until they are answered, since they may have to be repeated: beyond this
 #: its next commands wait.
 _MAX_REPEATABLE_BYTES = 256 * 1024
-_MISSING_FUNCTION = b"-ERR Function not found\r\n"
+_MISSING_FUNCTION = b"-%b\r\n" % MISSING_FUNCTION.encode()
 _REPLACED = b"-%b\r\n" % REPLACED.encode()
 
 
