@@ -95,6 +95,13 @@ def test_watched_and_swallowed_replies_are_cut_out_exactly(script, data):
     assert seen == expected_seen
 
 
+def test_an_attribute_is_no_reply():
+    private = PrivateReplies()
+    private.expect(3)
+    assert private.feed(b"|1\r\n+a\r\n+b\r\n+1\r\n") == b"|1\r\n+a\r\n+b\r\n+1\r\n"
+    assert private.outstanding == 2
+
+
 def test_a_repeated_call_gets_its_old_place_in_the_output():
     private = PrivateReplies()
     gaps = []

@@ -3,7 +3,7 @@
 -- KEYS: queues
 -- ARGV: post (see waiters)
 -- Returns: OK
--- Errors: none
+-- Errors: ERR
 -- Complexity: O(d) a queue, for d daemons that wait
 
 local function wake_next(key)
