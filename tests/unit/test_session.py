@@ -276,3 +276,14 @@ def test_blocking_commands_without_replies_are_not_waited_for(host, session):
     while host.soon:
         host.soon.pop()()
     assert b"".join(host.sent).count(b"BLPOP") == 1100
+
+
+def test_a_multi_inside_multi_that_an_earlier_valkey_refuses_alone_is_no_element_of_execs_reply(session):
+    converse(
+        session,
+        ("MULTI", b"+OK\r\n"),
+        ("MULTI", b"-ERR MULTI calls can not be nested\r\n"),
+        ("SELECT 1", b"+QUEUED\r\n"),
+        ("EXEC", b"*1\r\n+OK\r\n"),
+    )
+    assert session.identity.db == 1
