@@ -109,6 +109,17 @@ def test_sweeps_that_were_refused_are_made_good():
             assert as_map(connection.call("VALQ.PEEK", queue, "READY")[0])[b"state"] == b"ready"
 
 
+def test_a_key_that_only_looks_like_a_queues_is_not_swept():
+    with Valkey() as valkey, Connection(valkey.port) as direct:
+        with Valqd(valkey.url) as daemon, Connection(daemon.port) as client:
+            client.call("VALQ.PUSH", "q", "x")
+        assert direct.call("COPY", "valq:{q}:queue", "valq:{q}:no}:queue") == 1
+        with Valqd(valkey.url) as daemon, Connection(daemon.port) as client:  # looks at all queues at its start
+            client.call("VALQ.PUSH", "q", "y", "0.3")
+            until(lambda: info(client, "q")["ready_msgs"] == 2 and direct.call("ZCARD", "valq:{q}:ready"), 3, "swept")
+            assert "refused" not in daemon.output()
+
+
 def test_a_queue_that_cannot_be_swept_is_tried_again_alone():
     with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(valkey.port) as direct:
         with Connection(daemon.port) as connection:

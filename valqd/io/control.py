@@ -31,6 +31,7 @@ _SILENT_S = 5.0
 _NO_ISSUER = (18, 19, 20, 21)
 _LEAST_VERSION = (7, 2)
 _REFUSED = "the daemon's own connection is refused; nothing is swept, and blocked POPs only look once a second"
+_SILENT = "backend {} does not answer"
 _UNREACHABLE = "backend {} cannot be reached"
 _REVISION = re.compile(rb"^-- revision: (\d+)$", re.MULTILINE)
 
@@ -247,11 +248,21 @@ class Control:
 
     async def _calls(self, requests: list[list[bytes]]) -> list[Any]:
         assert self._connection is not None
-        silent = f"backend {self._backend} does not answer"
-        telling = asyncio.get_running_loop().call_later(_SILENT_S, self.complaints.say, silent, f"for {_SILENT_S:g} s")
+        watching = asyncio.ensure_future(self._watch(self._connection))
         try:
             replies = await asyncio.gather(*self._connection.send(requests))
         finally:
-            telling.cancel()
-        self.complaints.over(silent)
+            watching.cancel()
+        self.complaints.over(_SILENT.format(self._backend))
         return replies
+
+    async def _watch(self, connection: _Connection) -> None:
+        """Complain of a silent backend; if it answers others, only this connection leads nowhere (a proxy's, to a node
+        that is gone): it is given up."""
+        while True:
+            await asyncio.sleep(_SILENT_S)
+            self.complaints.say(_SILENT.format(self._backend), f"for {_SILENT_S:g} s")
+            with contextlib.suppress(OSError):
+                await self._backend.ping()
+                connection.transport.abort()
+                return

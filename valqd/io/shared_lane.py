@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from valqd.errors import BackendDown, CommandError, NotAuthenticated
-from valqd.io.backend import ReplyProtocol
+from valqd.io.backend import CONNECT_TIMEOUT_S, ReplyProtocol
 from valqd.io.busy_wait import BusyWait
 from valqd.io.outbox import write_pieces
 from valqd.protocol.calls import error_line
@@ -102,7 +102,9 @@ class SharedLane:
                 self._down(BackendDown())
             else:
                 self._greet(connection)
+                giving_up = self.loop.call_later(CONNECT_TIMEOUT_S, self._give_up_silent, connection)
                 await connection.ended.wait()
+                giving_up.cancel()
                 if self.refused is not None:
                     if not (self.users and self.refused.startswith(b"-NOAUTH")):
                         self.coalescer.fail_unsent(self.refused)
@@ -146,6 +148,11 @@ class SharedLane:
         now = 1 if self.identity.db_first and not self._errors else len(self._greeting_unsent)
         connection.transport.write(b"".join(self._greeting_unsent[:now]))
         del self._greeting_unsent[:now]
+
+    def _give_up_silent(self, connection: _Connection) -> None:
+        """Who accepts connections may have no backend behind it, and never answer: the next one may be answered."""
+        if connection is self._connection and self._greeting_due:
+            connection.transport.abort()
 
     def _greeted(self) -> None:
         refused = self.identity.refusal(self._errors)

@@ -20,6 +20,8 @@ from valqd.io.control import Control
 from valqd.io.registration import Registration
 from valqd.protocol.coalescer import is_missing_function
 
+#: What else matches SCAN's pattern is no queue: whoever may write it could have it swept in vain, again and again.
+_QUEUE_KEY = re.compile(rb"valq:\{[^{}]+\}:queue", re.DOTALL)
 #: Of no queue: a user who may call functions on some queues is not to take the sweeper's lease.
 _DAEMONS_KEY = b"valq::daemons"
 _LEADER_TICK_S = 0.1
@@ -234,7 +236,7 @@ class Sweeper:
                 self._refused(reply)
                 return
             cursor, keys = reply
-            yield keys
+            yield [key for key in keys if _QUEUE_KEY.fullmatch(key)]
             if cursor == b"0":
                 return
 

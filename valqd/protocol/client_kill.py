@@ -61,7 +61,7 @@ def meant_by(argv: list[bytes]) -> Callable[[ClientInfo], bool] | None:
         name = argv[at].upper()
         at += 1
         if name.removeprefix(b"NOT-") == b"ID":
-            while at < len(argv) and argv[at].isdigit():
+            while at < len(argv) and argv[at].isdigit() and len(argv[at]) <= 20:  # a longer one Valkey refuses
                 ids.setdefault(name, set()).add(int(argv[at]))
                 at += 1
         elif at < len(argv):

@@ -62,6 +62,13 @@ FILTERS = [
 ]  # fmt: skip
 
 
+def test_an_id_of_many_digits_is_refused(pair):
+    for server in pair:
+        with Connection(server.port) as killer:
+            assert str(killer.call("CLIENT", "KILL", "ID", "9" * 5000)).startswith("ERR ")
+            assert killer.call("PING") == b"PONG"
+
+
 @pytest.mark.parametrize("filters", FILTERS)
 def test_it_is_killed_by_the_filters_that_would_kill_it_in_valkey(pair, filters):
     ends = []

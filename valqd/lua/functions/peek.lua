@@ -5,11 +5,13 @@
 -- Returns: array of maps, as show
 -- Errors: NOQUEUE
 -- Complexity: O(log n + count); ready also O(ids passed over / 128)
+local MOST_AT_ONCE = 1000
+
 local function call(keys, args)
   local q = queue.need(keys[1])
   life.settle(q, life.FULLY)
   queue.finish(q)
-  local count, offset, reverse = tonumber(args[3]), tonumber(args[4]), args[5] == '1'
+  local count, offset, reverse = math.min(tonumber(args[3]), MOST_AT_ONCE), tonumber(args[4]), args[5] == '1'
   local messages = {}
   local ids
   if args[2] == 'ready' then

@@ -3,6 +3,9 @@
 
 local glob = {}
 
+-- Items between two stars when some are ? or sets; as the daemon refuses more, who calls functions himself may not either.
+local MAX_LOOSE = 32
+
 -- A Lua pattern for this byte and no other.
 local function exactly(char)
   return char == '\0' and '%z' or (char:gsub('%W', '%%%0'))
@@ -70,8 +73,8 @@ local function pieces(pattern)
   return found
 end
 
--- Whether all of `text` matches.  A star never makes it go back: O(text) for each piece; times its items, which the daemon
--- bounds, for one with ? or a set.
+-- Whether all of `text` matches.  A star never makes it go back: O(text) for each piece; times its items, which are
+-- bounded, for one with ? or a set.
 function glob.matches(pattern, text)
   local found = pieces(pattern)
   local first, last = found[1], found[#found]
@@ -83,6 +86,9 @@ function glob.matches(pattern, text)
   end
   local at = first[2] + 1
   for i = 2, #found - 1 do
+    if not found[i][3] and found[i][2] > MAX_LOOSE then
+      error('ERR too many characters between two * of a pattern when ? or [] are among them', 0)
+    end
     local _, stop = text:find(found[i][3] or found[i][1], at, found[i][3] and true)
     if not stop then
       return false

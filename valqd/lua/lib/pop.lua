@@ -7,13 +7,14 @@ local RECORD_BATCH = 256
 -- Messages that one POP finds not to be delivered any more, before it leaves the others to the next.
 local MOST_FAILED = 2000
 local MOST_DEAD = 500 -- where they are moved to another queue
+local MOST_AT_ONCE = 10000 -- as the daemon lets no more be asked for, who calls functions himself gets no more
 
 -- What a POP asks for.  count: '' for one message, and no array; vt: ms or ''; flags: N for NOACK, M for WITHMETA; post: of
 -- clients that have waited in line (see waiters), else nil.
 function pop.options(count, vt, flags, post)
   return {
     many = count ~= '',
-    want = tonumber(count) or 1,
+    want = math.min(tonumber(count) or 1, MOST_AT_ONCE),
     vt = tonumber(vt),
     noack = flags:find('N', 1, true) ~= nil,
     with_meta = flags:find('M', 1, true) ~= nil,

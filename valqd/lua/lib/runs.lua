@@ -3,6 +3,10 @@
 
 local runs = {}
 
+-- What one call may ask for: a daemon's asks for fewer (511, and one POP COUNT 10000), and who calls the function himself
+-- may not ask for more.
+local MOST_ASKED_FOR = 11000
+
 -- What each POP of a run asks for, by its spec: "resp,count,vt,flags", or '' for one message in RESP2; with ",post" when it
 -- has waited in line (see waiters).  Clients send few different ones.
 local kind_of = cache.of(function(spec)
@@ -22,7 +26,7 @@ end, 1000)
 -- The kinds of the runs in args[from] ..., and how many pops each is.
 function runs.read(args, from)
   local found, reps = {}, {}
-  local n = 0
+  local n, total = 0, 0
   local spec, kind
   for i = from, #args, 2 do
     n = n + 1
@@ -32,6 +36,10 @@ function runs.read(args, from)
     end
     found[n] = kind
     reps[n] = args[i] == '1' and 1 or tonumber(args[i])
+    total = total + math.max(0, reps[n]) * math.max(1, kind.want)
+  end
+  if total > MOST_ASKED_FOR then
+    error('ERR too many messages in one call', 0)
   end
   return found, reps
 end

@@ -14,15 +14,29 @@ local SILENT_AFTER_MS = 100
 -- Of each post, as many clients have their exact place (the daemon sends no more), and as many messages at once find it.
 local MOST_IN_ORDER = 128
 local PLACE_BYTES = 16
+-- Posts of one queue: each is looked at whenever something becomes ready.
+local MOST_POSTS = 1024
+
+local function number_of(line)
+  local posts = 0
+  for _ in pairs(line) do
+    posts = posts + 1
+  end
+  return posts
+end
 
 -- A post has `count` clients that wait; `places` as above.
 function waiters.join(name, post, count, places, exact)
   local known = #places / PLACE_BYTES
-  if not (count and count >= known and known >= 1 and known % 1 == 0) then
+  if not (count and count >= known and known >= 1 and known <= MOST_IN_ORDER and known % 1 == 0) then
     error('ERR this is no registration of clients that wait', 0)
   end
-  waiters.lines[name] = waiters.lines[name] or {}
-  waiters.lines[name][post] = {post = post, db = post:match('/.*') or '', count = count, since = exact, places = places,
+  local line = waiters.lines[name] or {}
+  if not line[post] and number_of(line) >= MOST_POSTS then -- who may call functions could name any number of them
+    error('ERR too many daemons wait for one queue', 0)
+  end
+  waiters.lines[name] = line
+  line[post] = {post = post, db = post:match('/.*') or '', count = count, since = exact, places = places,
     known = known, served = 0, woken_ms = false}
 end
 
@@ -83,16 +97,18 @@ local function place(at, n)
   return at.since - waited, takes
 end
 
--- The posts of one database that may take messages: not those that were woken and did not ask.
-local function present(line, db, now)
-  local posts = {}
+-- By database, the posts that may take messages: not those that were woken and did not ask.
+local function present(line, now)
+  local by_db = {}
   for _, at in pairs(line) do
     local silent = at.woken_ms and at.woken_ms + SILENT_AFTER_MS <= now
-    if at.db == db and not silent then
+    local posts = by_db[at.db] or {}
+    by_db[at.db] = posts
+    if not silent then
       posts[#posts + 1] = at
     end
   end
-  return posts
+  return by_db
 end
 
 -- Of `ready` messages, how many each of `posts` may take: its clients' that have waited longest, and what is left when all
@@ -135,7 +151,7 @@ function waiters.turn(name, post, ready, now)
   end
   at.woken_ms = false
   asked(name)
-  return shares(present(line, at.db, now), ready)[post]
+  return shares(present(line, now)[at.db], ready)[post]
 end
 
 -- The first `count` clients of a post have got something.
@@ -161,20 +177,14 @@ end
 
 -- `ready` messages are there, and somebody waits: wake the posts whose turn it is, if they are not woken yet.
 function waiters.wake(name, ready, now)
-  local line = waiters.lines[name]
-  local done = {}
-  for _, some in pairs(line) do
-    if not done[some.db] then
-      done[some.db] = true
-      local posts = present(line, some.db, now)
-      local of_post = shares(posts, ready)
-      for _, at in ipairs(posts) do
-        if of_post[at.post] > 0 and not at.woken_ms then
-          wake_post(name, at, now)
-        end
-        if at.woken_ms and posts[2] then
-          waiters.checks[name] = math.min(waiters.checks[name] or math.huge, at.woken_ms + SILENT_AFTER_MS)
-        end
+  for _, posts in pairs(present(waiters.lines[name], now)) do
+    local of_post = shares(posts, ready)
+    for _, at in ipairs(posts) do
+      if of_post[at.post] > 0 and not at.woken_ms then
+        wake_post(name, at, now)
+      end
+      if at.woken_ms and posts[2] then
+        waiters.checks[name] = math.min(waiters.checks[name] or math.huge, at.woken_ms + SILENT_AFTER_MS)
       end
     end
   end
