@@ -58,6 +58,15 @@ class BackendDown(CommandError):
         return reply.startswith(b"-%b " % cls.code.encode())
 
 
+class BackendReplaced(CommandError):
+    """WAIT can only tell of what was written to the process that the backend is now."""
+
+    code = BackendDown.code
+
+    def __init__(self) -> None:
+        super().__init__("the backend was replaced since this connection's last WAIT: what it wrote before may be lost")
+
+
 class NotAuthenticated(CommandError):
     """Valkey asks this client for a password."""
 

@@ -9,8 +9,9 @@ import time
 class Forwarder:
     """Forwards connections.
 
-    ``target_is_gone`` closes them and each new one.  What holds the word ``held_back``, in upper case, is held back on
-    its way to the target.  With ``cuts`` large answers stop in their middle.  Each way takes ``delay_s``.
+    ``target_is_gone`` closes them and each new one; while ``is_silent``, new ones are taken and left alone.  What holds
+    the word ``held_back``, in upper case, is held back on its way to the target.  With ``cuts`` large answers stop in
+    their middle.  Each way takes ``delay_s``.
     """
 
     def __init__(self, target_port: int):
@@ -19,7 +20,7 @@ class Forwarder:
         self._open: set[socket.socket] = set()
         self.port = self._listening.getsockname()[1]
         self.url = f"valkey://127.0.0.1:{self.port}"
-        self.target_is_gone = False
+        self.target_is_gone = self.is_silent = False
         self.held_back: bytes | None = None
         self.holds = 0  # how often something was held back or cut
         self.cuts = False
@@ -28,6 +29,14 @@ class Forwarder:
 
     def lose_target(self):
         self.target_is_gone = True
+        self.close_all()
+
+    def switch_to(self, target_port: int):
+        """As a service's address does that leads to another node from now on."""
+        self._target_port = target_port
+        self.close_all()
+
+    def close_all(self):
         for connection in list(self._open):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -38,6 +47,9 @@ class Forwarder:
                 client, _ = self._listening.accept()
                 if self.target_is_gone:
                     client.close()
+                    continue
+                if self.is_silent:
+                    self._open.add(client)
                     continue
                 target = socket.create_connection(("127.0.0.1", self._target_port))
                 self._open |= {client, target}

@@ -273,3 +273,45 @@ def test_what_comes_while_the_functions_are_loaded_again_is_run_behind_what_wait
         forwarder.held_back = None
         assert [client.read(), client.read()] == [b"2", b"3"]
         assert bodies(client.call("VALQ.POP", "q", "COUNT", "3")) == [b"x", b"y", b"z"]
+
+
+def test_a_backend_whose_address_accepts_and_is_silent_is_tried_again():
+    with (
+        Valkey() as valkey,
+        Forwarder(valkey.port) as forwarder,
+        Valqd(forwarder.url) as daemon,
+        Connection(daemon.port, timeout_s=12) as client,
+    ):
+        assert client.call("VALQ.PUSH", "q", "before") == b"1"
+        forwarder.is_silent = True
+        forwarder.close_all()
+        until(lambda: "connection lost" in daemon.output(), 5, "it is seen")
+        client.send("VALQ.PUSH", "q", "unsent")
+        noticed_at = time.monotonic()
+        time.sleep(0.5)  # both connections are tried again by then
+        forwarder.is_silent = False
+        refused(client.read(), "NOBACKEND", "was not sent")
+        assert time.monotonic() - noticed_at < 8
+        until(lambda: client.call("VALQ.PUSH", "q", "after") == b"2", 5, "it is back")
+
+
+@pytest.mark.parametrize(
+    "write", [("VALQ.PUSH", "q", "x"), ("SET", "k", "x"), ("RPUSH", "k", "x")], ids=["push", "relayed", "own lane"]
+)
+def test_wait_does_not_tell_of_another_backend_what_was_written_to_the_one_before(write):
+    with (
+        Valkey() as old,
+        Valkey() as new,
+        Forwarder(old.port) as forwarder,
+        Valqd(forwarder.url) as daemon,
+        Connection(daemon.port, timeout_s=5) as client,
+    ):
+        assert not isinstance(client.call(*write), Exception)
+        forwarder.switch_to(new.port)
+        until(lambda: "connected again" in daemon.output(), 5, "control is back")
+        refused(client.call("WAIT", "0", "0"), "NOBACKEND", "may be lost")
+        until(lambda: not isinstance(client.call(*write), Exception), 5, "the lane is back")
+        assert client.call("WAIT", "0", "0") == 0
+        with Connection(daemon.port) as late:
+            late.call(*write)
+            assert late.call("WAIT", "0", "0") == 0

@@ -68,6 +68,7 @@ def client(users):
         next_client_id=lambda: 1,
         settings=SimpleNamespace(max_clients=9),
         clients=set(),
+        control=SimpleNamespace(run_id="run"),
         default_user=SimpleNamespace(is_known=True),
         lanes=SimpleNamespace(get=lane, leave=lambda lane: users.append(-1)),
         loop=SimpleNamespace(

@@ -1,7 +1,9 @@
 """The daemon's own connection knows in which database it is, and tells of a backend that is silent."""
 
 import asyncio
+from types import SimpleNamespace
 
+import pytest
 from hiredis import ReplyError
 
 from valqd.io import control as control_module
@@ -46,3 +48,32 @@ async def test_the_log_tells_of_a_backend_that_does_not_answer_and_when_it_does(
     assert await control.call([b"PING"]) == b"PONG"
     what = "backend valkey://h:1 does not answer"
     assert caplog.messages == [f"{what}: for 0.01 s", f"{what}: this is over"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_given_up"),
+    [(b"+PONG\r\n", True), (b"-NOAUTH Authentication required.\r\n", True), (b"-BUSY a\r\n", False)],
+)
+async def test_a_silent_connection_is_given_up_if_its_backend_answers_others(monkeypatch, answer, is_given_up):
+    monkeypatch.setattr(control_module, "_SILENT_S", 0.01)
+
+    async def ping(backend):
+        return answer
+
+    monkeypatch.setattr(Backend, "ping", ping)
+    silent = asyncio.get_running_loop().create_future()
+
+    def abort():
+        silent.set_exception(control_module.ControlLost())
+
+    control = Control(Backend("h", 1))
+    control.up = True
+    control._connection = SimpleNamespace(send=lambda requests: [silent], transport=SimpleNamespace(abort=abort))
+    asking = asyncio.ensure_future(control.call([b"PING"]))
+    await asyncio.sleep(0.05)
+    assert silent.done() == asking.done() == is_given_up
+    if is_given_up:
+        assert isinstance(asking.exception(), control_module.ControlLost)
+    else:
+        silent.set_result(b"PONG")
+        assert await asking == b"PONG"

@@ -302,6 +302,10 @@ class Client(Outgoing, asyncio.Protocol):
         """Run ``callback`` in the next turn of the loop."""
         self._worker.loop.call_soon(lambda: None if self.session.closed else callback())
 
+    def backend_run(self) -> str:
+        """Which process the backend is."""
+        return self._worker.control.run_id
+
     def load_library(self, done: Callable[[bytes | None], None]) -> None:
         """Make sure that the backend has the functions."""
         self._worker.loader.load(done)

@@ -257,12 +257,14 @@ class Control:
         return replies
 
     async def _watch(self, connection: _Connection) -> None:
-        """Complain of a silent backend; if it answers others, only this connection leads nowhere (a proxy's, to a node
-        that is gone): it is given up."""
+        """Complain of a silent backend.  If it answers others, only this connection leads nowhere, and is given up.
+
+        A proxy may keep it, to a node that is gone.
+        """
         while True:
             await asyncio.sleep(_SILENT_S)
             self.complaints.say(_SILENT.format(self._backend), f"for {_SILENT_S:g} s")
             with contextlib.suppress(OSError):
-                await self._backend.ping()
-                connection.transport.abort()
-                return
+                if not (await self._backend.ping()).startswith(b"-BUSY "):
+                    connection.transport.abort()
+                    return

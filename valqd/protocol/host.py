@@ -109,6 +109,9 @@ class Host(Protocol):
         ``request`` is what the client sent to prove it (AUTH or SELECT).
         """
 
+    def backend_run(self) -> str:
+        """Which process the backend is, as far as is known: another one after a restart or a failover."""
+
     def open_private(self, greeting: bytes) -> None:
         """Connect a private lane, and send ``greeting``; what ``send_private`` is given waits for ``private_greeted``.
 

@@ -22,7 +22,7 @@ from typing import Any
 from valqd.commands import grammar, table
 from valqd.commands.help_text import help_lines
 from valqd.commands.request import Request, function_call
-from valqd.errors import CommandError
+from valqd.errors import BackendReplaced, CommandError
 from valqd.protocol import foreign, handshake, relay
 from valqd.protocol.calls import Route, error_line, nothing_popped
 from valqd.protocol.encoding import encode
@@ -62,6 +62,7 @@ class Session:
         # Order on the shared lane (see Recipient)
         self.last_seq = 0
         self.last_queue: bytes | None = None  # pushed to or popped from since the last fence
+        self._backend_run = host.backend_run()  # the process that all was written to, as far as WAIT was told
         self.pending = 0  # deals whose answers have not come
         self._taken_bytes = 0  # by the fast path or relayed, since ``pending`` was 0 last
         self._needs_private = False  # simple commands do not ride on the shared lane any more
@@ -419,8 +420,11 @@ class Session:
 
     def fence(self, then: Callable[[], None]) -> None:
         """Before WAIT: have it cover what this client wrote over the shared lane, then run ``then``."""
-        queue = self.last_queue
-        if queue is None or self.private.alters_replies:  # then WAIT does not wait, is refused, or gets no reply
+        queue, run = self.last_queue, self.host.backend_run()
+        if run != self._backend_run and not self.private.alters_replies:
+            self._backend_run, self.last_queue = run, None
+            self._answer_here(BackendReplaced())
+        elif queue is None or self.private.alters_replies:  # then WAIT does not wait, is refused, or gets no reply
             then()
         else:
             self.last_queue = None
