@@ -21,6 +21,7 @@ class Forwarder:
         self.port = self._listening.getsockname()[1]
         self.url = f"valkey://127.0.0.1:{self.port}"
         self.target_is_gone = self.is_silent = False
+        self.left_alone = 0  # connections that came while it was silent
         self.held_back: bytes | None = None
         self.holds = 0  # how often something was held back or cut
         self.cuts = False
@@ -50,6 +51,7 @@ class Forwarder:
                     continue
                 if self.is_silent:
                     self._open.add(client)
+                    self.left_alone += 1
                     continue
                 target = socket.create_connection(("127.0.0.1", self._target_port))
                 self._open |= {client, target}
