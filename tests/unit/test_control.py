@@ -56,6 +56,7 @@ async def test_the_log_tells_of_a_backend_that_does_not_answer_and_when_it_does(
 )
 async def test_a_silent_connection_is_given_up_if_its_backend_answers_others(monkeypatch, answer, is_given_up):
     monkeypatch.setattr(control_module, "_SILENT_S", 0.01)
+    monkeypatch.setattr(control_module, "_OVERTAKEN_S", 0.01)
 
     async def ping(backend):
         return answer

@@ -46,7 +46,7 @@ def answers(port, user, writes, expected=None):
             got = b""
             with contextlib.suppress(TimeoutError):
                 while not got.endswith(CLOSED):
-                    wait_s = 0.5 if expected is None else 5 if len(got) < len(expected[number]) else 0.1
+                    wait_s = 0.3 if expected is None else 5 if len(got) < len(expected[number]) else 0.1
                     connection.socket.settimeout(wait_s)
                     try:
                         got += connection.socket.recv(1 << 16) or CLOSED

@@ -27,6 +27,8 @@ from valqd.protocol.monitor import encode_own
 _RETRY_S = 0.1
 #: The log tells of a backend that has not answered for so long.
 _SILENT_S = 5.0
+#: The answer to a younger connection may come first when a backend that was stopped goes on.
+_OVERTAKEN_S = 0.5
 #: OpenSSL's codes for a certificate whose issuer is not known.
 _NO_ISSUER = (18, 19, 20, 21)
 _LEAST_VERSION = (7, 2)
@@ -266,5 +268,6 @@ class Control:
             self.complaints.say(_SILENT.format(self._backend), f"for {_SILENT_S:g} s")
             with contextlib.suppress(OSError):
                 if not (await self._backend.ping()).startswith(b"-BUSY "):
+                    await asyncio.sleep(_OVERTAKEN_S)
                     connection.transport.abort()
                     return
