@@ -10,7 +10,7 @@ run: $(INSTALLED)  ## valqd on 127.0.0.1:6390 with an embedded Valkey in ./valqd
 	@exec $(BIN)/valqd $(ARGS)
 
 test: $(INSTALLED) lint types  ## everything that must hold
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 3 --dist worksteal  # three for two cores: half of the time they wait
 
 lint: $(INSTALLED)  ## style, and generated files that are stale
 	$(BIN)/ruff check .
