@@ -52,10 +52,10 @@ def test_what_was_popped_for_a_client_that_left_is_given_back_when_valkey_takes_
             leaving.call("PING")
             with valkey_stopped(valkey):
                 leaving.send("VALQ.POP", queue)
-                time.sleep(0.1)  # it is on its way before what makes Valkey refuse writes
+                noticed(beside)  # it is on its way before what makes Valkey refuse writes
                 direct.send(*refuse.split())
                 leaving.close()
-                time.sleep(0.1)
+                noticed(beside)
         assert direct.read() == b"OK"
         until(lambda: code in direct.call("INFO", "errorstats"), 5, "the first attempt was refused")
         assert direct.call(*allow.split()) == b"OK"
