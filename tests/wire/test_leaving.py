@@ -45,7 +45,9 @@ def test_what_was_popped_for_a_client_that_left_is_given_back_when_valkey_takes_
     pair, queue, refuse, allow, code
 ):
     valkey, daemon = pair
-    with Connection(daemon.port) as beside, Connection(valkey.port) as direct:
+    with contextlib.ExitStack() as stack:
+        beside, direct = (stack.enter_context(Connection(server.port)) for server in (daemon, valkey))
+        stack.callback(lambda: direct.call(*allow.split()))  # others use this Valkey, too
         beside.call("VALQ.CREATE", queue, "VT", "600")
         beside.call("VALQ.PUSH", queue, "x")
         with Connection(daemon.port) as leaving:
