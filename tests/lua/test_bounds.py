@@ -22,6 +22,16 @@ def test_one_call_is_asked_for_so_many_messages_at_most(q, runs):
     assert q.counts() == (1, 0, 0, 0)
 
 
+def test_a_call_that_is_refused_leaves_what_is_due_to_the_next(q):
+    q.create(vt=1000, attempts=1)
+    q.push("x")
+    q.pop()
+    q.pass_time(2000)
+    assert str(q.fcall("pop_many", AUTO, "11001", "")) == "ERR too many messages in one call"
+    assert q.info()["dead_total"] == 1
+    assert q.counts() == (0, 0, 0, 1)
+
+
 def test_what_a_daemon_may_merge_into_one_call_is_served(q):
     q.fill(10_600)
     *singles, many = q.do("pop_many", AUTO, *("1", "") * 511, "1", "2,10000,,")

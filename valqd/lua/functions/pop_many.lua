@@ -13,10 +13,10 @@ local function call(keys, args)
     end
     return {}
   end
+  local kinds, reps = runs.read(args, 2) -- before anything is changed: it may end the call
   life.settle(q, life.FULLY)
   local results = {}
   local total = 0
-  local kinds, reps = runs.read(args, 2)
   local at, last = 1, #kinds
   while at <= last do
     -- Runs that ask for the same kind of delivery are taken at once.
