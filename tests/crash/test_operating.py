@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers import ROOT, Connection, Valkey, Valqd, as_map, free_port, listening_sockets, request, until
-from tests.wire.expect import blocked, message, refused
+from tests.wire.expect import blocked, message, noticed, refused
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -245,12 +245,13 @@ def test_a_killed_daemons_port_is_free_though_clients_do_not_read():
 def test_a_stop_waits_for_slow_commands_and_not_for_blocked_ones(valkey):
     with contextlib.ExitStack() as stack:
         daemon = stack.enter_context(Valqd(valkey.url))
-        slow, *others = [stack.enter_context(Connection(daemon.port)) for _ in range(4)]
+        slow, beside, *others = [stack.enter_context(Connection(daemon.port)) for _ in range(5)]
         never = (request("BLPOP", "nothing", 0), request("WAIT", 9, 0), b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$999999\r\nx")
         for connection, sent in zip(others, never, strict=True):
             connection.send_raw(sent)
+        noticed(beside)
         slow.send("DEBUG", "SLEEP", 2)
-        time.sleep(0.1)
+        noticed(beside)
         since = time.monotonic()
         daemon.signal(signal.SIGTERM)
         assert slow.read() == b"OK"
@@ -262,22 +263,23 @@ def test_a_stop_closes_who_is_owed_nothing_at_once_though_others_are_waited_for(
     with Valqd(valkey.url) as daemon, Connection(daemon.port) as slow, Connection(daemon.port, timeout_s=1) as idle:
         assert idle.call("PING") == b"PONG"
         slow.send("DEBUG", "SLEEP", 2)
-        time.sleep(0.1)
+        noticed(idle)
         daemon.signal(signal.SIGTERM)
         assert idle.read_until_closed() == b""
         assert slow.read() == b"OK"
 
 
 def test_what_was_popped_for_who_has_left_is_given_back_before_a_stop_ends(valkey, queue):
-    with Valqd(valkey.url) as daemon, Connection(valkey.port) as direct:
+    with Valqd(valkey.url) as daemon, Connection(valkey.port) as direct, Connection(daemon.port) as beside:
+        noticed(beside)
         with Connection(daemon.port) as leaving:
             leaving.call("VALQ.PUSH", queue, "x")
             direct.send("DEBUG", "SLEEP", 1)
-            time.sleep(0.1)
+            time.sleep(0.2)  # Valkey has it
             leaving.send("VALQ.POP", queue)
-            time.sleep(0.1)
+            noticed(beside)
             leaving.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # by a reset
-        time.sleep(0.1)
+        noticed(beside)
         daemon.signal(signal.SIGTERM)
         assert daemon.process.wait(15) == 0
         assert direct.read() == b"OK"

@@ -141,13 +141,19 @@ def test_what_follows_a_select_or_auth_that_was_not_sent_is_not_run_elsewhere_or
 @pytest.mark.parametrize("becomes", ["SELECT 5", "AUTH default x", "RESET", "MULTI|SELECT 5|EXEC"])
 def test_what_follows_a_select_whose_answer_was_lost_is_not_run_elsewhere(becomes):
     commands = [command.split() for command in becomes.split("|")]
-    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port, timeout_s=5) as client:
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(daemon.port, timeout_s=5) as client,
+        Connection(daemon.port) as beside,
+    ):
+        noticed(beside)
         if becomes == "RESET":
             client.call("SELECT", "7")
         client.call("CLIENT", "ID")  # opens a lane of its own
         valkey.signal(signal.SIGSTOP)
         client.send_raw(b"".join(request(*command) for command in commands))
-        time.sleep(0.1)  # it is on its way
+        noticed(beside)  # it is on its way
         valkey.kill()
         valkey.start()
         back(daemon)
@@ -169,10 +175,10 @@ def test_who_was_closed_in_an_outage_takes_no_room_once_it_has_left():
         with Connection(daemon.port, timeout_s=5) as client:
             until(lambda: client.call("WATCH", "k") == b"OK", 5, "it watches")
             client.send("VALQ.POP", "q", "BLOCK", "0")
-            time.sleep(0.1)  # it waits
+            time.sleep(0.5)  # it waits
             valkey.kill()
             assert client.read_until_closed() == b""
-        until(is_taken, 0.5, "there is room")
+        until(is_taken, 5, "there is room")
 
 
 def test_who_is_closed_in_the_middle_of_a_large_transaction_gets_all_answers():

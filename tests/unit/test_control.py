@@ -71,7 +71,7 @@ async def test_a_silent_connection_is_given_up_if_its_backend_answers_others(mon
     control.up = True
     control._connection = SimpleNamespace(send=lambda requests: [silent], transport=SimpleNamespace(abort=abort))
     asking = asyncio.ensure_future(control.call([b"PING"]))
-    await asyncio.sleep(0.05)
+    await asyncio.wait([asking], timeout=5 if is_given_up else 0.1)
     assert silent.done() == asking.done() == is_given_up
     if is_given_up:
         assert isinstance(asking.exception(), control_module.ControlLost)

@@ -47,7 +47,7 @@ def test_waiters_of_any_daemon_are_counted_and_served_first_come_first_served(pa
             waiter.send("VALQ.POP", queue, "BLOCK", "0")
             waiters.append(waiter)
             blocked(pushing, queue, number + 1)
-            time.sleep(0.03)  # how long a client has waited is known to the ms, plus what a call takes
+            time.sleep(0.1)  # how long a client has waited is known to the ms, plus what a call takes
         for number, waiter in enumerate(waiters):
             blocked(pushing, queue, 6 - number)  # who was served has left, and its daemon waits for its next client
             pushing.call("VALQ.PUSH", queue, str(number))
@@ -63,7 +63,7 @@ def test_messages_that_come_at_once_go_to_the_first_in_line_at_any_daemon(
         waiters = []
         for number, has in enumerate(first_daemon_has):
             if number == 7:  # between who is served and who is not: how long each has waited is known about to the ms
-                time.sleep(0.1)
+                time.sleep(0.2)
             waiter = stack.enter_context(Connection(pair[1 if has == "1" else 2].port))
             waiter.send("VALQ.POP", queue, "BLOCK", "0")
             waiters.append(waiter)
@@ -289,7 +289,7 @@ def test_a_wake_that_comes_while_all_who_wait_are_asked_for_another_queue_is_not
                     waiter = next(waiter for waiter in waiters if waiter.socket is ready)
                     waiter.read()
                     served.append(waiter)
-            assert time.monotonic() - began < 1  # a wake that is lost is made up for within 15 s
+            assert time.monotonic() - began < 5  # a wake that is lost is made up for within 15 s
             for waiter in served:
                 waiter.send("VALQ.MPOP", 2, *queues, "BLOCK", 0, "NOACK")
 

@@ -215,7 +215,7 @@ def test_who_connects_sends_much_behind_a_wait_and_leaves_takes_nothing(pair, qu
             with Connection(pair[1].port) as leaving:
                 leaving.send_raw(waiting)
                 blocked(other, queue)
-            time.sleep(0.05)
+            noticed(other)
             other.call("VALQ.PUSH", queue, number)
             assert until_pop(other, queue)["body"] == b"%d" % number
 
