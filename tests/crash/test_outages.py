@@ -164,6 +164,26 @@ def test_what_follows_a_select_whose_answer_was_lost_is_not_run_elsewhere(become
             assert b"keys=" not in direct.call("INFO", "keyspace")
 
 
+@pytest.mark.parametrize(
+    ("set_by", "answers", "closes"),
+    [
+        ("CLIENT NO-TOUCH on", [b"OK"], True),
+        ("CLIENT REPLY OFF|CLIENT NO-TOUCH on|CLIENT REPLY ON", [b"OK"], True),
+        ("CLIENT REPLY OFF|CLIENT ID|CLIENT REPLY ON", [b"OK"], False),
+    ],
+)
+def test_who_has_set_what_only_its_connection_knew_is_closed_in_an_outage(set_by, answers, closes):
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port, timeout_s=5) as client:
+        client.send_raw(b"".join(request(*command.split()) for command in set_by.split("|")))
+        assert [client.read() for _ in answers] == answers
+        valkey.kill()
+        gone(daemon)
+        if closes:
+            assert client.read_until_closed() == b""
+        else:
+            refused(client.call("GET", "k"), "NOBACKEND")
+
+
 def test_who_was_closed_in_an_outage_takes_no_room_once_it_has_left():
     with Valkey() as valkey, Valqd(valkey.url, max_clients=1) as daemon:
 

@@ -262,6 +262,17 @@ def test_messages_that_come_at_once_go_to_those_who_have_waited_longest(q, woken
     assert in_turn(q, "a", 1) == [b"6"]
 
 
+@pytest.mark.parametrize("order", [("", "2,,,,a"), ("2,,,,a", "")], ids=["asks first", "waited first"])
+def test_who_asks_now_and_who_has_waited_are_served_in_one_call_by_their_own_rules(q, order):
+    q.create()
+    for name, waited_ms in (("b", 20), ("a", 10)):
+        arm(q, name, waited_ms)
+    q.push("1")
+    got = dict(zip(order, q.do("pop_many", AUTO, "1", order[0], "1", order[1]), strict=True))
+    assert b"$4\r\nbody\r\n$1\r\n1\r\n" in got[""]
+    assert got["2,,,,a"] == b"$-1\r\n"  # it is b's turn before
+
+
 def test_who_has_no_turn_yet_is_not_woken(q, woken):
     q.create()
     arm(q, "a", *range(200, 100, -1), count=300)  # of more than are told, the rest came with the last of them

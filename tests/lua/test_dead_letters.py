@@ -192,6 +192,16 @@ def test_cycles_are_refused(q):
     assert q.info()["dead_letter_queue"] is None
 
 
+def test_a_chain_of_dead_letter_queues_has_an_end(q):
+    for number in range(1, 100):
+        q.other(f"d{number}").create(dead_letter_queue=f"d{number + 1}")
+    q.other("d100").create()
+    q.create()
+    assert q.update(dead_letter_queue="d1") == b"OK"
+    q.other("d100").update(dead_letter_queue="d101")
+    assert str(q.update(dead_letter_queue="d1")).startswith("ERR ")
+
+
 @pytest.mark.parametrize("pattern", ["~valq:{orders}:*", "~valq:{orders}:* %R~valq:{graves}:*"])
 def test_without_rights_on_the_dead_letter_queue_the_sweeper_moves_them(q, functions_server, pattern):
     q.create(dead_letter_queue="graves")

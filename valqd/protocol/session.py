@@ -289,6 +289,8 @@ class Session:
     def answer_fragments(self, fragments: list[bytes]) -> None:
         """One deal's bytes in pieces."""
         if not self.closed:
+            if sum(map(len, fragments)) > relay.LARGE_REPLY_BYTES:
+                self.leave_shared_lane()
             for fragment in fragments[:-1]:
                 self.host.write(fragment)
         self.answer(fragments[-1])
@@ -384,8 +386,6 @@ class Session:
         if self.gone and request.function == "mpop":
             self.host.release(b"", b"".join(fragments))
             return nothing_popped(request, self.resp)
-        if sum(map(len, fragments)) > relay.LARGE_REPLY_BYTES:
-            self.leave_shared_lane()  # such replies would hold up others
         self.answer_fragments(fragments)
         return None
 
@@ -431,7 +431,7 @@ class Session:
             self.private.calls.fence(queue, then)
 
     def leave_shared_lane(self) -> None:
-        """From now on simple commands of this client take its private lane."""
+        """From now on simple commands of this client take its private lane, and lone calls go one by one."""
         self._needs_private = True
 
     # ---- state

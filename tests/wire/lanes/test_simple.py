@@ -44,3 +44,21 @@ def test_one_that_a_pause_holds_back_holds_up_no_other(pair, beside, pause):
         assert beside.call("CLIENT", "UNPAUSE") == b"OK"
         assert writer.read() == b"OK"
         assert writer.call("GET", "k") == b"2"
+
+
+@pytest.mark.parametrize("asks", ["VALQ.POP {q}", "VALQ.MPOP 1 {q}", "GET {q}"])
+@pytest.mark.parametrize(("body_bytes", "lanes"), [(60_000, 0), (70_000, 1)])
+def test_who_gets_large_replies_asks_for_what_is_not_a_queues_by_a_lane_of_its_own(
+    pair, direct, queue, asks, body_bytes, lanes
+):
+    def connections():
+        return direct.call("CLIENT", "LIST").count(b"\n")
+
+    with Connection(pair[1].port) as client:
+        client.call("VALQ.PUSH", queue, "x" * body_bytes)
+        direct.call("SET", queue, "x" * body_bytes)
+        assert client.call("GET", "none") is None
+        known = connections()
+        assert str(client.call(*asks.format(q=queue).split())).count("x") >= body_bytes
+        assert client.call("GET", "none") is None
+        assert connections() - known == lanes
