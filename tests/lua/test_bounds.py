@@ -3,6 +3,8 @@
 The daemon refuses what is too much before it calls a function; these see what no daemon has looked at.
 """
 
+import time
+
 import pytest
 
 from tests.lua.conftest import AUTO
@@ -65,3 +67,86 @@ def test_a_post_names_the_places_of_so_many_clients_at_most(q):
     reply = q.fcall("arm", "me/0", "200", bytes(16) * 129)
     assert str(reply) == "ERR this is no registration of clients that wait"
     assert q.do("arm", "me/0", "200", bytes(16) * 128) == [[0, -1]]
+
+
+WIDE = b"[" + b"\x01-\xfe" * 340 + b"]"
+
+
+@pytest.mark.parametrize("pattern", [b"*" + WIDE[:400] + b"]*", WIDE + b"*", b"*" + b"[\x01-\xfe]" * 31 + b"\xff*"])
+def test_wide_sets_in_a_pattern_hold_up_nobody(q, pattern):
+    q.push(*[b"\xff" * 1000] * 500)
+    began = time.monotonic()
+    cursor, found = q.do("scan", "n2", "0", "", "", "", pattern, "500", "")
+    assert (cursor, found) == (b"0", [])
+    for number in range(200):
+        q.other(f"q{number}").create()
+    assert q.do("list", "n2", "", b"\xff" + pattern, keys=[]) == []
+    assert time.monotonic() - began < 3  # it was over a minute
+
+
+def test_a_pattern_is_as_long_as_the_daemon_lets_it_be(q):
+    q.push("x")
+    assert (
+        str(q.fcall("scan", "n2", "0", "", "", "", "x" * 1025, "1", "")) == "ERR a pattern is at most 1024 bytes long"
+    )
+
+
+@pytest.mark.parametrize("count", ["-1", "0", "nan", "-inf"])
+@pytest.mark.parametrize("options", [{}, {"priority": 1}], ids=["plain", "records"])
+def test_who_asks_for_less_than_one_message_gets_none_and_it_ends(q, count, options):
+    q.push("x", **options)
+    q.push("y", **options)
+    assert q.do("pop", "n2", AUTO, count, "", "") == []
+    assert q.do("mpop", "n2", AUTO, count, "", "", keys=[q.key]) == []
+    assert q.counts() == (2, 0, 0, 0)
+
+
+@pytest.mark.parametrize("reps", ["-1", "nan", "inf"])
+def test_a_run_of_fewer_pops_than_none_is_refused(q, reps):
+    q.push("x", priority=1)
+    q.push("y", priority=1)
+    assert str(q.fcall("pop_many", AUTO, "1", "", reps, "3,,,")) == "ERR too many messages in one call"
+    assert q.counts() == (2, 0, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["x", "", "-1", "01", "0x1", "1e0"])
+def test_what_is_no_id_names_nothing_and_the_call_ends(q, name):
+    q.push("dead", "inflight", "ready")
+    q.pop()
+    q.nack("1", kind="FATAL")
+    q.pop()
+    assert q.do("redrive", "n2", "", "ID", "", "", name) == 0
+    assert q.do("del", "n2", name) == q.do("cancel", "n2", name) == q.nack(name, kind="FATAL") == 0
+    assert q.ack(name, "3", "03") == 1
+    assert str(q.extend(name, 1000)).startswith("NOMSG ")
+    assert q.counts() == (0, 1, 0, 1)
+
+
+def test_what_stands_before_what_is_no_id_is_done_whole(q):
+    q.push("dead", "deleted", "extended", vt=60_000)
+    q.ids()
+    assert q.nack("1-1", "x", kind="FATAL") == 1
+    assert q.do("del", "n2", "2", "x") == 1
+    assert q.do("extend_many", "3-1", "100", "x", "1")[0] > 0
+    assert q.counts() == (0, 1, 0, 1)
+    q.pass_time(100)
+    q.sweep()
+    assert q.counts() == (1, 0, 0, 1)
+
+
+@pytest.mark.parametrize("fields", ["seq 9007199254740991", "seq inf", "seq nan", "head 0", "head nan"])
+def test_a_queue_whose_ids_could_not_be_counted_is_none(q, fields):
+    q.push("x")
+    q.link.ok("HSET", q.key, *fields.split())
+    for function, args in (("scan", ("n2", "0", "", "", "", "", "10", "")), ("pop", ("n2", AUTO, "", "", ""))):
+        assert str(q.fcall(function, *args)) == "ERR this is no queue"
+    assert str(q.fcall("sweep", "1", 1000)) == "ERR this is no queue"
+
+
+def test_buckets_that_cannot_be_are_not_walked_through(q):
+    q.push("x")
+    gone = [item for bucket in range(70368744177600, 70368744177664 + 1) for item in (bucket, 100)]
+    q.link.ok("HSET", "valq:{orders}:gone", *gone)
+    assert q.do("sweep", "1", 1000) in (0, 1)
+    assert q.do("scan", "n2", "0", "", "", "", "", "10", "")[0] == b"0"
+    assert q.ids() == [1]

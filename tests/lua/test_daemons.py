@@ -613,3 +613,19 @@ def test_a_key_that_is_no_queue_keeps_no_other_from_being_taken_back(q):
     assert q.info()["blocked_clients"] == 1
     assert q.do("disarm", "me", keys=[other.key, q.key]) == b"OK"
     assert q.info()["blocked_clients"] == 0
+
+
+def test_what_a_daemon_was_woken_for_that_is_gone_is_for_the_next_in_line(q, woken):
+    q.create()
+    due(q, "b")
+    for name, waited_ms in (("a", 20), ("b", 10)):
+        woken.watch(name)
+        arm(q, name, waited_ms)
+    q.push("x")
+    assert woken("a")
+    assert not woken("b")
+    q.pass_time(4000)  # in one step: nobody has looked whether a has asked meanwhile
+    for name in due(q, "b")[2:]:
+        assert name == b"orders"
+        q.sweep()
+    assert woken("b")

@@ -513,3 +513,38 @@ def test_redrive_by_ids_leaves_what_died_after_it_began(q):
     q.nack(last, kind="FATAL")
     assert (moved, q.do("redrive", "e2", token, "ID", "", "", *ids)) == (300, [0, b""])
     assert q.counts() == (300, 0, 0, 2)
+
+
+def test_a_redrive_to_what_is_no_queue_miscounts_nothing(q):
+    q.create(vt=1000, attempts=1, max_bytes=1000)
+    q.push("x" * 100)
+    q.pop()
+    q.pass_time(2000)
+    q.link.ok("SET", "valq:{bad}:queue", "x")
+    keys = [q.key, "valq:{bad}:queue"]
+    assert str(q.fcall("redrive", "n2", "", "ALL", "bad", "", keys=keys)).startswith("WRONGTYPE ")
+    assert q.info()["dead_total"] == 1
+    assert int(q.link.ok("HGET", q.key, "bytes")) == 0
+
+
+def test_the_right_to_send_the_dead_elsewhere_ends_with_the_queue_that_had_it(q, functions_server):
+    graves = q.other("graves").create()
+    q.create(dead_letter_queue="graves")
+    q.link.ok("ACL", "SETUSER", "limited", "reset", "on", "nopass", "+@all", "~valq:{orders}:*")
+    user = Link(functions_server.port)
+    user.ok("AUTH", "limited", "x")
+    limited = Queue(user, "orders")
+    limited.do("delete", "n2")
+    q.pass_time(1)
+    limited.create(attempts=1)
+    assert limited.update(dead_letter_queue="graves") == b"OK"
+    limited.push("x")
+    user.ok("FCALL", "valq1_pop", 1, q.key, "n2", AUTO, 1, "", "")
+    limited.nack("1-1", kind="FATAL")
+    user.close()
+    q.sweep()
+    assert (graves.counts(), q.counts()) == ((0, 0, 0, 0), (0, 0, 0, 1))
+    assert q.update(dead_letter_queue="graves") == b"OK"  # by who may
+    assert q.do("due", "me", 1000, 9, keys=["valq::daemons"])[3:] == [b"orders"]
+    q.sweep()
+    assert (graves.counts(), q.counts()) == ((1, 0, 0, 0), (0, 0, 0, 0))

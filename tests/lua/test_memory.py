@@ -87,3 +87,12 @@ def test_the_first_and_the_last_message_of_a_bucket_leave_it_when_it_is_sparse(q
     q.sweep()
     assert q.link.ok("HLEN", "valq:{orders}:gone") == 0
     assert q.ack(*kept) == len(kept)
+
+
+@pytest.mark.parametrize("way", ["cancel", "ack"])
+def test_what_is_removed_while_it_waits_has_the_sweeper_come(q, way):
+    q.fill(300)
+    q.do("due", "me", 1000, 9, keys=["valq::daemons"])
+    q.do(way, "n2", "7")
+    q.pass_time(5001)
+    assert q.do("due", "me", 1000, 9, keys=["valq::daemons"])[3:] == [b"orders"]

@@ -268,3 +268,18 @@ def test_a_pop_for_one_passes_over_what_is_not_delivered_any_more(q):
     q.push("plain")
     q.update(max_delivery_attempts=1)
     assert [q.pop()["body"] for _ in range(2)] == [b"next", b"plain"]
+
+
+@pytest.mark.parametrize("broken", ["queue", "ready"])
+def test_what_mpop_took_is_delivered_though_a_later_key_is_no_queues(q, broken):
+    q.push("a1", "a2")
+    other = q.other("b")
+    other.push("b1")
+    q.link.ok("DEL", f"valq:{{b}}:{broken}")
+    q.link.ok("SET", f"valq:{{b}}:{broken}", "x")
+    keys = [q.key, other.key]
+    assert [flat(each)["body"] for each in q.do("mpop", "n2", AUTO, "10", "", "N", keys=keys)] == [b"a1", b"a2"]
+    q.push("a3")
+    assert [flat(each)["body"] for each in q.do("mpop", "n2", AUTO, "10", "", "", keys=keys)] == [b"a3"]
+    if broken == "queue":
+        assert str(q.fcall("mpop", "n2", AUTO, "10", "", "", keys=keys)).startswith("WRONGTYPE ")

@@ -1,5 +1,8 @@
 """create, update, delete, list, info."""
 
+import shutil
+import subprocess
+
 import pytest
 
 from tests.lua.conftest import AUTO, Queue
@@ -167,6 +170,21 @@ def test_list_takes_a_pattern_for_the_name_alone(q, pattern, names):
     for name in ("ord", "ord\\", "a", "[a", "b-c"):
         q.other(name).create()
     assert q.do("list", "n2", "", pattern, keys=[]) == [name.encode() for name in names]
+
+
+LOCALES = subprocess.check_output(["locale", "-a"], text=True).split() if shutil.which("locale") else ["C"]
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_names_are_in_the_order_of_their_bytes_whatever_the_servers_locale(q, locale):
+    names = ["B", "a", "b", "_a", "\u00e4", "a-", "ab", "z"]
+    for name in names:
+        q.other(name).create()
+    q.link.ok("CONFIG", "SET", "locale-collate", locale)
+    try:
+        assert q.do("list", "n2", "", "", keys=[]) == sorted(name.encode() for name in names)
+    finally:
+        q.link.ok("CONFIG", "SET", "locale-collate", "")
 
 
 def test_a_clock_that_is_set_back_makes_nobody_younger_than_new(q):

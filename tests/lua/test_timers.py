@@ -67,3 +67,18 @@ def test_a_clock_that_is_set_back_does_not_keep_memory_from_coming_back(q):
     q.push("x")
     q.ack(q.pop()["receipt"])
     assert q.do("due", "me", 1000, 9, keys=["valq::daemons"])[3:] == [b"orders"]
+
+
+def test_a_ttl_holds_though_the_clock_was_set_back_when_it_was_over(q):
+    q.create(vt=60_000)
+    q.push("x", ttl=1000)
+    q.pop()
+    q.pass_time(1500)
+    q.sweep()
+    q.pass_time(-1000)
+    q.nack("1-1")
+    assert q.counts() == (1, 0, 0, 0)
+    q.pass_time(600)
+    q.sweep()
+    assert q.counts() == (0, 0, 0, 0)
+    assert q.info()["expired_total"] == 1

@@ -95,3 +95,17 @@ def test_a_ttl_that_ends_in_flight_is_looked_at_once(q):
     q.pass_time(1000)
     assert q.do("sweep", "", 200) == 0
     assert b"valq:{orders}:expiry" not in q.stored()
+
+
+def test_what_one_step_can_settle_it_does_though_other_kinds_are_due(q):
+    q.create(vt=30_000)
+    q.push("a", dedup="k", dedup_window=1000)
+    q.push("b", ttl=1000)
+    q.fill(400)
+    q.pop(2)
+    q.pop(66, vt=32_000)
+    for _ in range(334):
+        q.pop(1)
+        q.pass_time(1)
+    q.pass_time(33_000)
+    assert q.ids(4) == [1, 3, 4, 5]

@@ -21,6 +21,7 @@ local function call(keys, args)
     record.save(q, id, meta)
   elseif state and state ~= 'dlq' then
     record.remove(q, id, state, meta)
+    volatile.compacts[q.name] = true
     queue.count(q, 'cancelled', 1)
   else
     cancelled = 0

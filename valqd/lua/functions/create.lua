@@ -1,6 +1,6 @@
 -- create: makes a queue.
 -- Flags: deny-oom
--- KEYS: 1 queue
+-- KEYS: 1 queue, 2 its dead letter queue, if one is named
 -- ARGV: mode, nx ('1' or ''), then field, value ...: visibility_timeout, max_delivery_attempts, retention_period (ms)
 --       and those of limits (see lib/limits)
 -- Returns: OK
@@ -15,7 +15,7 @@ local function call(keys, args)
     return reply.error('QUEUEEXISTS', "queue '" .. name .. "' is already there")
   end
   local settings, bounds = limits.parse(name, {}, args, 3)
-  limits.note_target(name, nil, bounds)
-  queue.create(keys[1], settings.vt, settings.attempts, settings.retention, bounds)
+  local created_at = queue.create(keys[1], settings.vt, settings.attempts, settings.retention, bounds)
+  limits.note_target(name, created_at, nil, bounds)
   return reply.in_mode({ok = 'OK'}, args[1])
 end

@@ -22,7 +22,7 @@ local function call(keys, args)
     end
     server.call('UNLINK', unpack(names))
   end
-  limits.note_target(q.name, q.limits, nil)
+  limits.note_target(q.name, q.created_at, q.limits, nil)
   local p = q.prefix
   server.call('UNLINK', q.key, p .. 'gone', p .. 'inflight', p .. 'ready', p .. 'delayed', p .. 'dlq', p .. 'body',
     p .. 'meta', p .. 'expiry', p .. 'dedup', p .. 'windows', p .. 'forward') -- 'sources' stays: what they die to is made again

@@ -30,6 +30,17 @@ local function names_in_step(pattern, cursor)
   return step[1], names
 end
 
+-- Order by bytes: Lua's own is that of the server's locale.
+local function before(a, b)
+  for i = 1, math.min(#a, #b) do
+    local x, y = a:byte(i), b:byte(i)
+    if x ~= y then
+      return x < y
+    end
+  end
+  return #a < #b
+end
+
 local function call(_, args)
   local seen, names = {}, {}
   local cursor = args[2] ~= '' and args[2] or '0'
@@ -43,7 +54,7 @@ local function call(_, args)
       end
     end
   until cursor == '0' or reply.is_stepped(args[1])
-  table.sort(names)
+  table.sort(names, before)
   if reply.is_stepped(args[1]) then
     return {names, cursor ~= '0' and cursor or ''}
   end

@@ -17,21 +17,30 @@ local function call(keys, args)
   local options = pop.options(args[3], args[4], args[5], args[6])
   local messages = {}
   local settled = 0 -- where more fell due at once, the sweeper goes on: one call is not to hold up everybody
+  local function take_from(key)
+    local q = queue.open(key)
+    if not q then
+      return
+    end
+    if settled < life.FULLY then
+      life.settle(q, life.FULLY)
+      settled = settled + q.settled
+    end
+    local taken = pop.take(q, options.want - #messages, options)
+    for i = 1, #taken.ids do
+      messages[#messages + 1] = pop.delivery(q, taken, i, options, q.name)
+    end
+    pop.finish(q, #taken.ids)
+  end
   for _, key in ipairs(keys) do
     if #messages == options.want then
       break
     end
-    local q = queue.open(key)
-    if q then
-      if settled < life.FULLY then
-        life.settle(q, life.FULLY)
-        settled = settled + q.settled
-      end
-      local taken = pop.take(q, options.want - #messages, options)
-      for i = 1, #taken.ids do
-        messages[#messages + 1] = pop.delivery(q, taken, i, options, q.name)
-      end
-      pop.finish(q, #taken.ids)
+    local taken, problem = pcall(take_from, key)
+    if not taken and messages[1] then
+      break -- a key that is no queue's: what was taken of others is delivered, and the next call tells
+    elseif not taken then
+      error(problem, 0)
     end
   end
   return reply.in_mode(options.many and messages or messages[1] or false, mode)

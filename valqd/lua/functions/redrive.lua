@@ -90,17 +90,16 @@ local function call(keys, args)
       break
     end
   end
+  queue.finish(q) -- before what may end the call
   local target = q
   if args[4] ~= '' then
     target = queue.open(keys[2])
     if not target then
-      queue.finish(q)
       return is_first and queue.missing(keys[2]) or {0, ''}
     end
     life.settle(target, life.BRIEFLY)
     if queue.paused(target, 'in') then
       queue.finish(target)
-      queue.finish(q)
       return is_first and add.paused_error(target) or {0, ''}
     end
   end

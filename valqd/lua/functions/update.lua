@@ -1,7 +1,7 @@
 -- update: changes what is named of a queue's configuration; an empty value removes an option.  Without any it goes on
 -- with counting what was there before max_bytes.
 -- Flags: allow-oom
--- KEYS: 1 queue
+-- KEYS: 1 queue, 2 its dead letter queue, if one is named
 -- ARGV: mode, then field, value ... as create
 -- Returns: OK; nil in mode e: more has to be counted first, call again without any field
 -- Errors: NOQUEUE ERR
@@ -11,7 +11,7 @@ local function call(keys, args)
   life.settle(q, life.BRIEFLY)
   queue.finish(q) -- before what may end the call
   local settings, bounds = limits.parse(q.name, q.limits or {}, args, 2)
-  limits.note_target(q.name, q.limits, bounds)
+  limits.note_target(q.name, q.created_at, q.limits, bounds)
   q.limits = bounds
   queue.save_limits(q)
   for field, value in pairs(settings) do
@@ -25,6 +25,9 @@ local function call(keys, args)
     end
     volatile.note(q.name, q.now) -- the sweeper counts too, and alone for who does not call again
     more = compact.step(q)
+  end
+  if q.limits.dlq then
+    volatile.note(q.name, q.now) -- dead letters may have waited for this
   end
   life.find_due(q)
   queue.finish(q)

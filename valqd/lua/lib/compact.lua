@@ -63,7 +63,8 @@ function compact.step(q)
     local converted = 0
     for i = 1, #found[2], 2 do
       local bucket = tonumber(found[2][i])
-      if all or (bucket ~= last and tonumber(found[2][i + 1]) >= SPARSE_SLOTS) then
+      local is_one = bucket and bucket >= 0 and bucket <= last -- who may write the hash may write anything
+      if is_one and (all or bucket ~= last and tonumber(found[2][i + 1]) >= SPARSE_SLOTS) then
         local moved = convert(q, bucket)
         converted = converted + (moved > 0 and math.max(moved, LOOK) or 0)
         if converted > MAX_CONVERTED then

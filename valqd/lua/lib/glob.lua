@@ -1,19 +1,41 @@
 -- glob: patterns as Valkey's KEYS and SCAN take them: * ? [set] [^set] and backslash.
--- requires: nothing
+-- requires: cache
 
 local glob = {}
 
 -- Items between two stars when some are ? or sets; as the daemon refuses more, who calls functions himself may not either.
 local MAX_LOOSE = 32
+local MAX_BYTES = 1024
+-- Bytes that are something else in a Lua set, or need to be spelled otherwise: no range begins or ends with them.
+local ODD = {[0] = true, [37] = true, [45] = true, [93] = true, [94] = true}
 
 -- A Lua pattern for this byte and no other.
 local function exactly(char)
   return char == '\0' and '%z' or (char:gsub('%W', '%%%0'))
 end
 
+-- A Lua set of these bytes (keys of `has`), as few ranges: it is gone through at each byte of a text.
+local function ranges(has)
+  local set = {}
+  local byte = 0
+  while byte <= 255 do
+    local last = byte
+    while has[byte] and has[last + 1] and not ODD[byte] and not ODD[last + 1] do
+      last = last + 1
+    end
+    if last > byte then
+      set[#set + 1] = string.char(byte) .. '-' .. string.char(last)
+    elseif has[byte] then
+      set[#set + 1] = exactly(string.char(byte))
+    end
+    byte = last + 1
+  end
+  return table.concat(set)
+end
+
 -- The set that begins behind the bracket at `i`, as a Lua pattern for one byte; where its last byte is.
 local function set_at(pattern, i)
-  local set = {}
+  local has = {}
   i = i + 1
   local negated = pattern:sub(i, i) == '^'
   if negated then
@@ -31,14 +53,14 @@ local function set_at(pattern, i)
       i = i + 2
     end
     for byte = math.min(from, to), math.max(from, to) do
-      set[#set + 1] = exactly(string.char(byte))
+      has[byte] = true
     end
     i = i + 1
   end
-  if not set[1] then -- an empty set matches nothing, negated it matches all
+  if not next(has) then -- an empty set matches nothing, negated it matches all
     return negated and '.' or '[^%z%Z]', i
   end
-  return '[' .. (negated and '^' or '') .. table.concat(set) .. ']', i
+  return '[' .. (negated and '^' or '') .. ranges(has) .. ']', i
 end
 
 -- The pieces between stars, each as a Lua pattern in which every item matches exactly one byte, how many items it has, and,
@@ -73,10 +95,15 @@ local function pieces(pattern)
   return found
 end
 
+local compiled = cache.of(pieces, 100)
+
 -- Whether all of `text` matches.  A star never makes it go back: O(text) for each piece; times its items, which are
 -- bounded, for one with ? or a set.
 function glob.matches(pattern, text)
-  local found = pieces(pattern)
+  if #pattern > MAX_BYTES then
+    error('ERR a pattern is at most ' .. MAX_BYTES .. ' bytes long', 0)
+  end
+  local found = compiled(pattern)
   local first, last = found[1], found[#found]
   if not text:find('^' .. first[1]) then
     return false

@@ -12,11 +12,12 @@ local MOST_HELD_BYTES = 1048576
 -- needs the word of somebody who might have done it, in the target's own keys.
 local function open_elsewhere(q)
   local sources = limits.sources_key(q.limits.dlq)
+  local created_at = number.text(q.created_at)
   local allowed
   if q.by_daemon then
-    allowed = server.pcall('HEXISTS', sources, q.name) == 1
+    allowed = server.pcall('HGET', sources, q.name) == created_at
   else
-    allowed = type(server.pcall('HSET', sources, q.name, '')) == 'number'
+    allowed = type(server.pcall('HSET', sources, q.name, created_at)) == 'number'
   end
   if not allowed then
     return nil

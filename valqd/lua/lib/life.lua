@@ -92,6 +92,10 @@ function life.give_back(q, id, meta, delay_ms, why, ended)
     life.die(q, id, meta, why)
     return
   end
+  if meta.x then -- while it was in flight its time may have been over, before the clock was set back
+    queue.put(q, 'ZADD', 'expiry', number.text(meta.x), number.text(id))
+    queue.note_due(q, meta.x)
+  end
   if delay_ms > 0 then
     life.delay(q, id, meta, q.now + delay_ms)
   else
@@ -211,7 +215,7 @@ local function end_pauses(q)
   end
 end
 
--- Do what is due, about `limit` messages, as many of each kind; how many these were, as q.settled.  True (also as q.behind) if
+-- Do what is due, about `limit` messages, of more than that as many of each kind; how many these were, as q.settled.  True (also as q.behind) if
 -- more is due.
 function life.settle(q, limit)
   q.behind = false
@@ -222,15 +226,17 @@ function life.settle(q, limit)
   local _, retention = queue.rules(q)
   local until_ms = {inflight = q.now, delayed = q.now, expiry = q.now, windows = q.now,
     dlq = retention > 0 and q.now - retention or nil}
-  local kinds = 0
+  local kinds, total = 0, 0
   for index, ms in pairs(until_ms) do
-    if first_score(q, index) > ms then
+    local count = server.call('ZCOUNT', q.prefix .. index, '-inf', number.text(ms))
+    if count == 0 then
       until_ms[index] = nil
     else
       kinds = kinds + 1
+      total = total + count
     end
   end
-  local share = math.ceil(limit / kinds)
+  local share = total <= limit and limit or math.ceil(limit / kinds)
   local function due(index)
     local ids = until_ms[index] and due_ids(q, index, until_ms[index], share) or {}
     q.settled = q.settled + #ids

@@ -1,5 +1,5 @@
 -- limits: a queue's configuration as CREATE and UPDATE send it.
--- requires: reply
+-- requires: number, reply
 
 local limits = {}
 
@@ -22,19 +22,20 @@ local function is_cycle(name, target)
   return true
 end
 
--- The names of the queues whose dead go to queue `name`.
+-- The names of the queues whose dead go to queue `name`, and when these were created: the next of a name is another.
 function limits.sources_key(name)
   return 'valq:{' .. name .. '}:sources'
 end
 
--- Queue `name` had the limits `old` and gets `new`: the target of its dead remembers it, if the caller may write there.
-function limits.note_target(name, old, new)
+-- Queue `name`, created at that time, had the limits `old` and gets `new`: the target of its dead remembers it, if the caller
+-- may write there.
+function limits.note_target(name, created_at, old, new)
   local before, after = old and old.dlq, new and new.dlq
   if before and before ~= after then
     server.pcall('HDEL', limits.sources_key(before), name)
   end
   if after then
-    server.pcall('HSET', limits.sources_key(after), name, '')
+    server.pcall('HSET', limits.sources_key(after), name, number.text(created_at))
   end
 end
 

@@ -14,7 +14,7 @@ local MOST_AT_ONCE = 10000 -- as the daemon lets no more be asked for, who calls
 function pop.options(count, vt, flags, post)
   return {
     many = count ~= '',
-    want = math.min(tonumber(count) or 1, MOST_AT_ONCE),
+    want = math.max(0, math.min(math.floor(tonumber(count) or 1), MOST_AT_ONCE)),
     vt = tonumber(vt),
     noack = flags:find('N', 1, true) ~= nil,
     with_meta = flags:find('M', 1, true) ~= nil,
@@ -176,7 +176,7 @@ end
 -- Take up to `want` messages, whosever turn it is.
 local function take(q, want, options)
   local taken = {ids = {}, bodies = {}, ages = {}, metas = {}}
-  if want == 0 or queue.paused(q, 'out') then
+  if want <= 0 or queue.paused(q, 'out') then
     return taken
   end
   local ids = taken.ids
@@ -215,7 +215,7 @@ function pop.take(q, want, options)
   end
   local turn = waiters.turn(q.name, options.post, queue.available(q), q.now)
   local taken = take(q, math.min(want, turn), options)
-  waiters.served(q.name, options.post, math.ceil(#taken.ids / options.want))
+  waiters.served(q.name, options.post, math.ceil(#taken.ids / math.max(1, options.want)))
   q.wakes = true -- what is left may be for others
   return taken
 end

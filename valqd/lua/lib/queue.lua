@@ -13,7 +13,7 @@
 --   expiry     ZSET  id -> ms at which its TTL is over
 --   dedup      HASH  key -> id                        windows  ZSET  dedup key -> ms at which its window is over
 --   forward    ZSET  dead letters (id -> died_at ms) that the caller had no right to put into the dead letter queue
---   sources    HASH  queues whose dead come here: set by who made them so, and could write here; outlives the queue
+--   sources    HASH  queues whose dead come here -> their created_at: set by who made them so, and could write here; outlives the queue
 --   fence      set and removed at once: a write for WAIT
 --   wake:<p>   set and removed at once: tells the daemon of post p (see waiters) that something is ready
 --
@@ -85,6 +85,9 @@ function queue.open(key, q)
   q.acked = v[7]
   q.limits = v[8] ~= '' and cmsgpack.unpack(v[8]) or nil
   q.created_at = tonumber(v[9])
+  if not (q.head >= 1 and q.seq <= queue.FOREVER - queue.SLOTS) then -- beyond that, adding 1 gives the same number
+    error('ERR this is no queue', 0)
+  end
   if q == queue.only then -- what the last call left
     q.attempts, q.retention = false, false
     q.slotless, q.steps = 0, 0
@@ -101,10 +104,13 @@ local function packed(bounds)
   return bounds and next(bounds) and cmsgpack.pack(bounds) or ''
 end
 
+-- Returns when it was created.
 function queue.create(key, vt, attempts, retention, bounds)
+  local created_at = clock.now()
   server.call('HSET', key, 'seq', 0, 'head', 1, 'plain', 0, 'due', number.text(queue.FOREVER), 'vt', vt, 'delivered', 0,
-    'acked', 0, 'limits', packed(bounds), 'created_at', number.text(clock.now()),
+    'acked', 0, 'limits', packed(bounds), 'created_at', number.text(created_at),
     'attempts', attempts, 'retention', retention)
+  return created_at
 end
 
 -- Open the queue of `key`, which must be there: else the call ends with NOQUEUE (see guard).

@@ -3,10 +3,10 @@
 
 local receipt = {}
 
--- "<id>" or "<id>-<n>": id as a number and n as a number or nil; nil if it is neither.
+-- "<id>" or "<id>-<n>": id as a number and n as a number or nil; 0, which no message has, if it is neither.
 function receipt.parse(text)
-  local id, n = text:match('^(%d+)%-?(%d*)$')
-  return tonumber(id), tonumber(n)
+  local id, n = text:match('^([1-9]%d*)%-?(%d*)$')
+  return tonumber(id) or 0, tonumber(n)
 end
 
 -- Whether message `id`, of which record.find gave state and meta, is in flight, in its nth delivery if n is given, and the
@@ -24,7 +24,7 @@ function receipt.find(q, text, must_be_inflight)
   local id, n = receipt.parse(text)
   local state, meta = record.find(q, id)
   if not state then
-    return id, nil, nil, 'NOMSG', 'no message ' .. text:match('%d+') .. " in queue '" .. q.name .. "'"
+    return id, nil, nil, 'NOMSG', 'no message ' .. (text:match('%d+') or text) .. " in queue '" .. q.name .. "'"
   elseif (n or must_be_inflight) and not is_current(q, id, n, state, meta) then
     if n then
       return id, nil, nil, 'STALE', 'the lease of receipt ' .. text .. ' is over'
@@ -83,9 +83,10 @@ local function leases(q, ids, numbers)
   return ends
 end
 
--- Whether a plain message of that id (nil if it is none) is ready.
-local function is_ready(q, id)
-  return id and id >= q.head and id <= q.seq and log.read(q, id)
+-- Whether a plain message of that id is ready.
+local function is_ready(q, text)
+  local id = receipt.parse(text)
+  return id >= q.head and id <= q.seq and log.read(q, id)
 end
 
 -- Which of `ids` are acknowledged, once however often they are named: plain messages in flight, ready ones, records, the
@@ -112,7 +113,7 @@ local function choose(q, ids, numbers, ends, metas, results, at)
         inflight[n_inflight] = id
         done = true
       end
-    elseif not n and is_ready(q, tonumber(id)) then
+    elseif not n and is_ready(q, id) then
       ready[#ready + 1] = id
       done = true
     end
@@ -148,6 +149,7 @@ local function ack_batch(q, args, from, to, results, at)
   end
   for _, id in ipairs(ready) do
     log.clear(q, tonumber(id))
+    volatile.compacts[q.name] = true
   end
   if records[1] then
     record.drop_all(q, records, fields)

@@ -36,9 +36,9 @@ function runs.read(args, from)
     end
     found[n] = kind
     reps[n] = args[i] == '1' and 1 or tonumber(args[i])
-    total = total + math.max(0, reps[n]) * math.max(1, kind.want)
+    total = reps[n] >= 0 and total + reps[n] * math.max(1, kind.want) or math.huge
   end
-  if total > MOST_ASKED_FOR then
+  if not (total <= MOST_ASKED_FOR) then
     error('ERR too many messages in one call', 0)
   end
   return found, reps
