@@ -14,7 +14,14 @@ def _build(args: Arguments) -> Request:
 SPEC = Command(
     name="list",
     summary="Returns the names of the queues.",
-    arguments=(Option("MATCH", (OptionValue("pattern", PATTERN),), "only names that match this glob-style pattern"),),
+    arguments=(
+        Option(
+            "MATCH",
+            (OptionValue("pattern", PATTERN),),
+            "only names that match this glob-style pattern; between two * it may have 32 characters if ? or [] are "
+            "among them",
+        ),
+    ),
     build=_build,
     reply="Array of names, sorted by bytes: those of the queues that the client's user may read.",
     complexity="O(N) with N the keys of the database; in bounded steps, outside MULTI.",

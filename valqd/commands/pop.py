@@ -16,7 +16,7 @@ OPTIONS: tuple[Option | OneOf, ...] = (
     ),
     Option("VT", (OptionValue("seconds", LEASE),), "visibility timeout of this delivery"),
     Option("NOACK", doc="gone on delivery: at most once, nothing to acknowledge"),
-    Option("WITHMETA", doc="adds enqueued_at, deadline, priority, headers, age_ms, last_error"),
+    Option("WITHMETA", doc="adds enqueued_at, deadline (null with NOACK), priority, headers, age_ms, last_error"),
 )
 
 ERRORS = (("NOQUEUE", "there is no such queue, and auto_create is off"),)
@@ -48,8 +48,8 @@ SPEC = Command(
     arguments=(QUEUE_ARGUMENT, *OPTIONS),
     build=_build,
     reply=(
-        "Map: id, body, attempts (1 on the first delivery), receipt, and headers if the message has some; null if "
-        "nothing is ready. With COUNT an array of 0 to n maps."
+        "Map: id, body, attempts (1 on the first delivery), receipt (null with NOACK), and headers if the message has "
+        "some; null if nothing is ready. With COUNT an array of 0 to n maps."
     ),
     complexity="O(1) for each message, O(log N) with priorities or many in flight.",
     errors=ERRORS,

@@ -24,8 +24,8 @@ SPEC = Command(
         "By position all three numbers are given; by name, only what is named changes. A new visibility timeout holds "
         "for deliveries from then on.",
         "An option is taken away by BACKOFF NONE, MAXLEN 0, MAXBYTES 0, OVERFLOW REFUSE, DLQ NONE, MAXLEASE 0. "
-        "JITTER is part of BACKOFF and is given with it: BACKOFF without JITTER has none. A queue named NONE cannot be "
-        "a dead letter queue.",
+        "JITTER is part of BACKOFF and is given with it: BACKOFF without JITTER has none. A queue named NONE (in upper "
+        "or lower case) cannot be a dead letter queue.",
     ),
     example=(
         ("VALQ.UPDATE orders 60 3 86400", "OK"),
