@@ -67,6 +67,15 @@ class BackendReplaced(CommandError):
         super().__init__("the backend was replaced since this connection's last WAIT: what it wrote before may be lost")
 
 
+class Refused(CommandError):
+    """What the backend refuses, in its own words."""
+
+    def __init__(self, reply: bytes) -> None:
+        """``reply``: its error reply."""
+        self.code, _, text = reply[1:-2].decode("utf-8", "surrogateescape").partition(" ")
+        super().__init__(text)
+
+
 class NotAuthenticated(CommandError):
     """Valkey asks this client for a password."""
 

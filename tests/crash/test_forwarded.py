@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.crash.forwarder import Forwarder
-from tests.servers import Connection, Valkey, Valqd, listening_sockets, until
-from tests.wire.expect import bodies, info, noticed, refused
+from tests.servers import Connection, Valkey, Valqd, listening_sockets, request, until
+from tests.wire.expect import blocked, bodies, info, noticed, refused
 
 
 def test_a_backend_whose_address_accepts_and_closes_is_gone():
@@ -153,6 +153,60 @@ def test_no_answer_overtakes_another_while_a_push_is_half_there(command, answere
         forwarder.held_back = None
         assert client.read() == b"2"
         assert answered(client.read())
+
+
+def test_whole_pushes_are_not_held_back_with_one_that_is_half_there():
+    with (
+        Valkey() as valkey,
+        Forwarder(valkey.port) as forwarder,
+        Valqd(forwarder.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port, 3, timeout_s=5) as client,
+    ):
+        client.call("SUBSCRIBE", "ch")
+        assert client.call("VALQ.PUSH", "q", "first") == b"1"
+        forwarder.held_back, forwarder.cuts = b"PUSH_MANY", True
+        client.send("VALQ.PUSH", "q", "second")
+        until(lambda: forwarder.holds == 1, 5, "it is under way")
+        direct.send_raw(request("PUBLISH", "ch", "whole") * 3 + request("PUBLISH", "ch", "x" * 60_000))
+        for _ in range(3):
+            assert client.read() == [b"message", b"ch", b"whole"]
+        forwarder.cuts = False
+        assert client.read() == [b"message", b"ch", b"x" * 60_000]
+        forwarder.held_back = None
+        assert client.read() == b"2"
+
+
+def test_a_user_whose_lane_is_refused_takes_no_wake_with_it():
+    with (
+        Valkey() as valkey,
+        Forwarder(valkey.port) as forwarder,
+        Valqd(forwarder.url) as daemon,
+        Connection(valkey.port) as direct,
+        Connection(daemon.port) as pushing,
+        Connection(daemon.port, timeout_s=5) as other,
+        contextlib.ExitStack() as stack,
+    ):
+        direct.call("ACL", "SETUSER", "u", "on", ">pw", "allkeys", "+@all")
+        leaving = [stack.enter_context(Connection(daemon.port, timeout_s=5)) for _ in range(6)]
+        for client in leaving:
+            assert client.call("AUTH", "u", "pw") == b"OK"
+            client.send("VALQ.POP", "q", "BLOCK", "0")
+        blocked(pushing, "q", 6)
+        forwarder.held_back = b"AUTH"
+        direct.call("ACL", "DELUSER", "u")
+        until(lambda: forwarder.holds, 5, "its lane is opened again")
+        assert pushing.call("VALQ.PUSH", "q", "woken for") == b"1"
+        noticed(pushing)
+        time.sleep(0.1)
+        forwarder.held_back = None
+        for client in leaving:
+            client.read_until_closed()
+        assert bodies([other.call("VALQ.POP", "q", "BLOCK", "0")]) == [b"woken for"]
+        other.send("VALQ.POP", "q", "BLOCK", "0")
+        blocked(pushing, "q", 1)
+        assert pushing.call("VALQ.PUSH", "q", "for the other") == b"2"
+        assert bodies([other.read()]) == [b"for the other"]
 
 
 def test_daemons_far_from_their_backend_sweep_too():

@@ -347,6 +347,26 @@ def test_a_client_that_never_reads_bounds_memory():
             assert connection.call("PING") == b"PONG"
 
 
+def test_a_lane_that_opens_for_a_client_that_does_not_read_bounds_memory():
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port) as connection:
+        connection.call("SET", "big", b"x" * 8_000_000)
+        assert connection.call("STRLEN", "big") == 8_000_000
+        before = rss_mb(daemon.pid)
+        with Connection(daemon.port, timeout_s=5) as deaf:
+            valkey.signal(signal.SIGSTOP)
+            deaf.send_raw(request("GET", "big") + request("GETRANGE", "big", "0", "-1") * 100)
+            noticed(connection)
+            valkey.signal(signal.SIGCONT)
+            peak = 0.0
+            end = time.monotonic() + 1.5
+            while time.monotonic() < end:
+                peak = max(peak, rss_mb(daemon.pid))
+                time.sleep(0.02)
+            assert peak - before < 100
+            for _ in range(101):  # it reads after all
+                assert len(deaf.read()) == 8_000_000
+
+
 def test_clients_that_left_in_the_middle_of_a_body_own_nothing():
     with Valkey() as valkey, Valqd(valkey.url) as daemon:
         for _ in range(12):

@@ -52,6 +52,52 @@ def test_new_clients_are_asked_for_a_password_that_the_default_user_got():
             assert new.call("LRANGE", "none", "0", "-1") == []
 
 
+@pytest.mark.parametrize("path", ["", "/3"], ids=["0", "3"])
+@pytest.mark.parametrize("how", ["SELECT 1", "SELECT 0", "RESET"])
+def test_no_lane_of_who_came_before_there_was_a_password_lets_others_in(path, how):
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url + path) as daemon,
+        Connection(valkey.port) as direct,
+        contextlib.ExitStack() as stack,
+    ):
+        for command in ("PING", "SELECT 1", "SELECT 0", "RESET"):  # their lanes stay open
+            before = stack.enter_context(Connection(daemon.port))
+            assert not isinstance(before.call(*command.split()), Exception)
+            assert before.call("SET", "k", "v") == b"OK"
+        direct.call("ACL", "SETUSER", "default", "resetpass", ">pw")
+
+        def asked():
+            with Connection(daemon.port) as new:
+                return isinstance(new.call("PING"), Exception)
+
+        until(asked, 2, "a password is needed")
+        with Connection(daemon.port) as new:
+            new.call(*how.split())
+            for command in (("GET", "k"), ("VALQ.PUSH", "q", "x"), ("VALQ.INFO", "q"), ("LRANGE", "none", "0", "-1")):
+                refused(new.call(*command), "NOAUTH")
+            refused(new.call("SELECT", "1"), "NOAUTH")
+            assert new.call("AUTH", "pw") == b"OK"
+            assert new.call("SELECT", "1") == b"OK"
+            assert new.call("GET", "k") == b"v"
+
+
+def test_a_backend_that_has_no_room_does_not_make_a_password_needless():
+    with contextlib.ExitStack() as stack:
+        valkey = stack.enter_context(Valkey("--requirepass", "pw"))
+        daemon = stack.enter_context(Valqd(f"valkey://:pw@127.0.0.1:{valkey.port}"))
+        direct = stack.enter_context(Connection(valkey.port))
+        direct.call("AUTH", "pw")
+        assert direct.call("CONFIG", "SET", "maxclients", "8") == b"OK"
+        while not str(stack.enter_context(Connection(valkey.port)).call("AUTH", "pw")).startswith("ERR max number"):
+            pass
+        time.sleep(0.15)  # what was found out for earlier clients is not known any more
+        with Connection(daemon.port, timeout_s=2) as client:
+            client.send_raw(ELEVEN[:5])
+            # Valkey answers: what breaks the protocol for who has not authenticated was passed on.
+            assert client.read_until_closed() == b"-ERR max number of clients reached\r\n"
+
+
 @pytest.fixture(scope="module")
 def guarded():
     """A Valkey with a password, and a daemon that knows it."""
@@ -283,6 +329,18 @@ def test_a_password_that_was_withdrawn_is_refused_on_a_busy_lane_and_no_reply_is
             assert holding.read() == b"OK"
         assert late.call("AUTH", "u", "new") == b"OK"
         assert late.call("VALQ.PUSH", "q", "x") == b"1"
+
+
+@pytest.mark.parametrize("before", ["LRANGE none 0 -1", "HELLO 3", "SELECT 1", "RESET"])
+def test_much_may_follow_a_login_at_once(before, guarded):
+    with Connection(guarded[1].port, timeout_s=5) as client:
+        client.call(*before.split())
+        follows = request("VALQ.PUSH", "f", "x" * 20_000) + request("VALQ.MPUSH", "f", "12", *"abcdefghijkl")
+        client.send_raw(request("AUTH", "pw") + follows)
+        assert client.read() == b"OK"
+        assert isinstance(client.read(), bytes)
+        assert len(client.read()) == 12
+        assert client.call("VALQ.DELETE", "f") == b"OK"
 
 
 @pytest.mark.parametrize("private", [False, True])

@@ -48,6 +48,42 @@ def test_the_rest_of_a_command_whose_head_is_lost_is_never_run(command, lane):
             assert direct.call("EXISTS", "injected") == 0
 
 
+def test_nothing_of_a_broken_command_whose_head_is_lost_is_run():
+    body = b"y" * 100_000 + b"\r\nSET injected 1\r\n" + b"y" * 100_000
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port, timeout_s=5) as client:
+        whole = request("SET", "k", body, "x").replace(b"$1\r\nx\r\n", b"\r\nSET injected 2\r\n")
+        client.send_raw(whole[:60_000])
+        valkey.kill()
+        gone(daemon)
+        valkey.start()
+        back(daemon)
+        client.send_raw(whole[60_000:])
+        refused(client.read(), "NOBACKEND")
+        assert client.read_until_closed().startswith(b"-ERR Protocol error: ")
+        with Connection(valkey.port) as direct:
+            assert direct.call("EXISTS", "injected") == 0
+
+
+@pytest.mark.parametrize("resp", [2, 3])
+@pytest.mark.parametrize(
+    "named",
+    ["CLIENT SETNAME bob", "HELLO {resp} SETNAME bob", "MULTI|CLIENT SETNAME bob|EXEC", "RESET|CLIENT SETNAME bob"],
+)
+def test_a_name_that_a_lane_of_ones_own_got_outlives_it(resp, named):
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port, resp, timeout_s=5) as client:
+        assert client.call("CLIENT", "SETNAME", "joe") == b"OK"
+        client.call("CLIENT", "ID")  # opens a lane of its own
+        assert client.call("CLIENT", "SETINFO", "LIB-NAME", "lib") == b"OK"
+        for command in named.format(resp=resp).split("|"):
+            assert not isinstance(client.call(*command.split()), Exception)
+        valkey.kill()
+        gone(daemon)
+        valkey.start()
+        back(daemon)
+        assert client.call("CLIENT", "GETNAME") == b"bob"
+        assert b" lib-name=lib " in client.call("CLIENT", "INFO")
+
+
 def test_who_sends_much_while_the_backend_is_away_is_answered_and_goes_on():
     with contextlib.ExitStack() as stack:
         valkey = stack.enter_context(Valkey())

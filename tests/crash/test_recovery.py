@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.crash.forwarder import Forwarder
 from tests.servers import Connection, Valkey, Valqd, as_map, request, until
 from tests.wire.expect import blocked, info, refused
 
@@ -143,6 +144,20 @@ def test_a_queue_that_cannot_be_swept_is_tried_again_alone():
         direct.call("SELECT", 0)
         direct.call("HSET", "valq:{bad}:queue", "limits", "")
         until(lambda: direct.call("ZCARD", "valq:{bad}:delayed") == 0, 3, "its delay is over")
+
+
+def test_the_library_is_loaded_again_though_looking_for_queues_was_refused():
+    with Valkey() as valkey, Connection(valkey.port) as direct:
+        direct.call("ACL", "SETUSER", "daemon", "on", ">pw", "allkeys", "allchannels", "+@all")
+        with Valqd(f"valkey://daemon:pw@127.0.0.1:{valkey.port}") as daemon:
+            with Connection(daemon.port) as connection:
+                connection.call("VALQ.PUSH", "q", "x", "1")
+            direct.call("ACL", "SETUSER", "daemon", "-scan")
+            direct.call("FUNCTION", "FLUSH")
+            until(lambda: "a sweep is refused" in daemon.output(), 5, "it says so")
+            time.sleep(1)  # it looks again and again
+            direct.call("ACL", "SETUSER", "daemon", "+scan")
+            until(lambda: direct.call("ZCARD", "valq:{q}:delayed") == 0, 5, "the delay is over")
 
 
 def test_waiters_are_woken_again_when_the_library_could_not_be_loaded_for_a_while():
@@ -283,6 +298,32 @@ def test_daemons_that_look_at_many_queues_come_to_rest():
         until(lambda: sweeps() > 1000, 3, "the second has the lease, and looks at all queues")
         first.signal(signal.SIGCONT)
         until(at_rest, 20, "nothing is left to do")
+
+
+def test_daemons_that_look_at_many_other_keys_come_to_rest():
+    with (
+        Valkey() as valkey,
+        Forwarder(valkey.port) as forwarder,
+        Valqd(forwarder.url) as first,
+        Valqd(forwarder.url),
+        Connection(first.port) as connection,
+        Connection(valkey.port) as direct,
+    ):
+        connection.call("VALQ.CREATE", "q")
+        direct.call("DEBUG", "POPULATE", 150_000)
+        forwarder.delay_s = 0.003  # a step of SCAN takes 6 ms: all of them outlast the sweeper's lease
+
+        def steps():
+            return count(direct, "commandstats", "cmdstat_scan:calls=")
+
+        def at_rest():
+            before = steps()
+            time.sleep(1)
+            return steps() == before
+
+        direct.call("FUNCTION", "FLUSH")  # who gets the lease looks at all
+        until(lambda: steps() > 20, 5, "one looks")
+        until(at_rest, 15, "and then nobody")
 
 
 def test_one_queues_many_deaths_do_not_hold_up_anothers():

@@ -2,8 +2,9 @@
 
 import pytest
 
-from valqd.errors import SettingError
-from valqd.io.backend import Backend
+from valqd.errors import Refused, SettingError
+from valqd.io.backend import Backend, ReplyProtocol
+from valqd.protocol.calls import error_line
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,24 @@ def test_what_is_no_url_is_refused_and_not_repeated(url):
         Backend.from_url(url)
     assert "backend" in str(refusal.value)
     assert len(url) < 6 or url not in str(refusal.value)
+
+
+class Replies(ReplyProtocol):
+    def __init__(self):
+        super().__init__()
+        self.got = []
+
+    def reply_received(self, reply):
+        self.got.append(reply)
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 100])
+def test_errors_keep_bytes_that_are_no_text_wherever_they_are_cut(size):
+    errors = [b"-NOQUEUE no such queue 'q\xfe'\r\n", b"-NOPERM user us\xffer\r\n"]
+    stream = b"+OK\r\n" + errors[0] + b"$7\r\nab\r\n-\xfe\r\r\n" + errors[1] * 2
+    protocol = Replies()
+    for at in range(0, len(stream), size):
+        protocol.data_received(stream[at : at + size])
+    assert len(protocol.got) == 5
+    assert [error_line(protocol.got[place]) for place in (1, 3, 4)] == [errors[0], errors[1], errors[1]]
+    assert Refused(errors[0]).resp() == errors[0]

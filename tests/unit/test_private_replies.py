@@ -175,3 +175,18 @@ def test_a_line_that_is_cut_is_no_end():
     scanner = ReplyScanner()
     assert scanner.feed(b"+O") == []
     assert not scanner.at_boundary
+
+
+@given(st.lists(st.one_of(pushes, replies), max_size=12), st.data())
+def test_how_much_of_what_was_passed_on_is_whole_is_known(stream, data):
+    counted = PrivateReplies()
+    counted.expect(sum(reply[:1] != b">" for reply in stream))
+    ends, at = [0], 0
+    for reply in stream:
+        at += len(reply)
+        ends.append(at)
+    passed_on = b""
+    for chunk in chunked(b"".join(stream), data):
+        passed_on += counted.feed(chunk)
+        assert counted.whole_bytes(len(passed_on)) == max(end for end in ends if end <= len(passed_on))
+    assert passed_on == b"".join(stream)

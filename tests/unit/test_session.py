@@ -11,6 +11,7 @@ from valqd.protocol.fastpath import MAX_BYTES_AT_ONCE
 from valqd.protocol.framing import MAX_BULK_BYTES
 from valqd.protocol.handshake import Hello
 from valqd.protocol.host import Identity, WorkerState
+from valqd.protocol.private_calls import ANY_QUEUE
 from valqd.protocol.session import _MAX_FRAMES, _MAX_PENDING, Session
 
 
@@ -276,6 +277,7 @@ def test_a_pop_that_was_repeated_and_answered_is_on_its_way_no_more(host, sessio
 
 def test_blocking_commands_without_replies_are_not_waited_for(host, session):
     session.receive(request("CLIENT", "REPLY", "OFF") + request("BLPOP", "k", "0") * 1100)
+    session.private.received(b"+OK\r\n")  # it may
     while host.soon:
         host.soon.pop()()
     assert b"".join(host.sent).count(b"BLPOP") == 1100
@@ -290,3 +292,10 @@ def test_a_multi_inside_multi_that_an_earlier_valkey_refuses_alone_is_no_element
         ("EXEC", b"*1\r\n+OK\r\n"),
     )
     assert session.identity.db == 1
+
+
+def test_a_wait_behind_a_lane_that_was_lost_covers_what_was_written_on_it(session):
+    session.receive(request("LRANGE", "none", "0", "-1"))
+    session.private.received(b"*0\r\n")
+    session.private.lost(BackendDown(), sent=True)
+    assert session.last_queue == ANY_QUEUE

@@ -287,3 +287,32 @@ async def test_nothing_is_asked_for_who_has_left_unread(line):
     line.backend_answers()
     line.waiters.wake((0, b"q"))
     assert line.lane.coalescer.idle
+
+
+async def test_who_came_first_and_is_asked_for_another_queue_is_not_overtaken(line):
+    line.comes("first", "VALQ.MPOP", "2", "q", "r", "BLOCK", "0")
+    line.backend_answers(NOTHING)
+    line.comes("last", "VALQ.POP", "q", "BLOCK", "0")
+    line.waiters.wake((0, b"r"))
+    line.lane.coalescer.take()
+    line.waiters.wake((0, b"q"))
+    line.lane.coalescer.take()
+    line.backend_answers(NOTHING)  # for what r was woken for
+    line.lane.coalescer.take()
+    line.backend_answers(b"message")
+    assert line.answers == [("first", b"message")]
+
+
+async def test_who_stands_behind_one_that_has_not_asked_is_asked_when_its_time_is_over(line):
+    line.comes("first")
+    line.backend_answers()
+    other = SimpleNamespace(identity=Identity(b"u"), up=True, coalescer=Coalescer(), wake=lambda: None)
+    own, line.lane = line.lane, other
+    for name in ("stranger", "its like"):
+        line.comes(name)
+    line.lane = own
+    waiters = list(line.waiters._parked[0, b"q"])
+    waiters[0].client_gone()
+    line.lane = other
+    last = line.comes("last", "VALQ.POP", "q", "BLOCK", "5000")
+    assert not last.waiter.has_asked

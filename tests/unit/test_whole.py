@@ -51,6 +51,14 @@ def test_no_room_is_made_for_what_is_only_announced(data):
     assert relay.reply_types(data) is None
 
 
+@pytest.mark.parametrize("start", [b"%1\r\n:0\r\n", b"|1\r\n:0\r\n", b"~1\r\n"])
+def test_maps_sets_and_attributes_are_no_requests(start):
+    foreign.remember(b"PING")
+    data = b"*1\r\n$4\r\nPING\r\n" + start + b"$4\r\nPING\r\n"
+    assert foreign.count_plain(data, 2) == 0
+    assert foreign.count_plain(data[:14], 1) == 1
+
+
 def test_a_reply_cut_between_two_elements_is_still_awaited():
     private = PrivateReplies()
     private.expect(1)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.servers import Connection, Valkey, Valqd, as_map, until
+from tests.servers import Connection, Valkey, Valqd, as_map, request, until
 from tests.wire.expect import blocked, noticed, parked, refused
 
 
@@ -451,3 +451,20 @@ def test_who_came_behind_others_and_is_not_served_is_asked_before_it_gets_nothin
         assert as_map(reply)[b"body"] == b"ready"
         other.call("VALQ.PUSH", queue, "x")
         assert as_map(waiting.read())[b"body"] == b"x"
+
+
+def test_who_was_killed_and_does_not_read_takes_no_place_in_line(pair, pushing, waiting, queue):
+    valkey, daemon, _ = pair
+    with Connection(valkey.port) as direct, Connection(daemon.port) as stuck, Connection(daemon.port) as killing:
+        direct.call("ACL", "SETUSER", "stuck", "on", ">pw", "allkeys", "+@all")
+        assert stuck.call("AUTH", "stuck", "pw") == b"OK"
+        direct.call("SET", "large", "x" * 8_000_000)
+        stuck.send_raw(request("GET", "large") + request("VALQ.POP", queue, "BLOCK", "0"))
+        blocked(pushing, queue, 1)
+        waiting.send("VALQ.POP", queue, "BLOCK", "0")
+        blocked(pushing, queue, 2)
+        assert killing.call("CLIENT", "KILL", "USER", "stuck") >= 1
+        direct.call("DEL", "large")
+        pushing.call("VALQ.PUSH", queue, "x")
+        got = as_map(waiting.read())
+        assert (got[b"body"], got[b"attempts"]) == (b"x", 1)

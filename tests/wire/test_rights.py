@@ -1,10 +1,11 @@
 """Commands run as the user that the client proved to be; Valkey's ACL decides."""
 
 import re
+import time
 
 import pytest
 
-from tests.servers import ROOT, Connection, Valkey, Valqd, until
+from tests.servers import ROOT, Connection, Valkey, Valqd, as_map, request, until
 from tests.wire.expect import refused
 from valqd.lua.bundle import CALLED_COMMANDS
 
@@ -177,6 +178,24 @@ def test_wait_says_when_it_cannot_cover_what_was_written(admin, connection):
     assert connection.call("WAIT", "0", "0") == 0
 
 
+def test_no_wait_says_that_it_covers_what_it_could_not(admin, connection):
+    assert connection.call("AUTH", "worker", "w") == b"OK"
+    assert isinstance(connection.call("VALQ.PUSH", "orders", "x"), bytes)
+    refused(connection.call("VALQ.POP", "others"), "NOPERM")
+    for _ in range(3):
+        refused(connection.call("WAIT", "0", "0"), "NOPERM")
+    assert isinstance(connection.call("VALQ.PUSH", "orders", "x"), bytes)
+    assert connection.call("WAIT", "0", "0") == 0
+    assert isinstance(connection.call("VALQ.PUSH", "orders", "x"), bytes)
+    admin.call("CONFIG", "SET", "min-replicas-to-write", "1")
+    try:
+        for _ in range(3):
+            refused(connection.call("WAIT", "0", "0"), "NOREPLICAS")
+    finally:
+        admin.call("CONFIG", "SET", "min-replicas-to-write", "0")
+    assert connection.call("WAIT", "0", "0") == 0
+
+
 def test_wait_covers_what_was_written_before_the_functions_were_lost(admin, connection):
     assert connection.call("AUTH", "secret") == b"OK"
     assert connection.call("SET", "k", "v") == b"OK"
@@ -198,3 +217,49 @@ def test_a_refusal_keeps_bytes_that_are_no_text(guarded, admin, command):
             replies.append(connection.socket.recv(1000))
     assert b"us\xffer" in replies[1]
     assert replies[1] == replies[0]
+
+
+@pytest.mark.parametrize("login", ["AUTH", "HELLO 3 AUTH"])
+def test_who_logs_in_by_a_long_password_that_comes_in_pieces_is_that_user(guarded, admin, login):
+    password = "p" * 40_000
+    admin.call("ACL", "SETUSER", "long", "on", f">{password}", "resetkeys", "~valq:{longs}:*", "+@all")
+    whole = request(*login.split(), "long", password)
+    with Connection(guarded[1].port, timeout_s=5) as client:
+        assert client.call("AUTH", "worker", "w") == b"OK"
+        client.send_raw(whole[:35_000])
+        time.sleep(0.1)
+        client.send_raw(whole[35_000:])
+        assert not isinstance(client.read(), Exception)
+        assert client.call("VALQ.PUSH", "longs", "x") == b"1"
+        refused(client.call("VALQ.PUSH", "orders", "x"), "NOPERM")
+        assert as_map(client.call("VALQ.POP", "longs"))[b"body"] == b"x"
+    admin.call("DEL", *admin.call("KEYS", "valq:{longs}:*"))
+
+
+@pytest.fixture
+def talkative(guarded, admin):
+    """A client that may not be silent."""
+    admin.call("ACL", "SETUSER", "talkative", "on", ">pw", "allkeys", "+@all", "-client|reply")
+    with Connection(guarded[1].port, timeout_s=5) as client:
+        assert client.call("AUTH", "talkative", "pw") == b"OK"
+        yield client
+
+
+def test_who_may_not_be_silent_is_not_taken_to_be(talkative):
+    refused(talkative.call("CLIENT", "REPLY", "OFF"), "NOPERM")
+    began = time.monotonic()
+    assert talkative.call("VALQ.POP", "talks", "BLOCK", "300") is None
+    assert time.monotonic() - began >= 0.3
+    assert talkative.call("VALQ.POP", "no queue") is not None
+
+
+def test_replies_behind_a_refused_skip_are_in_their_places(guarded, talkative, admin):
+    commands = ("CLIENT REPLY SKIP", "MULTI", "SELECT 5", "EXEC", "VALQ.PUSH talks x", "SELECT 0")
+    talkative.send_raw(b"".join(request(*command.split()) for command in commands))
+    refused(talkative.read(), "NOPERM")
+    assert [talkative.read() for _ in range(3)] == [b"OK", b"QUEUED", [b"OK"]]
+    assert talkative.read() == b"1"
+    assert talkative.read() == b"OK"
+    admin.call("SELECT", "5")
+    assert admin.call("EXISTS", "valq:{talks}:queue") == 1
+    admin.call("FLUSHDB")

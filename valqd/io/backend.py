@@ -22,6 +22,8 @@ from valqd.io.keepalive import keep_alive
 from valqd.protocol.monitor import encode_own
 
 CONNECT_TIMEOUT_S = 5.0
+#: What Valkey says to a connection that it closes at once: the reply to nothing.
+TURNED_AWAY = "ERR max number of clients "
 _DEFAULT_PORT = 6379
 #: A backend's host that has gone silent is given up after a minute.
 _KEEPALIVE_S = 30
@@ -199,6 +201,7 @@ class ReplyProtocol(asyncio.Protocol, ABC):
 
     def __init__(self) -> None:
         self._reader = hiredis.Reader(notEnoughData=_NOT_YET)
+        self._cut_line = b""  # the start of an error reply whose end is still to come
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected: nothing is sent yet."""
@@ -211,10 +214,16 @@ class ReplyProtocol(asyncio.Protocol, ABC):
         try:
             while (reply := reader.gets()) is not _NOT_YET:
                 if isinstance(reply, hiredis.ReplyError):
-                    reply = _as_sent(reply, data)
+                    reply = _as_sent(reply, self._cut_line + data)
                 self.reply_received(reply)
         except hiredis.ProtocolError:
             self.transport.abort()
+        if not data.endswith(b"\n"):
+            start = data.rfind(b"\n") + 1
+            line = data[start:] if start else self._cut_line + data
+            self._cut_line = line if line.startswith(b"-") and len(line) < _MAX_ERROR_BYTES else b""
+        elif self._cut_line:
+            self._cut_line = b""
 
     @abstractmethod
     def reply_received(self, reply: Any) -> None:
@@ -222,6 +231,7 @@ class ReplyProtocol(asyncio.Protocol, ABC):
 
 
 _NOT_YET = object()
+_MAX_ERROR_BYTES = 4096
 _ERROR_LINE = re.compile(rb"^-(.*?)\r\n", re.MULTILINE)
 
 

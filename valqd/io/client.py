@@ -219,11 +219,11 @@ class Client(Outgoing, asyncio.Protocol):
         ``gently``: to close upon bytes that were not read would take from the client what it has not read.
         """
         self.flush()
+        if self.waiter is not None:
+            self.waiter.client_gone()
         if not gently:
             self.transport.close()
             return
-        if self.waiter is not None:
-            self.waiter.client_gone()
         self._set_stop(self._stop, False)  # what it sends from now on is dropped
         with contextlib.suppress(OSError, RuntimeError):
             self.transport.write_eof()

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from valqd.io.backend import Backend
+from valqd.io.backend import TURNED_AWAY, Backend
 from valqd.protocol.host import WorkerState
 
 _KNOWN_S = 0.1
@@ -47,10 +47,12 @@ class DefaultUser:
     async def _ask(self) -> None:
         try:
             with contextlib.suppress(OSError):
-                needed = (await self._backend.ping(_TIMEOUT_S)).startswith(b"-NOAUTH")
-                if self._state.password_needed not in (None, needed):
-                    self._changed()
-                self._state.password_needed = needed
+                answer = await self._backend.ping(_TIMEOUT_S)
+                if not answer.startswith(b"-" + TURNED_AWAY.encode()):  # which tells nothing of passwords
+                    needed = answer.startswith(b"-NOAUTH")
+                    if bool(self._state.password_needed) != needed:
+                        self._changed()
+                    self._state.password_needed = needed
             self._known_until = self._loop.time() + _KNOWN_S
         finally:
             waiting, self._waiting = self._waiting, []

@@ -59,10 +59,9 @@ class SharedLanes:
         self._close_when_idle(lane)
 
     def renew_first(self) -> None:
-        """Clients that connect from now on get a new lane; the old one stays as long as it has users."""
-        old = self._lanes.pop(self._first_identity, None)
-        if old is not None:
-            self._close_when_idle(old)
+        """Who connects or selects a database from now on gets a new lane; the old ones stay while they have users."""
+        for identity in [each for each in self._lanes if each.password is None]:
+            self._close_when_idle(self._lanes.pop(identity))
         self.get(self._first_identity)
 
     def leave(self, lane: SharedLane) -> None:

@@ -40,6 +40,9 @@ class PrivateLane(asyncio.Protocol):
             await self._worker.backend.connect(lambda: self)
         except OSError:
             self._lost(backend_down=True)
+        else:
+            if self._paused:  # uvloop begins to read behind ``connection_made``, whatever that said
+                self.pause_reading()
 
     def send(self, data: bytes) -> None:
         """Send to the backend; in order, as soon as the greeting is answered."""

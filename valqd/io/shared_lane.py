@@ -14,8 +14,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from valqd.errors import BackendDown, CommandError, NotAuthenticated
-from valqd.io.backend import CONNECT_TIMEOUT_S, ReplyProtocol
+from valqd.errors import BackendDown, CommandError, NotAuthenticated, Refused
+from valqd.io.backend import CONNECT_TIMEOUT_S, TURNED_AWAY, ReplyProtocol
 from valqd.io.busy_wait import BusyWait
 from valqd.io.outbox import write_pieces
 from valqd.protocol.calls import error_line
@@ -36,8 +36,6 @@ _RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5)
 _STABLE_S = 0.2
 #: After a large value, simple commands take lanes of their own for so long.
 _NO_RELAY_S = 60.0
-#: What Valkey says to a connection that it closes at once: it is no call's reply.
-_TURNED_AWAY = "ERR max number of clients "
 _NO_CONNECTION = "clients' commands cannot reach the backend"
 #: When more clients than that sent something in a turn, the next turn's first command waits for the others.
 _FEW = 2
@@ -107,6 +105,8 @@ class SharedLane:
                 giving_up.cancel()
                 if self.refused is not None:
                     if not (self.users and self.refused.startswith(b"-NOAUTH")):
+                        # Whoever is answered now must join nothing any more.
+                        self.up, self.why_down = False, Refused(self.refused)
                         self.coalescer.fail_unsent(self.refused)
                         self._answer_proofs(self.refused)
                         self._lanes.discard(self)
@@ -218,7 +218,7 @@ class SharedLane:
 
     def reply_received(self, connection: _Connection, reply: Any) -> None:
         """One reply of the backend, in order."""
-        if isinstance(reply, Exception) and str(reply).startswith(_TURNED_AWAY):
+        if isinstance(reply, Exception) and str(reply).startswith(TURNED_AWAY):
             connection.is_turned_away = True
         elif self._greeting_due:
             self._greeting_due -= 1

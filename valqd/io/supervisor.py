@@ -284,20 +284,22 @@ class _Supervisor:
 
     def _reap(self) -> None:
         """Note the workers that died; start again those whose pause is over."""
-        while self._numbers:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                break
-            if (number := self._numbers.pop(pid, None)) is not None:
-                now = time.monotonic()
-                lasted = now - self._started_at[number] > _LONGEST_RESTART_S
-                pause = _RESTART_S if lasted else min(_LONGEST_RESTART_S, 2 * self._pauses.get(number, _RESTART_S / 2))
-                self._pauses[number] = pause
-                self._restart_at[number] = now + pause
-                if number == 0 and self._is_tcp:
-                    with contextlib.suppress(OSError):  # where systems do not know this
-                        self._listening.shutdown(socket.SHUT_RD)  # or the kernel would give it its share of connections
-                log.error("worker %d (pid %d) %s; it is started again in %.1f s", number, pid, _end(status), pause)
+        for pid, number in list(self._numbers.items()):
+            ended, status = os.waitpid(
+                pid, os.WNOHANG
+            )  # of no other child: the embedded Valkey is waited for elsewhere
+            if not ended:
+                continue
+            del self._numbers[pid]
+            now = time.monotonic()
+            lasted = now - self._started_at[number] > _LONGEST_RESTART_S
+            pause = _RESTART_S if lasted else min(_LONGEST_RESTART_S, 2 * self._pauses.get(number, _RESTART_S / 2))
+            self._pauses[number] = pause
+            self._restart_at[number] = now + pause
+            if number == 0 and self._is_tcp:
+                with contextlib.suppress(OSError):  # where systems do not know this
+                    self._listening.shutdown(socket.SHUT_RD)  # or the kernel would give it its share of connections
+            log.error("worker %d (pid %d) %s; it is started again in %.1f s", number, pid, _end(status), pause)
         for number, when in list(self._restart_at.items()):
             if time.monotonic() >= when:
                 del self._restart_at[number]

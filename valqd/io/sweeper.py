@@ -114,6 +114,9 @@ class Sweeper:
         self._leased_at = time.monotonic()
         reply = await self._control.call(call)
         self._asking_s = time.monotonic() - self._leased_at
+        if isinstance(reply, list) and reply[0] != self._known_since:
+            self._known_since = reply[0]
+            self._registration.arm_all()  # the memory has begun anew, or has dropped this daemon
         return reply
 
     async def _keep_lease(self) -> None:
@@ -144,12 +147,9 @@ class Sweeper:
             self._registration.look_each_second()  # asking is the sign of life
             return _FOLLOWER_TICK_S
         self._no_queues = False
-        known_since, *sweep = reply
+        sweep = reply[1:]
         if sweep and time.monotonic() - self._role_seen_at > _ROLE_EVERY_S:
             await self._see_role()
-        if known_since != self._known_since:
-            self._known_since = known_since
-            self._registration.arm_all()  # the memory has begun anew, or has dropped this daemon
         if not sweep:
             self._control.complaints.over(_CANNOT_SWEEP)  # for this one: another sweeps, and would say so
             return _FOLLOWER_TICK_S
@@ -190,13 +190,14 @@ class Sweeper:
     async def _library_gone(self) -> None:
         """Load it again if there are queues to sweep.  If there are none, the first command on one will."""
         if not self._no_queues:
+            self._look_at_all = False
             await self._find_dbs()
             for db in self._dbs:
                 async for keys in self._queues(db):
                     if keys:
                         await self._control.load_library()
                         return
-            self._no_queues = True
+            self._no_queues = not self._look_at_all  # it is set where looking was refused
 
     async def _find_dbs(self) -> None:
         info = await self._control.call([b"INFO", b"keyspace"])
@@ -211,6 +212,7 @@ class Sweeper:
         await self._find_dbs()
         for db in self._dbs:
             async for keys in self._queues(db):
+                await self._keep_lease()  # also where only other keys are
                 await self._sweep(db, keys, everything=True)
         now = time.monotonic()
         self._look_at_all_not_before = now + min((now - began_at) / _ASKING_SHARE, _LONGEST_PAUSE_S)

@@ -233,7 +233,8 @@ class Waiters:
             self._probing.update(waiter.queues)
             waiter.lane.wake()
         else:
-            waiter.has_asked = first is not None and first.lane is waiter.lane and first.queues == waiter.queues
+            if first is not None and first.lane is waiter.lane and first.queues == waiter.queues:
+                waiter.has_asked = first.has_asked
             self.park(waiter)
         return waiter
 
@@ -289,6 +290,9 @@ class Waiters:
         wake.all_served = True
         lane: Lane | None = None
         for waiter in list(line):
+            if waiter.in_flight:  # it is asked for another queue, and who stands behind it waits for that
+                self._missed.add(queue)
+                break
             if len(wake.asked) == wake.batch or lane not in (None, waiter.lane):
                 break  # another lane's POPs might overtake
             if waiter.pop():
@@ -297,10 +301,7 @@ class Waiters:
         if lane is not None:
             lane.wake()  # all at once: a push between the first POP and the others would be for one who came later
         if not wake.asked:
-            del self._waking[queue]
-            if any(waiter.in_flight for waiter in line):
-                self._missed.add(queue)
-            # else their lane is down, and arms again when it is up
+            del self._waking[queue]  # who waits is asked for another queue, or the lane is down, and arms when it is up
 
     def popped(self, waiter: Waiter, served: bool) -> None:
         """A POP of ``waiter`` was answered; ``served``: it brought something.

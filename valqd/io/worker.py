@@ -7,8 +7,10 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from ipaddress import ip_address
 from itertools import count
 from typing import Any, cast
@@ -106,7 +108,11 @@ class Worker:
         self.lanes.get(self.state.first_identity)
         is_exposed = listening.family != socket.AF_UNIX and not ip_address(listening.getsockname()[0]).is_loopback
         self.default_user.ask(self._warn_if_open if is_exposed and self._number == 0 else lambda: None)
-        create = self.loop.create_unix_server if listening.family == socket.AF_UNIX else self.loop.create_server
+        create: Callable[..., Awaitable[asyncio.AbstractServer]] = self.loop.create_server
+        if listening.family == socket.AF_UNIX:
+            create = self.loop.create_unix_server
+            if sys.version_info >= (3, 13):  # its file is all workers', and the supervisor's to remove
+                create = partial(create, cleanup_socket=False)
         server = await create(lambda: Client(self), sock=listening, backlog=BACKLOG)
         ready()
         while not is_told_to_stop():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from valqd.protocol import client_kill
+from valqd.protocol.monitor import encode_own
 from valqd.protocol.private_side import PrivateSide
 from valqd.protocol.watched import if_ok, ok, unless_subscribed
 
@@ -34,6 +35,8 @@ def effect(side: PrivateSide, argv: list[bytes]) -> None:
         for_ms = int(argv[2]) if len(argv) > 2 and argv[2].isdigit() and len(argv[2]) < 10 else 0
         if sub == b"UNPAUSE" or for_ms:
             side.session.host.clients_paused(for_ms)
+    elif sub in (b"SETNAME", b"SETINFO"):
+        side.session.client_info[b" ".join([b"CLIENT", *map(bytes.upper, argv[1:-1])])] = argv[-1]
     elif sub and sub not in _STATELESS:
         side.has_state = True
 
@@ -56,17 +59,38 @@ def kills_here(side: PrivateSide, argv: list[bytes]) -> Callable[[bytes], bytes]
 @unless_subscribed
 def _reply(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     what = argv[2].upper()
+    if what == b"ON":
+        side.silent = side.skip_next = False
+    if what not in (b"OFF", b"SKIP"):
+        side.send_plain(raw, 1)
+    elif side.tells_nothing:
+        _silence(side, what, raw)
+    else:
+        _silence_if_allowed(side, what, raw)
+
+
+def _silence_if_allowed(side: PrivateSide, what: bytes, raw: bytes) -> None:
+    """OFF and SKIP are answered only when they are refused: so ON is first, which needs the same right."""
+    refusals: list[bytes] = []
+
+    def answered(reply: bytes) -> bytes:
+        if not ok(reply):
+            refusals.append(reply)
+        return b""
+
+    side.open().expect_own(answered)
+    side.send(encode_own([b"CLIENT", b"REPLY", b"ON"]))
+    side.session.when_private_quiet(lambda: side.send_plain(raw, 1) if refusals else _silence(side, what, raw))
+
+
+def _silence(side: PrivateSide, what: bytes, raw: bytes) -> None:
     side.open()
     if what == b"OFF":
         side.silent = True
-        side.send(raw)
-    elif what == b"SKIP":
-        side.skip_next = True
-        side.send(raw)
+        side.calls.look_again()
     else:
-        if what == b"ON":
-            side.silent = side.skip_next = False
-        side.send_plain(raw, 1)
+        side.skip_next = True
+    side.send(raw)
 
 
 @unless_subscribed
@@ -79,11 +103,6 @@ def _of_others(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
 
 def _sets_state(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    """What this leaves behind, if it is accepted, cannot be made again on another connection."""
+    """What this leaves behind, if it is accepted, most often cannot be made again on another connection."""
     side.has_state |= side.tells_nothing
-
-    def watch(reply: bytes) -> bytes:
-        side.has_state |= ok(reply)
-        return reply
-
-    side.send_watched(raw, watch)
+    side.send_watched(raw, if_ok(lambda: effect(side, argv)))

@@ -35,7 +35,10 @@ def count_plain(data: bytes, likely: int) -> int:
     if data[0] != 0x2A or len(data) > MAX_BYTES or may_be_huge(data):
         return 0
     requests = parse(data, likely)
-    if requests is None or (b">" in data and PushNotification in map(type, requests)):  # which are no requests
+    # Valkey reads pushes, maps, sets and attributes as inline commands, line by line.
+    if requests is None or (b">" in data and PushNotification in map(type, requests)):
+        return 0
+    if b"\n%" in data or b"\n~" in data or b"\n|" in data:
         return 0
     try:
         return len(requests) if _PLAIN_NAMES.issuperset(map(_name, requests)) else 0
@@ -68,6 +71,8 @@ def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:
     elif special is None:
         if frame.kind is Kind.COMMAND and name not in _BLOCKING and len(name) < 64:
             remember(frame.argv[0])
+        if frame.kind is Kind.STREAM and name in (b"AUTH", b"HELLO"):
+            side.untold([name])
         side.send_plain(frame.raw, 1)
     elif side.multi is not None and name in _AWAIT_MULTI and not side.is_quiet:
         side.send_when_quiet(lambda: forward(side, name, frame))
@@ -133,7 +138,7 @@ def _exec(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if multi.changes and (multi.subscribes or side.silent):
         side.untold(multi.changes)
     if multi.subscribes:
-        side.stop_counting(raw)
+        _stop_counting(side, raw)
         return
 
     def watch(reply: bytes) -> bytes:
@@ -223,6 +228,8 @@ def _hello_effect(side: PrivateSide, argv: list[bytes]) -> None:
         side.session.accepted_as(side.session.identity.as_user(hello.user, hello.password))
     if hello.resp is not None:
         side.set_resp(hello.resp)
+    if hello.name is not None:
+        side.session.client_info[b"CLIENT SETNAME"] = hello.name
 
 
 #: What they change in the session when they are accepted; CLIENT only inside MULTI, or see ``client_command``.
@@ -252,6 +259,8 @@ def _watched_effect(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         side.changes_identity()
     if name == b"HELLO":  # what follows is to be read in the protocol version that it brings
         side.session.when_private_quiet(lambda: side.set_resp(resp) if resp is not None else None)
+    elif side.session.framer.unauthenticated:  # how much may follow depends on the answer
+        side.session.wait_for_private()
 
 
 def _reset(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
@@ -272,7 +281,12 @@ def _subscribe(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if side.multi is not None:
         side.multi.subscribes = True
         side.send_plain(raw, 1)
-    elif side.monitors:  # and goes on to
+    else:
+        _stop_counting(side, raw)
+
+
+def _stop_counting(side: PrivateSide, raw: bytes) -> None:
+    if side.monitors:  # and goes on to
         side.send(raw)
     else:
         side.stop_counting(raw)

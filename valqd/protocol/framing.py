@@ -37,6 +37,8 @@ _OVERHEAD_BYTES = 64 * 1024
 #: More than is taken of one client at once.
 _MOST_SEEN_BYTES = 128 * 1024
 
+#: Breaks the protocol, and holds nothing to be run: in place of a broken request whose head went elsewhere.
+BROKEN_REQUEST = b"*1\r\n!\r\n"
 #: What Valkey takes of a client that has yet to authenticate.
 _UNAUTHENTICATED_ARGUMENTS = 10
 _UNAUTHENTICATED_BULK_BYTES = 16 * 1024
@@ -214,7 +216,7 @@ class RequestFramer:
         self._broken = True
         raw = self._buf[self._start :]
         if self._dropped or self._skipping:  # without its head the rest could be read as commands: let it be this
-            raw = b"*1\r\n!\r\n"
+            raw = BROKEN_REQUEST
             self._dropped = 0
         self._buf = b""
         self._start = self._pos = self._need = 0

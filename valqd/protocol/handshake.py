@@ -139,6 +139,8 @@ def _auth(session: Session, frame: Frame) -> bool:
 
 
 def _select(session: Session, frame: Frame) -> bool:
+    if session.framer.unauthenticated:  # Valkey words the refusal
+        return False
     if len(frame.argv) != 2 or not frame.argv[1].isdigit() or len(frame.argv[1]) > 6:
         return False
     db = int(frame.argv[1])
@@ -179,7 +181,7 @@ class Hello(NamedTuple):
 
 def _hello(session: Session, frame: Frame) -> bool:
     hello = Hello.of(frame.argv)
-    if not hello.is_plain or (hello.password is None and session.framer.unauthenticated):  # Valkey words that refusal
+    if not hello.is_plain or (hello.password is None and session.framer.unauthenticated):
         return False
 
     def start() -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 #: A client's calls on its own lane are kept until they are answered, since they may have to be repeated: beyond this
 #: its next commands wait.
 _MAX_REPEATABLE_BYTES = 256 * 1024
+#: Stands for simple commands of others when WAIT needs a queue to write to.
+ANY_QUEUE = b"valqd"
 _MISSING_FUNCTION = b"-%b\r\n" % MISSING_FUNCTION.encode()
 _REPLACED = b"-%b\r\n" % REPLACED.encode()
 
@@ -132,6 +134,7 @@ class PrivateCalls:
 
         WAIT waits for what its own connection wrote last, and so for all that the shared lane wrote before.  If the
         backend refuses the write, its error is WAIT's answer, and the client's simple commands leave the shared lane.
+        What was written before is not covered then: the next WAIT tries again.
         """
         replies = self._side.open()
         outcome: list[bytes] = []
@@ -150,11 +153,14 @@ class PrivateCalls:
                     if failure is None:
                         session.go_on(partial(self.fence, queue, then, may_load=False))
                     else:
+                        session.last_queue = queue
                         session.finish(failure)
 
                 session.host.load_library(loaded)
             elif reply[:1] == b"-":
                 session.leave_shared_lane()
+                if not (queue == ANY_QUEUE and reply.startswith(b"-NOPERM ")):  # there it never may
+                    session.last_queue = queue
                 session.host.write(reply)
             else:
                 then()

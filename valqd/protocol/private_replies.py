@@ -56,6 +56,7 @@ class PrivateReplies:
         self._markers: dict[bytes, bool] = {}
         self._behind_one = False  # before the marker comes one reply that looks like it and is the client's
         self._scanner = ReplyScanner()
+        self._cut_bytes = 0  # of what was passed on, how many belong to a reply that is not whole yet
         self._held = bytearray()  # the start of a special reply, or of what may be a marker
         self._output: deque[bytes | Gap] = deque()  # what waits: a gap and all behind it
 
@@ -152,6 +153,12 @@ class PrivateReplies:
         """Whether the bytes passed so far end with a whole reply, and none is being asked for again."""
         return self._scanner.at_boundary and not self._output
 
+    def whole_bytes(self, passed_on: int) -> int:
+        """Of the last ``passed_on`` bytes that were passed on, how many end with a whole reply."""
+        if self._output:
+            return 0
+        return max(0, passed_on - self._cut_bytes)
+
     @property
     def awaits_marker(self) -> bool:
         """Whether a marker is still to come."""
@@ -202,9 +209,10 @@ class PrivateReplies:
     def _cut(self, data: bytes) -> list[bytes | Gap]:
         """What the client gets of ``data``, taken apart at the replies that are not plain."""
         out: list[bytes | Gap] = []
-        start = 0
+        start = end_before = 0
         is_rest = not (self._scanner.at_boundary or self._held)  # of a reply whose start was passed on: no marker
         for end in self._scanner.feed(data):
+            end_before = end.offset
             if self.uncounted:
                 raw = self._take_held(data[start : end.offset])
                 start = end.offset
@@ -235,8 +243,12 @@ class PrivateReplies:
         rest = data[start:]
         if rest and (self._special_is_next() or (self.uncounted and not is_rest and self._may_be_marker(rest))):
             self._held += rest
+            self._cut_bytes = 0
         elif rest:
+            self._cut_bytes = len(data) - end_before + (0 if end_before else self._cut_bytes + len(self._held))
             out.append(self._take_held(rest))
+        elif data:
+            self._cut_bytes = 0
         return out
 
     def _takes_as_marker(self, reply: bytes) -> bool:

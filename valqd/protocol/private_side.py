@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from valqd.errors import BackendDown, CommandError
 from valqd.protocol.monitor import MonitorFilter, encode_own
-from valqd.protocol.private_calls import PrivateCalls
+from valqd.protocol.private_calls import ANY_QUEUE, PrivateCalls
 from valqd.protocol.private_replies import Gap, PrivateReplies
 from valqd.protocol.replay import replay
 
@@ -350,13 +350,14 @@ class PrivateSide:
             if not replies.uncounted:
                 out += self._monitor.end()
                 self._monitor = None
-        answer_may_come = session.pending or (session.held and not replies.outstanding)
-        if answer_may_come or self._cut_push:  # it must not get into the middle of a push
+        if self._cut_push or session.pending or (session.held and not replies.outstanding):
+            # An answer of the shared lane, or of the daemon, may come, and must not get into the middle of a push.
             self._cut_push += out
-            out = b""
-            if replies.at_boundary:
-                out = bytes(self._cut_push)
-                self._cut_push.clear()
+            held_back = len(self._cut_push)
+            is_counted = self._monitor is None or replies.at_boundary  # its filter alters how many there are
+            whole = replies.whole_bytes(held_back) if is_counted else 0
+            out = bytes(self._cut_push[:whole])
+            del self._cut_push[:whole]
         if out:
             session.host.write_now(out)
         if self._after_mark is not None and not replies.awaits_marker:
@@ -390,6 +391,8 @@ class PrivateSide:
         if has_state or replies.uncounted or self.mute or self.is_broken or not replies.at_boundary:
             self.session.close(gently=True)  # what it has sent beyond this is not to be run without that state
             return
+        if sent:  # WAIT on another connection covers nothing that was written on this one
+            self.session.last_queue = self.session.last_queue or ANY_QUEUE
         self.reset()
         self.session.resume_if_quiet()
 

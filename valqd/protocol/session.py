@@ -27,15 +27,14 @@ from valqd.protocol import foreign, handshake, relay
 from valqd.protocol.calls import Route, error_line, nothing_popped
 from valqd.protocol.encoding import encode
 from valqd.protocol.fastpath import MAX_BYTES_AT_ONCE
-from valqd.protocol.framing import MAX_ARGUMENTS, Frame, Kind, RequestFramer
+from valqd.protocol.framing import BROKEN_REQUEST, MAX_ARGUMENTS, Frame, Kind, RequestFramer
 from valqd.protocol.host import Host, Identity, WorkerState
 from valqd.protocol.lone_calls import LoneCall, RelayCall
+from valqd.protocol.private_calls import ANY_QUEUE
 from valqd.protocol.private_side import PrivateSide
 from valqd.protocol.relay import ReplyType
 from valqd.protocol.requests import echo_call, encode_request, join_merged
 
-#: Stands for relayed writes when WAIT needs a queue to write to.
-_ANY_QUEUE = b"valqd"
 #: Commands under way over the shared lane beyond which a client's next ones wait.
 _MAX_PENDING = 1024
 #: The same for commands that are not merged, any of which may bring a large reply.
@@ -194,13 +193,15 @@ class Session:
 
         The rest of a frame whose lane was lost is dropped: on another connection it would be read as commands.
         """
-        private = self.private
-        private.streaming = frame.kind is Kind.STREAM
+        private, raw = self.private, frame.raw
         if frame.kind is Kind.BROKEN:
+            if private.streaming and private.replies is None:
+                raw = BROKEN_REQUEST
             private.is_broken = True
             private.open()
+        private.streaming = frame.kind is Kind.STREAM
         if private.replies is not None:
-            private.send(frame.raw)
+            private.send(raw)
             if frame.kind is Kind.STREAM_END:
                 private.stream_ended()
 
@@ -399,7 +400,7 @@ class Session:
     def _relay(self, request: bytes, kinds: list[ReplyType]) -> None:
         """Send simple requests over the shared lane."""
         self.lane.coalescer.add(self, RelayCall(request, kinds, self.lane.large_reply))
-        self.last_queue = self.last_queue or _ANY_QUEUE
+        self.last_queue = self.last_queue or ANY_QUEUE
         self.pending += 1
         self._taken_bytes += len(request)
         self.lane.wake()
@@ -459,7 +460,7 @@ class Session:
     def reset(self) -> None:
         """The backend has accepted RESET."""
         self.private.reset()
-        self.client_info.clear()
+        self.client_info.pop(b"CLIENT SETNAME", None)  # and not what SETINFO told
         self.set_resp(2)
         self._set_identity(Identity())
         self.framer.unauthenticated = bool(self.worker.password_needed)

@@ -179,3 +179,11 @@ def test_a_transaction_does_not_fetch_the_functions(client, direct, queue):
         client.call("VALQ.PUSH", queue, "x")
         assert len(client.call("EXEC")) == 1
     assert b"cmdstat_function|list" not in direct.call("INFO", "commandstats")
+
+
+def test_who_is_silent_again_finds_the_functions_again(client, direct, queue):
+    for body in ("a", "b"):
+        direct.call("FUNCTION", "FLUSH")
+        client.send_raw(request("CLIENT", "REPLY", "OFF") + request("VALQ.PUSH", queue, body))
+        assert client.call("CLIENT", "REPLY", "ON") == b"OK"
+    assert [client.call("VALQ.POP", queue)[3] for _ in range(2)] == [b"a", b"b"]

@@ -101,6 +101,18 @@ def test_where_no_reply_can_be_found_keys_are_not_those_of_another_command(pair)
         refused(reply, "ERR")
 
 
+def test_who_subscribes_in_a_transaction_while_it_monitors_goes_on_to_monitor(pair, direct):
+    with Connection(pair[1].port, 3, timeout_s=5) as monitor:
+        assert monitor.call("MONITOR") == b"OK"
+        monitor.send_raw(request("MULTI") + request("SUBSCRIBE", "ch") + request("EXEC"))
+        time.sleep(0.3)  # the daemon speaks with Valkey for itself
+        direct.call("SET", "seen", "1")
+        seen = []
+        while not seen or b'"SET" "seen"' not in seen[-1]:
+            seen.append(monitor.socket.recv(65536))
+        assert b"fCALL" not in b"".join(seen)
+
+
 @pytest.mark.parametrize("again", ["MONITOR", "SYNC"])
 def test_what_the_daemon_asks_for_itself_is_in_no_monitor(pair, direct, again):
     with Connection(pair[1].port, timeout_s=5) as monitor:
