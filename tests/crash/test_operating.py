@@ -591,3 +591,13 @@ def test_while_a_worker_is_to_be_started_again_the_others_take_all_connections()
             for _ in range(20):
                 with Connection(daemon.port, timeout_s=3.0) as connection:
                     assert connection.call("PING") == b"PONG"
+
+
+def test_a_worker_that_ends_leaves_the_unix_socket_to_the_others(valkey, tmp_path):
+    path = str(tmp_path / "s")
+    with Valqd(valkey.url, wait=False, listen=f"unix:{path}", workers=2) as daemon:
+        until(lambda: "valqd " in daemon.output() and answers_at(path), 10, "it runs")
+        children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children")
+        os.kill(int(children.read_text().split()[0]), signal.SIGTERM)
+        until(lambda: "is started again in" in daemon.output(), 5, "it has ended")
+        assert answers_at(path)
