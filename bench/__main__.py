@@ -296,7 +296,6 @@ class Bench:
             self.compare("PUSH to POP, one client, p50", "<= 2x", "<= 1.5x", p50(through), p50(called), " us")
         with Connection(self.servers.valqd.port) as worker, Connection(self.servers.valqd.port) as producer:
             wakes = []
-            start = time.monotonic()
             for number in range(500):
                 worker.send("VALQ.POP", "wake", "BLOCK", "5000")
                 time.sleep(0.002)
@@ -305,10 +304,9 @@ class Bench:
                 receipt = as_map(worker.read())[b"receipt"]
                 wakes.append((time.perf_counter() - pushed) * 1000)
                 worker.call("VALQ.ACK", "wake", receipt)
-            rate = 500 / (time.monotonic() - start)
             wakes.sort()
             text = f"p50 {wakes[250]:.2f} ms, p99 {wakes[494]:.2f} ms"
-            self.note(Row("a blocked POP is woken by a push", "p99 < 5 ms", "", f"{rate:,.0f} jobs/s", "", text))
+            self.note(Row("a blocked POP is woken by a push", "p99 < 5 ms", "", text, "", ""))
 
 
 def push(connection: Connection, queue: str, count: int, *options: str) -> None:

@@ -84,7 +84,11 @@ class Process:
                 return reply == b"PONG" or isinstance(reply, hiredis.ReplyError)
             return False
 
-        until(ready, timeout_s, f"{self} ready")
+        try:
+            until(ready, timeout_s, f"{self} ready")
+        except BaseException:  # nobody else would stop it
+            self.kill()
+            raise
 
     def output(self) -> str:
         return ""

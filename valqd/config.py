@@ -59,7 +59,7 @@ def _listen(value: str) -> str:
     if value.startswith("unix:"):
         fits = len(value) > 5
     else:
-        fits = bool(host) and (host[0] == "[") == (host[-1] == "]") and port.isascii() and port.isdigit()
+        fits = bool(host.strip("[]")) and (host[0] == "[") == (host[-1] == "]") and port.isascii() and port.isdigit()
         fits = fits and int(port) <= 65535
     if not fits:
         raise ValueError("must be HOST:PORT, with a port up to 65535, or unix:PATH")
@@ -246,7 +246,10 @@ def _from_file(path: str) -> dict[str, str]:
             value = str(value).lower()
         if not isinstance(value, str | int):
             raise SettingError(name, f"in {path} must be a string, a whole number or a boolean")
-        values[name] = str(value)
+        try:
+            values[name] = str(value)
+        except ValueError:  # one in hexadecimal digits, of over 4300 decimal ones
+            raise SettingError(name, f"in {path} is too large a number") from None
     return values
 
 
@@ -285,7 +288,8 @@ def load(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
                     raise ValueError("must hold no NUL")
                 values[setting.name] = setting.parse(value)
             except ValueError as error:
-                raise SettingError(where, f"{value!r}: {error}") from None
+                shown = "" if setting.name == "backend" else f"{value!r}: "  # it may hold a password
+                raise SettingError(where, f"{shown}{error}") from None
     return Settings(**values)
 
 

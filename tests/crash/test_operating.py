@@ -269,14 +269,16 @@ def test_a_stop_closes_who_is_owed_nothing_at_once_though_others_are_waited_for(
         assert slow.read() == b"OK"
 
 
-def test_what_was_popped_for_who_has_left_is_given_back_before_a_stop_ends(valkey, queue):
+@pytest.mark.parametrize("private", [False, True], ids=["shared lane", "private lane"])
+def test_what_was_popped_for_who_has_left_is_given_back_before_a_stop_ends(valkey, queue, private):
     with Valqd(valkey.url) as daemon, Connection(valkey.port) as direct, Connection(daemon.port) as beside:
         noticed(beside)
         with Connection(daemon.port) as leaving:
             leaving.call("VALQ.PUSH", queue, "x")
+            leaving.call("CLIENT", "ID" if private else "NONE")
             direct.send("DEBUG", "SLEEP", 1)
             time.sleep(0.2)  # Valkey has it
-            leaving.send("VALQ.POP", queue)
+            leaving.send_raw(request("LRANGE", "none", "0", "-1") * private + request("VALQ.POP", queue))
             noticed(beside)
             leaving.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # by a reset
         noticed(beside)
@@ -591,6 +593,36 @@ def test_while_a_worker_is_to_be_started_again_the_others_take_all_connections()
             for _ in range(20):
                 with Connection(daemon.port, timeout_s=3.0) as connection:
                     assert connection.call("PING") == b"PONG"
+
+
+@pytest.mark.parametrize("embedded", [True, False], ids=["embedded", "backend"])
+def test_children_can_be_waited_for_though_who_started_the_daemon_ignored_theirs(valkey, tmp_path, embedded):
+    port = free_port()
+    backend = [] if embedded else ["--backend", valkey.url]
+    options = ["--listen", f"127.0.0.1:{port}", "--data-dir", str(tmp_path / "data"), "--workers", "2", *backend]
+    script = "import os, signal as s, sys; s.signal(s.SIGCHLD, s.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    command = [sys.executable, "-c", script, sys.executable, "-m", "valqd", *options]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
+    try:
+
+        def rewritten():
+            with contextlib.suppress(OSError), Connection(port) as connection:
+                if embedded and "aof_rewrites:0" in str(connection.call("INFO", "persistence")):
+                    connection.call("BGREWRITEAOF")
+                return "aof_rewrite_in_progress:0" in str(connection.call("INFO", "persistence"))
+
+        until(rewritten, 20, "it runs")
+        time.sleep(0.5)
+        until(rewritten, 5, "a rewrite ends")
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[-1]), signal.SIGKILL)
+        time.sleep(0.5)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert b"is started again in" in said
+    assert b"Traceback" not in said
 
 
 def test_a_worker_that_ends_leaves_the_unix_socket_to_the_others(valkey, tmp_path):

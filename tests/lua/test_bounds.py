@@ -56,7 +56,9 @@ def test_one_queue_has_so_many_posts_at_most(q):
     place = bytes(16)
     for number in range(1024):
         assert q.do("arm", f"many/{number}", "1", place) == [[0, -1]]
-    assert str(q.fcall("arm", "many/1024", "1", place)) == "ERR too many daemons wait for one queue"
+    q.other("other").create()
+    armed = q.do("arm", "many/1024", "1", place, "1", place, keys=[q.key, "valq:{other}:queue"])
+    assert armed == [[0, 1000], [0, -1]]  # who waits looks again in a second, and other queues are armed
     assert q.do("arm", "many/0", "2", place) == [[0, -1]]  # that is there
     q.do("disarm", "many/1")
     assert q.do("arm", "many/1024", "1", place) == [[0, -1]]
@@ -64,8 +66,10 @@ def test_one_queue_has_so_many_posts_at_most(q):
 
 def test_a_post_names_the_places_of_so_many_clients_at_most(q):
     q.create()
-    reply = q.fcall("arm", "me/0", "200", bytes(16) * 129)
-    assert str(reply) == "ERR this is no registration of clients that wait"
+    assert q.do("arm", "me/0", "200", bytes(16) * 129) == [[0, 1000]]
+    for post, keys in (("x" * 65, [q.key]), ("me/0", [])):
+        reply = q.fcall("arm", post, *["1", bytes(16)] * len(keys), keys=keys)
+        assert str(reply) == "ERR this is no registration of clients that wait"
     assert q.do("arm", "me/0", "200", bytes(16) * 128) == [[0, -1]]
 
 
@@ -150,3 +154,18 @@ def test_buckets_that_cannot_be_are_not_walked_through(q):
     assert q.do("sweep", "1", 1000) in (0, 1)
     assert q.do("scan", "n2", "0", "", "", "", "", "10", "")[0] == b"0"
     assert q.ids() == [1]
+
+
+def test_what_is_long_is_not_kept(q):
+    """Lua's memory is not the one that maxmemory bounds."""
+
+    def kb():
+        return q.link.ok("INFO", "memory").partition(b"used_memory_vm_functions:")[2].split()[0]
+
+    q.push("x")
+    for number in range(20):
+        q.do("pop_many", AUTO, "1", f"2,,,,{number}" + "x" * 1_000_000)
+    q.link.ok("EVAL", "collectgarbage()", 0)
+    for _ in range(50):
+        q.do("pop_many", AUTO, "1", "")
+    assert int(kb()) < 15_000_000

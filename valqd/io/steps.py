@@ -94,9 +94,9 @@ async def _for_all_ids(lane: Lane, request: Request, session: Session) -> int:
         try:
             total += int(await ask(lane, function_call(some, b"n2", session.worker.auto_create), start > 0))
         except Failed as failed:
-            if not start or failed.lost_backend:
+            if not start or not failed.resp.startswith(b"-NOQUEUE "):
                 raise
-            break  # what was done before is told
+            break  # deleted meanwhile: what was done before is told
     return total
 
 

@@ -50,6 +50,7 @@ def serve(settings: Settings) -> None:
     and a second signal must not end the daemon before its Valkey.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who starts this may ignore it: then nobody could wait for children
     with contextlib.ExitStack() as stack:
         server: EmbeddedServer | None = None
         listening = stack.enter_context(_listening(settings))
@@ -285,9 +286,8 @@ class _Supervisor:
     def _reap(self) -> None:
         """Note the workers that died; start again those whose pause is over."""
         for pid, number in list(self._numbers.items()):
-            ended, status = os.waitpid(
-                pid, os.WNOHANG
-            )  # of no other child: the embedded Valkey is waited for elsewhere
+            # Of no other child: the embedded Valkey is waited for elsewhere.
+            ended, status = os.waitpid(pid, os.WNOHANG)
             if not ended:
                 continue
             del self._numbers[pid]

@@ -279,7 +279,9 @@ class Sweeper:
             self._look_at_all = True
         else:
             self._again.add(queue)
-        self._look_not_before = time.monotonic() + _LOOK_AGAIN_S
+        now = time.monotonic()
+        if now >= self._look_not_before:  # one that is refused again and again puts off nobody else's turn
+            self._look_not_before = now + _LOOK_AGAIN_S
 
     def close(self) -> None:
         """Stop."""

@@ -24,6 +24,7 @@ from valqd.io.default_user import DefaultUser
 from valqd.io.lanes import SharedLanes
 from valqd.io.loader import FunctionLoader
 from valqd.io.outbox import Outbox
+from valqd.io.private_lane import PrivateLane
 from valqd.io.process import STOP_TICK_S, available_cores, is_told_to_stop, keep_freed_memory, raise_file_limit
 from valqd.io.shared_lane import SharedLane
 from valqd.io.sweeper import Sweeper
@@ -59,6 +60,7 @@ class Worker:
         self.backend = backend
         self.loop = asyncio.get_running_loop()
         self.clients: set[Client] = set()
+        self.leaving: set[PrivateLane] = set()  # whose clients have left, and had sent something last
         self.outbox = Outbox(self.loop)
         self.state = WorkerState(settings.auto_create_argument, settings.max_body_bytes, Identity(db=backend.db))
         self.state.closes_on_loss = settings.backend_loss == "close"
@@ -166,7 +168,10 @@ class Worker:
             may_never_end = private.may_block or private.streaming  # the rest of a large command is not read any more
             return client.is_owed and (loop.time() < grace_ends or not may_never_end)
 
-        while (self.clients or self.lanes.busy) and loop.time() < deadline:  # busy: for clients that have left, too
+        def is_busy() -> bool:  # for clients that have left, too
+            return self.lanes.busy or any(lane.owes_messages for lane in self.leaving)
+
+        while (self.clients or is_busy()) and loop.time() < deadline:
             for client in list(self.clients):
                 if not is_awaited(client):
                     client.session.close()  # at once, whatever others wait for: it can connect elsewhere

@@ -71,16 +71,16 @@ def _reply(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
 def _silence_if_allowed(side: PrivateSide, what: bytes, raw: bytes) -> None:
     """OFF and SKIP are answered only when they are refused: so ON is first, which needs the same right."""
-    refusals: list[bytes] = []
+    refused = False
 
     def answered(reply: bytes) -> bytes:
-        if not ok(reply):
-            refusals.append(reply)
-        return b""
+        nonlocal refused
+        refused = not ok(reply)
+        return reply if refused else b""
 
     side.open().expect_own(answered)
     side.send(encode_own([b"CLIENT", b"REPLY", b"ON"]))
-    side.session.when_private_quiet(lambda: side.send_plain(raw, 1) if refusals else _silence(side, what, raw))
+    side.session.when_private_quiet(lambda: None if refused else _silence(side, what, raw))
 
 
 def _silence(side: PrivateSide, what: bytes, raw: bytes) -> None:

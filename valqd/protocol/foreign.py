@@ -71,9 +71,12 @@ def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:
     elif special is None:
         if frame.kind is Kind.COMMAND and name not in _BLOCKING and len(name) < 64:
             remember(frame.argv[0])
+        side.send_plain(frame.raw, 1)
         if frame.kind is Kind.STREAM and name in (b"AUTH", b"HELLO"):
             side.untold([name])
-        side.send_plain(frame.raw, 1)
+            side.changes_identity()
+        elif frame.kind is Kind.STREAM and name == b"CLIENT":
+            side.has_state = True
     elif side.multi is not None and name in _AWAIT_MULTI and not side.is_quiet:
         side.send_when_quiet(lambda: forward(side, name, frame))
     elif side.multi is not None and name in (b"MULTI", b"WATCH"):  # refused, never queued: EXEC's reply lacks them

@@ -8,6 +8,8 @@
 local REDRIVE_STEP = 300
 -- The token of a step that has only found what is dead by now.
 local SETTLING = 'settling'
+-- The end of the token of a step before which only ids were looked at that named nothing.
+local NONE_MOVED = '^%d+:%d*:%d+:0$'
 
 -- Move one dead letter to `target`: its fields if it was moved, else false, and the text of the FULL error when that has no
 -- room.
@@ -21,9 +23,12 @@ local function redrive_one(q, target, id)
   if meta and target == q then
     letters.redrive(q, id, meta)
   elseif meta then
+    local body = server.pcall('HGET', q.prefix .. 'body', id)
+    if not (letters.is_sound(body, meta) and pcall(record.drop, q, id, meta)) then
+      return false
+    end
     local copy = {t = meta.t, n = 0, a = 0, p = meta.p, v = meta.v, m = meta.m, h = meta.h, e = meta.e, f = meta.f, D = meta.D}
-    record.enter(target, record.add(target, server.call('HGET', q.prefix .. 'body', id), copy), copy, 'r')
-    record.drop(q, id, meta)
+    record.enter(target, record.add(target, body, copy), copy, 'r')
   end
   return meta
 end
@@ -38,7 +43,7 @@ end
 -- that cannot be told apart: no more are moved than were dead then.)
 -- token: up to which death, how many are still to be moved at most, which of the ids is next.
 local function redrive(q, target, args, token)
-  local latest, left, at = token:match('^(%d+):(%d*):(%d+)$')
+  local latest, left, at = token:match('^(%d+):(%d*):(%d+)')
   latest = tonumber(latest) or math.max(q.now, last_death(q))
   left = tonumber(left) or math.min(tonumber(args[5]) or queue.FOREVER, server.call('ZCARD', q.prefix .. 'dlq'))
   at = tonumber(at) or 0
@@ -77,10 +82,11 @@ end
 
 local function call(keys, args)
   local is_stepped = reply.is_stepped(args[1])
-  local is_first = args[2] == '' or args[2] == SETTLING -- what stops a later step is no error: messages were moved
+  local is_first = args[2] == '' or args[2] == SETTLING
+  local none_moved = is_first or args[2]:find(NONE_MOVED) ~= nil -- else what stops this step is no error
   local q = queue.open(keys[1])
   if not q then
-    return is_first and queue.missing(keys[1]) or {0, ''}
+    return none_moved and queue.missing(keys[1]) or {0, ''}
   end
   while life.settle(q, is_first and life.FULLY or life.BRIEFLY) do -- before the target is read: messages may die to it
     if is_stepped and is_first then
@@ -95,29 +101,36 @@ local function call(keys, args)
   if args[4] ~= '' then
     target = queue.open(keys[2])
     if not target then
-      return is_first and queue.missing(keys[2]) or {0, ''}
+      return none_moved and queue.missing(keys[2]) or {0, ''}
     end
     life.settle(target, life.BRIEFLY)
     if queue.paused(target, 'in') then
       queue.finish(target)
-      return is_first and add.paused_error(target) or {0, ''}
+      return none_moved and add.paused_error(target) or {0, ''}
     end
   end
   local moved, token = 0, args[2]
   local problem
   repeat
-    local step
-    step, token, problem = redrive(q, target, args, token)
+    local done, step
+    done, step, token, problem = pcall(redrive, q, target, args, token)
+    if not done then -- what was moved is counted there all the same
+      add.finish(target)
+      error(step, 0)
+    end
     moved = moved + step
   until token == '' or is_stepped
   queue.finish(q)
   if target ~= q then
     add.finish(target)
   end
-  if problem and moved == 0 and is_first then
+  if problem and moved == 0 and none_moved then
     return reply.error('FULL', problem)
   end
   if is_stepped then
+    if none_moved and moved == 0 and token ~= '' then
+      token = token .. ':0'
+    end
     return {moved, token}
   end
   return moved

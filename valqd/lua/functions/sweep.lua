@@ -10,7 +10,6 @@ local function call(keys, args)
   if not q then
     return 0
   end
-  q.by_daemon = true
   if args[1] == '1' then
     q.due = math.min(q.due, q.now)
   end

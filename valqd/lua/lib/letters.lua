@@ -8,18 +8,12 @@ local MAX_FORWARDED = 100
 local MOST_HELD_BYTES = 1048576
 
 -- The queue that takes this one's dead, made if it is missing; nil if the caller may not write there, or it is in another
--- slot of a cluster.  Nothing is written before that is known.  A daemon may write everywhere: what it does for a queue
--- needs the word of somebody who might have done it, in the target's own keys.
+-- slot of a cluster.  Nothing is written before that is known.  Who has it done (a daemon, anybody whose call finds a lease
+-- over) may be let write everywhere: it needs the word of somebody who made this the queue's dead letter queue and might
+-- have written there, in the target's own keys (see limits.note_target).
 local function open_elsewhere(q)
   local sources = limits.sources_key(q.limits.dlq)
-  local created_at = number.text(q.created_at)
-  local allowed
-  if q.by_daemon then
-    allowed = server.pcall('HGET', sources, q.name) == created_at
-  else
-    allowed = type(server.pcall('HSET', sources, q.name, created_at)) == 'number'
-  end
-  if not allowed then
+  if server.pcall('HGET', sources, q.name) ~= number.text(q.created_at) then
     return nil
   end
   local key = 'valq:{' .. q.limits.dlq .. '}:queue'
@@ -50,41 +44,80 @@ local function letter_headers(q, id, meta)
   return headers
 end
 
--- Move dead messages ({id, fields} each) to their queue's dead letter queue, whatever limits that has and even when it is
--- paused: the dead are not lost.  False if that cannot be, and nothing was changed.
-local function move_elsewhere(q, dead)
-  local target = open_elsewhere(q)
-  if not target then
+local function is_finite(value)
+  return type(value) == 'number' and value - value == 0
+end
+
+-- Whether a record is as the functions write them.  Who may write the keys of its queue may write anything there, and that is
+-- not to get into another queue.
+function letters.is_sound(body, meta)
+  if type(body) ~= 'string' or type(meta) ~= 'table' or not record.INDEX[meta.s] then
     return false
   end
-  local ids, metas = {}, {}
+  for _, field in ipairs({'t', 'n', 'a', 'p', 'v', 'm', 'f', 'D'}) do
+    if meta[field] ~= nil and not is_finite(meta[field]) then
+      return false
+    end
+  end
+  for _, field in ipairs({'e', 'w', 'k'}) do
+    if meta[field] ~= nil and type(meta[field]) ~= 'string' then
+      return false
+    end
+  end
+  local priority, headers = meta.p or 0, meta.h or {}
+  if priority < 0 or priority > record.MAX_PRIORITY or priority % 1 ~= 0 or not meta.a then
+    return false
+  end
+  local count = 0
+  for at, item in pairs(type(headers) == 'table' and headers or {false}) do
+    if type(item) ~= 'string' or not is_finite(at) then
+      return false
+    end
+    count = count + 1
+  end
+  return count == #headers and count % 2 == 0
+end
+
+-- Of dead messages ({id, fields} each) move those that are sound to `target`, at most MOST_HELD_BYTES of bodies at once; the
+-- others.  What is moved is removed first: if that fails, nothing is there twice.
+local function move(q, target, dead)
+  local unsound = {}
+  local ids, metas, copies, bodies = {}, {}, {}, {}
   local held = 0
-  queue.gather(target)
   for i, message in ipairs(dead) do
     local id, meta = message[1], message[2]
-    local body = server.call('HGET', q.prefix .. 'body', id)
-    local copy = {t = target.now, n = 0, a = 0, p = meta.p, h = letter_headers(q, id, meta), e = meta.e, f = meta.f,
-      D = meta.D}
-    record.enter(target, record.add(target, body, copy), copy, 'r')
-    ids[i], metas[i] = number.text(id), meta
-    held = held + #body
-    if held > MOST_HELD_BYTES then
-      record.flush(target)
+    local body = server.pcall('HGET', q.prefix .. 'body', id)
+    if letters.is_sound(body, meta) then
+      local n = #ids + 1
+      ids[n], metas[n], bodies[n] = number.text(id), meta, body
+      copies[n] = {t = target.now, n = 0, a = 0, p = meta.p, h = letter_headers(q, id, meta), e = meta.e, f = meta.f, D = meta.D}
+      held = held + #body
+    else
+      unsound[#unsound + 1] = message
+    end
+    if held > MOST_HELD_BYTES or i == #dead then
+      record.drop_all(q, ids, metas)
       queue.gather(target)
+      for n, copy in ipairs(copies) do
+        record.enter(target, record.add(target, bodies[n], copy), copy, 'r')
+      end
+      record.flush(target)
+      queue.finish(target, 'seq', target.seq)
+      ids, metas, copies, bodies = {}, {}, {}, {}
       held = 0
     end
   end
-  record.flush(target)
-  queue.finish(target, 'seq', target.seq)
-  record.drop_all(q, ids, metas)
-  return true
+  return unsound
 end
 
--- Put the dead ({id, fields} each, in no index) where they are to be.
+-- Put the dead ({id, fields} each, in no index) where they are to be: in their dead letter queue, whatever limits that has and
+-- even when it is paused (the dead are not lost), or else in their own.
 function letters.bury(q, dead)
   local elsewhere = q.limits and q.limits.dlq
-  if elsewhere and move_elsewhere(q, dead) then
-    return
+  local target = elsewhere and open_elsewhere(q)
+  if target then
+    dead = move(q, target, dead)
+    elsewhere = false
   end
   for _, message in ipairs(dead) do
     local id, meta = message[1], message[2]
@@ -110,9 +143,16 @@ function letters.forward(q)
   end
   local dead = {}
   for i, text in ipairs(server.call('ZRANGE', q.prefix .. 'forward', 0, MAX_FORWARDED - 1)) do
-    dead[i] = {tonumber(text), record.load(q, text)}
+    dead[i] = {tonumber(text) or text, record.load(q, text)}
   end
-  return dead[1] ~= nil and move_elsewhere(q, dead) and #dead == MAX_FORWARDED
+  local target = dead[1] and open_elsewhere(q)
+  if not target then
+    return false
+  end
+  for _, message in ipairs(move(q, target, dead)) do
+    server.call('ZREM', q.prefix .. 'forward', message[1])
+  end
+  return #dead == MAX_FORWARDED
 end
 
 -- A dead letter gets another life.

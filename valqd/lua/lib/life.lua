@@ -215,8 +215,8 @@ local function end_pauses(q)
   end
 end
 
--- Do what is due, about `limit` messages, of more than that as many of each kind; how many these were, as q.settled.  True (also as q.behind) if
--- more is due.
+-- Do what is due: about `limit` messages, or if more are due as many of each kind; how many these were, as q.settled.  True
+-- (also as q.behind) if more is due.
 function life.settle(q, limit)
   q.behind = false
   q.settled = 0

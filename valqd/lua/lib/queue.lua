@@ -13,7 +13,8 @@
 --   expiry     ZSET  id -> ms at which its TTL is over
 --   dedup      HASH  key -> id                        windows  ZSET  dedup key -> ms at which its window is over
 --   forward    ZSET  dead letters (id -> died_at ms) that the caller had no right to put into the dead letter queue
---   sources    HASH  queues whose dead come here -> their created_at: set by who made them so, and could write here; outlives the queue
+--   sources    HASH  queues whose dead come here -> their created_at: set by who made them so, and could write here;
+--                    outlives the queue
 --   fence      set and removed at once: a write for WAIT
 --   wake:<p>   set and removed at once: tells the daemon of post p (see waiters) that something is ready
 --
@@ -47,7 +48,6 @@ local function blank()
     steps = 0, -- in which the call has settled what stood in its way
     slotless = 0, -- records added whose slots of the log are still to be written
     ended = false, -- see life.together
-    by_daemon = false, -- a daemon acts of its own accord, and not for a client
   }
 end
 

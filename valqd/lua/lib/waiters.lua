@@ -67,14 +67,15 @@ end
 -- Forget the posts of daemons that are gone.
 function waiters.forget_gone(now)
   for name, line in pairs(waiters.lines) do
-    for post in pairs(line) do
+    local was_woken = false
+    for post, at in pairs(line) do
       if not volatile.is_alive(post, now) then
-        local was_woken = line[post].woken_ms
+        was_woken = was_woken or at.woken_ms
         waiters.leave(name, post)
-        if was_woken and waiters.lines[name] then
-          waiters.checks[name] = now -- what it was woken for is for the next in line
-        end
       end
+    end
+    if was_woken and waiters.lines[name] then
+      waiters.checks[name] = now -- what they were woken for is for the next in line
     end
   end
 end
