@@ -294,10 +294,14 @@ def test_a_bad_valq_command_in_a_transaction_aborts_it(pair):
         assert str(connection.call("VALQ.INFO", "aborted")).startswith("NOQUEUE")
 
 
-def test_a_pause_of_writes_does_not_hold_up_the_daemon_itself(pair):
-    _, valkey, daemon = pair
-    with Connection(daemon.port) as client, Connection(valkey.port) as direct:
-        client.call("VALQ.PUSH", "any", "x")  # there is a queue to look after
+def test_a_pause_of_writes_does_not_hold_up_the_daemon_itself():
+    with (
+        Valkey() as valkey,
+        Valqd(valkey.url) as daemon,
+        Connection(daemon.port) as client,
+        Connection(valkey.port) as direct,
+    ):
+        client.call("VALQ.PUSH", "any", "x")  # there is a queue to look after, and nothing to do, which would be held
         direct.call("CLIENT", "PAUSE", "10000", "WRITE")
         try:
             calls = sweeps(direct)
