@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from operator import itemgetter
 
-from hiredis import PushNotification
-
 from valqd.protocol import client_command, command_reply, handshake
 from valqd.protocol.framing import Frame, Kind
 from valqd.protocol.monitor import MonitorFilter
@@ -23,6 +21,7 @@ from valqd.protocol.whole import MAX_BYTES, may_be_huge, parse
 _PLAIN_NAMES: set[bytes] = set()
 _MAX_PLAIN_NAMES = 2048
 
+_LISTS = frozenset({list})
 _name = itemgetter(0)
 
 
@@ -35,10 +34,8 @@ def count_plain(data: bytes, likely: int) -> int:
     if data[0] != 0x2A or len(data) > MAX_BYTES or may_be_huge(data):
         return 0
     requests = parse(data, likely)
-    # Valkey reads pushes, maps, sets and attributes as inline commands, line by line.
-    if requests is None or (b">" in data and PushNotification in map(type, requests)):
-        return 0
-    if b"\n%" in data or b"\n~" in data or b"\n|" in data:
+    # Valkey reads pushes, maps, sets and attributes line by line, as inline commands.
+    if requests is None or not _LISTS.issuperset(map(type, requests)) or (b"~" in data and b"\n~" in data):
         return 0
     try:
         return len(requests) if _PLAIN_NAMES.issuperset(map(_name, requests)) else 0
