@@ -453,6 +453,22 @@ def test_who_came_behind_others_and_is_not_served_is_asked_before_it_gets_nothin
         assert as_map(waiting.read())[b"body"] == b"x"
 
 
+@pytest.mark.parametrize(
+    "command", ["VALQ.POP {q} BLOCK 0", "VALQ.MPOP 2 {q} {q}2 BLOCK 0 NOACK", "VALQ.POP {q} BLOCK 0 COUNT 5"]
+)
+def test_who_has_no_right_does_not_stand_in_line_behind_others(pair, pushing, waiting, queue, command):
+    valkey, daemon, _ = pair
+    with Connection(valkey.port) as direct, Connection(daemon.port, timeout_s=5) as stranger:
+        direct.call("ACL", "SETUSER", "stranger", "on", ">pw", "resetkeys", "~none", "+@all")
+        assert stranger.call("AUTH", "stranger", "pw") == b"OK"
+        waiting.send("VALQ.POP", queue, "BLOCK", "0")
+        blocked(pushing, queue, 1)
+        refused(stranger.call(*command.format(q=queue).split()), "NOPERM")
+        blocked(pushing, queue, 1)
+        pushing.call("VALQ.PUSH", queue, "x")
+        assert as_map(waiting.read())[b"body"] == b"x"
+
+
 def test_who_was_killed_and_does_not_read_takes_no_place_in_line(pair, pushing, waiting, queue):
     valkey, daemon, _ = pair
     with Connection(valkey.port) as direct, Connection(daemon.port) as stuck, Connection(daemon.port) as killing:

@@ -21,7 +21,7 @@ from valqd.io.control import Control
 from valqd.io.registration import MOST_IN_ORDER, Line, QueueId, Registration
 from valqd.protocol.calls import Route, error_line, nothing_popped
 from valqd.protocol.host import Lane, WorkerState
-from valqd.protocol.lone_calls import LoneCall
+from valqd.protocol.lone_calls import Listener, LoneCall
 from valqd.protocol.requests import encode_request, join_merged
 
 if TYPE_CHECKING:
@@ -102,6 +102,19 @@ class Waiter:
                 call.append(post)
             self.lane.coalescer.add(self, LoneCall(encode_request(call), self._shape))
         return True
+
+    def ask_whether_it_may(self) -> None:
+        """By a POP of no message: who is parked without having asked, and has no right, is to be told so at once."""
+        request = self.request._replace(args=(b"0", *self.request.args[1:]))
+        call = encode_request(function_call(request, b"e2", self._waiters.state.auto_create))
+        asked = LoneCall(call, lambda reply: error_line(reply) if isinstance(reply, Exception) else b"")
+        self.lane.coalescer.add(Listener(self._may), asked)
+        self.lane.wake()
+
+    def _may(self, refusal: bytes) -> None:
+        still_waits = self._client.waiter is self and not self.in_flight  # else it is told, or about to be
+        if refusal and still_waits and not refusal.startswith(PASSING_ERRORS):
+            self._end(refusal)
 
     def _shape(self, reply: Any) -> bytes:
         if isinstance(reply, Exception):
@@ -236,6 +249,8 @@ class Waiters:
             if first is not None and first.lane is waiter.lane and first.queues == waiter.queues:
                 waiter.has_asked = first.has_asked
             self.park(waiter)
+            if first is not None and not waiter.has_asked and waiter.lane.up:
+                waiter.ask_whether_it_may()
         return waiter
 
     def probed(self, waiter: Waiter) -> None:
