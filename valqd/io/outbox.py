@@ -14,6 +14,7 @@ class Outbox:
     """The clients that have bytes to send at the end of this turn.  Emptied every turn."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.private_lanes = 0  #: connected: by them Valkey may tell clients what others did
         self._loop = loop
         self._dirty: list[Outgoing] = []
 
@@ -34,6 +35,14 @@ class Outbox:
             except Exception:  # a mistake of the daemon's, for which nobody else is to wait for ever
                 log.exception("a client could not be written to")
                 outgoing.transport.abort()
+
+    def flush_answers(self) -> None:
+        """Send what a shared lane brought: now, before other clients' commands of this turn are looked at.
+
+        But who is told by Valkey that another has changed a key hears of it before that one has its answer.
+        """
+        if not self.private_lanes:
+            self.flush()
 
 
 def write_pieces(transport: asyncio.Transport, pieces: list[bytes]) -> None:

@@ -57,6 +57,7 @@ class PrivateLane(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected: greet.  What the client sent must not be read together with that, as CLIENT INFO would tell."""
+        self._worker.outbox.private_lanes += 1
         transport = cast(asyncio.Transport, transport)
         if self._client is None:
             transport.abort()
@@ -93,6 +94,7 @@ class PrivateLane(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Valkey closed this connection, or is gone."""
+        self._worker.outbox.private_lanes -= 1
         if exc is not None:
             self._read_rest()
         if self._ending is not None:

@@ -242,7 +242,7 @@ class SharedLane:
         self._busy_wait.answered()
         if self._paused and self._half_empty():
             self._resume_paused()
-        self._lanes.outbox.flush()  # at the end of the turn they would leave behind what other clients send in it
+        self._lanes.outbox.flush_answers()
 
     def _resend(self, load_failure: bytes | None) -> None:
         if not self.coalescer.must_resend:  # the connection was lost meanwhile

@@ -82,12 +82,12 @@ class Host(Protocol):
     """What the session asks of its I/O shell."""
 
     def write(self, data: bytes) -> None:
-        """Send to the client, at the end of this turn of the loop."""
+        """Send to the client, at the end of this turn of the loop at the latest."""
 
     def write_now(self, data: bytes) -> None:
         """Send at once what the private lane brought, behind what ``write`` was given for this client.
 
-        Answers of shared lanes leave later, at the end of the turn.  So when Valkey tells one client that a key has
+        While there are private lanes, answers of shared lanes leave later, at the end of the turn.  So when Valkey tells one client that a key has
         changed (client side caching) and answers the command of another that changed it, the first hears of it first.
         """
 
