@@ -6,8 +6,8 @@ from hiredis import HiredisError
 from tests.servers import request
 from valqd.protocol.calls import MAX_CALL_BYTES, MAX_ITEMS, MAX_POP_REPLY_BYTES, bulk, error_line, without_place
 from valqd.protocol.coalescer import REPLACED, Coalescer, Routes
-from valqd.protocol.lone_calls import Listener, LoneCall, RelayCall
-from valqd.protocol.relay import ReplyType
+from valqd.protocol.lone_calls import Listener, LoneCall
+from valqd.protocol.relay import RelayCall
 
 MISSING = HiredisError("ERR Function not found")
 GONE = b"-NOBACKEND gone\r\n"
@@ -162,7 +162,7 @@ def test_only_an_error_loses_the_place_in_a_function(place):
 
 def test_each_relayed_request_is_told_that_the_connection_is_lost(coalescer):
     answers = []
-    coalescer.add(Listener(answers.append), RelayCall(request("GET", "a") * 2, [ReplyType.BULK] * 2, lambda: None))
+    coalescer.add(Listener(answers.append), RelayCall(request("GET", "a") * 2, 2))
     coalescer.take()
     coalescer.fail_sent(GONE)
     assert answers == [GONE * 2]

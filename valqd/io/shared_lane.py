@@ -1,324 +1,60 @@
-"""A multiplexed backend connection: one for each identity that clients proved to be (see lanes).
-
-    sessions ──join──▶ Coalescer ──one write a turn──▶ Valkey ──replies in order──▶ Coalescer ──▶ sessions
-
-A lane authenticates as its clients did, never as the daemon.  When its connection is lost, calls that were sent get an
-error that says they may have been applied, others get NOBACKEND; the lane reconnects by itself.  Bounds: beyond
-MAX_BACKLOG_BYTES of requests, or MAX_BACKLOG_CALLS, unanswered, clients that send more are not read from until half of
-it is gone.
-"""
+"""The two lanes that clients of one identity share: for VALQ commands and handshakes, and for simple commands."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from valqd.errors import BackendDown, CommandError, NotAuthenticated, Refused
-from valqd.io.backend import CONNECT_TIMEOUT_S, TURNED_AWAY, ReplyProtocol
-from valqd.io.busy_wait import BusyWait
-from valqd.io.outbox import write_pieces
-from valqd.protocol.calls import error_line
-from valqd.protocol.coalescer import Coalescer
+from valqd.io.multiplexed_lane import LaneConnection, MultiplexedLane
 from valqd.protocol.host import Identity
-from valqd.protocol.lone_calls import Listener, LoneCall, ProofCall
+from valqd.protocol.lone_calls import Listener, LoneCall
 from valqd.protocol.monitor import encode_own
-from valqd.protocol.requests import encode_request
+from valqd.protocol.relay import RelayReplies
 
 if TYPE_CHECKING:
     from valqd.io.client import Client
     from valqd.io.lanes import SharedLanes
 
-MAX_BACKLOG_BYTES = 32 << 20
-MAX_BACKLOG_CALLS = 10_000
-_RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5)
-#: A connection that lived this long is worth an attempt without a pause.
-_STABLE_S = 0.2
-#: After a large value, simple commands take lanes of their own for so long.
+#: After a large value, or an ECHO that was refused, simple commands take lanes of their own for so long.
 _NO_RELAY_S = 60.0
-_NO_CONNECTION = "clients' commands cannot reach the backend"
-#: When more clients than that sent something in a turn, the next turn's first command waits for the others.
-_FEW = 2
 
 
-class _Connection(ReplyProtocol):
-    def __init__(self, lane: SharedLane) -> None:
-        super().__init__()
-        self._lane = lane
-        self.ended = asyncio.Event()
-        self.since = lane.loop.time()
-        self.is_turned_away = False
-
-    def reply_received(self, reply: Any) -> None:
-        self._lane.reply_received(self, reply)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._lane.batch_done()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._lane.connection_lost(self)
-        self.ended.set()
-
-
-class SharedLane:
-    """One identity's lane.  ``up`` is True while its connection stands, and before the first attempt has failed.
-
-    An identity that the backend refuses has no lane any more.  But clients that have yet to authenticate keep theirs,
-    down, when it asks for a password.
-    """
+class SharedLane(MultiplexedLane):
+    """For VALQ commands and handshakes.  Its ``relay`` is opened and closed with it."""
 
     def __init__(self, lanes: SharedLanes, identity: Identity) -> None:
-        self._lanes = lanes
-        self.identity = identity
-        self.coalescer = Coalescer()
-        self.up = True
-        self.why_down: CommandError = BackendDown()
+        super().__init__(lanes, identity)
         self.users = 0
-        self.relays = True
         self.names: dict[object, bytes] = {}
-        self.loop = lanes.loop
-        self.refused: bytes | None = None  #: the backend's error reply to this identity
-        self._connection: _Connection | None = None
-        self._greeting_unsent: list[bytes] = []
-        self._greeting_due = 0  # replies to it still to come
-        self._errors: list[bytes | None] = []  # what they were so far
-        self._flush_planned = False
-        self._busy_wait = BusyWait(self.loop, self.coalescer, lanes.may_busy_wait)
-        self._paused: set[Client] = set()  # that wait for room
-        self._proofs: list[Callable[[bytes | None], None]] = []
-        self._closed = False
-        self._task = asyncio.ensure_future(self._stay_connected())
-
-    # ---- connection
-
-    async def _stay_connected(self) -> None:
-        attempt = 0
-        while not self._closed:
-            connection = await self._connect()
-            if connection is None or connection.ended.is_set():
-                self._down(BackendDown())
-            else:
-                self._greet(connection)
-                giving_up = self.loop.call_later(CONNECT_TIMEOUT_S, self._give_up_silent, connection)
-                await connection.ended.wait()
-                giving_up.cancel()
-                if self.refused is not None:
-                    if not (self.users and self.refused.startswith(b"-NOAUTH")):
-                        # Whoever is answered now must join nothing any more.
-                        self.up, self.why_down = False, Refused(self.refused)
-                        self.coalescer.fail_unsent(self.refused)
-                        self._answer_proofs(self.refused)
-                        self._lanes.discard(self)
-                        return
-                    self.refused = None
-                    self._down(NotAuthenticated())
-                elif self.loop.time() - connection.since > _STABLE_S:
-                    attempt = 0  # one lost connection need not mean that the backend is down: try at once
-                    continue
-            await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
-            attempt += 1
-
-    async def _connect(self) -> _Connection | None:
-        """A new connection; None if there is none to be had."""
-        connection = _Connection(self)
-        try:
-            await self._lanes.backend.connect(lambda: connection)
-        except OSError as error:
-            self._lanes.complaints.say(_NO_CONNECTION, error.strerror or str(error) or "no answer")
-            return None
-        self._lanes.complaints.over(_NO_CONNECTION)
-        return connection
-
-    def _greet(self, connection: _Connection) -> None:
-        """Send the identity; calls follow when it is accepted."""
-        self._connection = connection
-        requests = self.identity.greeting() or [[b"PING"]]  # has the default user a password by now?
-        self._greeting_due = len(requests)
-        self._errors = []
-        encode = encode_request if self._proofs else encode_own  # a client asks, or only the lane does
-        self._greeting_unsent = list(map(encode, requests))
-        self._send_greeting(connection)
-
-    def _send_greeting(self, connection: _Connection) -> None:
-        """All that is left of it, but nothing together with a first SELECT.
-
-        Valkey before 9 leaves out the error of a refused AUTH while it has other replies to send.
-        """
-        now = 1 if self.identity.db_first and not self._errors else len(self._greeting_unsent)
-        connection.transport.write(b"".join(self._greeting_unsent[:now]))
-        del self._greeting_unsent[:now]
-
-    def _give_up_silent(self, connection: _Connection) -> None:
-        """Who accepts connections may have no backend behind it, and never answer: the next one may be answered."""
-        if connection is self._connection and self._greeting_due:
-            connection.transport.abort()
-
-    def _greeted(self) -> None:
-        refused = self.identity.refusal(self._errors)
-        if refused is not None and not self.identity.greeting() and not refused.startswith(b"-NOAUTH"):
-            refused = None  # a user who may not PING
-        if refused is None:
-            self.up = True
-            self._answer_proofs(None)
-            self._plan_flush()
-            self._lanes.lane_up()
-            return
-        if refused.startswith(b"-BUSY "):  # Valkey before 9 lets nobody SELECT while a script is over its time
-            self._answer_proofs(refused)
-            self._down(BackendDown())
-        else:
-            self.refused = refused
-        if self._connection is not None:
-            self._connection.transport.close()
+        self.relay = RelayLane(self, lanes)
+        self.relays = True
 
     @property
-    def is_over(self) -> bool:
-        """Whether what is joined to it is not sent any more: it was closed, or the backend refuses its identity."""
-        return self._closed or self.refused is not None
+    def is_used(self) -> bool:
+        """Whether clients have it."""
+        return self.users > 0
+
+    def new_connection(self) -> LaneConnection:
+        """What is to be connected."""
+        return LaneConnection(self)
+
+    def ended(self) -> None:
+        """The backend has refused its identity for good."""
+        self.relay.close()
+        self._lanes.discard(self)
+
+    def close(self) -> None:
+        """Stop for good."""
+        self.relay.close()
+        super().close()
 
     @property
     def busy(self) -> bool:
         """Whether it owes an answer."""
-        return bool(self._proofs or self.coalescer.sent or not self.coalescer.idle)
-
-    def _answer_proofs(self, error: bytes | None) -> None:
-        proofs, self._proofs = self._proofs, []
-        for done in proofs:
-            done(error)
-
-    def _down(self, why: CommandError) -> None:
-        self.up = False
-        self.why_down = why
-        self.coalescer.fail_unsent(why.resp())
-        self._answer_proofs(why.resp())
-        self._resume_paused()
-        self._lanes.outbox.flush()
-
-    def connection_lost(self, connection: _Connection) -> None:
-        """The backend closed, or went away."""
-        if connection is not self._connection:
-            return
-        self._connection = None
-        self.coalescer.fail_sent(BackendDown(under_way=not connection.is_turned_away).resp())
-        if connection.is_turned_away or self._greeting_due:  # who accepts connections may have no backend behind it
-            self._down(BackendDown())
-        self._resume_paused()
-        self._lanes.outbox.flush()
-
-    def close(self) -> None:
-        """Stop for good."""
-        self._closed = True
-        self._task.cancel()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.transport.abort()
-
-    # ---- replies
-
-    def reply_received(self, connection: _Connection, reply: Any) -> None:
-        """One reply of the backend, in order."""
-        if isinstance(reply, Exception) and str(reply).startswith(TURNED_AWAY):
-            connection.is_turned_away = True
-        elif self._greeting_due:
-            self._greeting_due -= 1
-            self._errors.append(error_line(reply) if isinstance(reply, Exception) else None)
-            if not self._greeting_due:
-                self._greeted()
-            elif self._greeting_unsent:
-                self._send_greeting(connection)
-        elif self.coalescer.sent:
-            self.coalescer.deliver(reply)
-        # else: an error that the backend sends before it closes the connection
-
-    def batch_done(self) -> None:
-        """All replies of one read were dealt out."""
-        coalescer = self.coalescer
-        if coalescer.recovering:
-            if coalescer.must_resend:
-                self._lanes.loader.load(self._resend)
-        elif not (coalescer.idle or self._flush_planned):  # what came while it was recovering
-            self._plan_flush()
-        self._busy_wait.answered()
-        if self._paused and self._half_empty():
-            self._resume_paused()
-        self._lanes.outbox.flush_answers()
-
-    def _resend(self, load_failure: bytes | None) -> None:
-        if not self.coalescer.must_resend:  # the connection was lost meanwhile
-            return
-        if load_failure is not None:
-            self.coalescer.give_up(load_failure)
-        elif self._connection is not None and (pieces := self.coalescer.resend()):
-            write_pieces(self._connection.transport, pieces)
-        self._plan_flush()
-
-    # ---- requests
-
-    def large_reply(self) -> None:
-        """A relayed command brought a large reply: one client's unread values must not gather here."""
-        if self.relays:
-            self.relays = False
-            self.loop.call_later(_NO_RELAY_S, self._relay_again)
-
-    def _relay_again(self) -> None:
-        self.relays = True
-
-    def wake(self) -> None:
-        """Calls were joined: send them in this turn."""
-        if self._flush_planned:
-            return
-        if self.coalescer.sent or self.coalescer.crowd > _FEW:
-            self._plan_flush()  # at its end, with what others send
-        else:
-            self._flush()  # the backend is idle: every microsecond of waiting would be one of doing nothing
-
-    def _plan_flush(self) -> None:
-        self._flush_planned = True
-        self.loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flush_planned = False
-        coalescer = self.coalescer
-        connection = self._connection
-        if connection is None or self._greeting_due or self.refused is not None:
-            return  # sent when a connection is ready
-        if coalescer.recovering:
-            return  # sent when that is over
-        if not coalescer.idle:
-            was_idle = not coalescer.sent
-            write_pieces(connection.transport, coalescer.take())
-            self._busy_wait.sent(was_idle)
-
-    def _half_empty(self) -> bool:
-        coalescer = self.coalescer
-        return coalescer.backlog_bytes < MAX_BACKLOG_BYTES // 2 and len(coalescer.sent) < MAX_BACKLOG_CALLS // 2
+        return super().busy or self.relay.busy
 
     def full_for(self, client: Client) -> bool:
         """Whether ``client`` must wait; it is told by ``lane_has_room``."""
-        coalescer = self.coalescer
-        if coalescer.backlog_bytes < MAX_BACKLOG_BYTES and len(coalescer.sent) < MAX_BACKLOG_CALLS:
-            return False
-        self._paused.add(client)
-        return True
-
-    def _resume_paused(self) -> None:
-        paused, self._paused = self._paused, set()
-        for client in paused:
-            client.lane_has_room()
-
-    # ---- identities
-
-    def prove(self, request: bytes, done: Callable[[bytes | None], None]) -> None:
-        """Have the backend check the identity (again); ``done`` gets its error reply or None."""
-        if self.refused is not None:
-            done(self.refused)
-        elif self._connection is None or self._greeting_due:
-            self._proofs.append(done)
-        else:
-            who = Listener(lambda error: done(error or None))
-            self.coalescer.add(who, ProofCall(request + _HELLO))
-            self.wake()
+        return super().full_for(client) or self.relay.full_for(client)
 
     # ---- what it is called
 
@@ -342,4 +78,49 @@ class SharedLane:
             self.wake()
 
 
-_HELLO = encode_own([b"HELLO"])
+class RelayLane(MultiplexedLane):
+    """For simple foreign commands of the same clients (see relay): its calls are all RelayCalls."""
+
+    def __init__(self, shared: SharedLane, lanes: SharedLanes) -> None:
+        super().__init__(lanes, shared.identity)
+        self._shared = shared
+
+    @property
+    def is_used(self) -> bool:
+        """Whether clients have it."""
+        return self._shared.is_used
+
+    def new_connection(self) -> LaneConnection:
+        """What is to be connected."""
+        return _RelayConnection(self)
+
+    def ended(self) -> None:
+        """The backend has refused its identity for good: its clients take lanes of their own, and hear it there."""
+
+    def stop(self) -> None:
+        """For a while it is not used: one client's unread values must not gather here; or ECHO is refused."""
+        if self._shared.relays:
+            self._shared.relays = False
+            self.loop.call_later(_NO_RELAY_S, self._start_again)
+
+    def _start_again(self) -> None:
+        self._shared.relays = True
+
+
+class _RelayConnection(LaneConnection):
+    """Replies to RelayCalls are not parsed."""
+
+    def __init__(self, lane: RelayLane) -> None:
+        super().__init__(lane)
+        self._relay_lane = lane
+        self._replies = RelayReplies()
+
+    def data_received(self, data: bytes) -> None:
+        """Cut them."""
+        lane = self._relay_lane
+        if lane.is_greeting:
+            super().data_received(data)
+            return
+        if not self._replies.feed(data, lane.coalescer):
+            lane.stop()
+        lane.batch_done()

@@ -12,11 +12,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from valqd.errors import BackendDown
-from valqd.protocol import relay
-from valqd.protocol.calls import error_line
+from valqd.protocol.calls import bulk, error_line
 from valqd.protocol.encoding import encode
 from valqd.protocol.framing import Frame, Kind
-from valqd.protocol.relay import ReplyType
 from valqd.protocol.requests import encode_request
 
 if TYPE_CHECKING:
@@ -32,7 +30,8 @@ def take(session: Session, name: bytes, frame: Frame) -> bool:
     return handler(session, frame)
 
 
-def _relay(session: Session, frame: Frame, kind: ReplyType, remember: bytes = b"") -> None:
+def _relay(session: Session, frame: Frame, remember: bytes = b"", *, is_bulk: bool = False) -> None:
+    """``remember``: under this name, once it is accepted.  ``is_bulk``: what it is answered; else a status."""
     if not session.lane.up:
         session.when_shared_quiet(lambda: session.host.write(_refusal(session, session.lane.why_down.resp())))
         return
@@ -50,7 +49,7 @@ def _relay(session: Session, frame: Frame, kind: ReplyType, remember: bytes = b"
             return _refusal(session, error_line(reply))
         if remember:
             session.client_info[remember] = frame.argv[-1]
-        return relay.encode(kind, reply)
+        return bulk(reply) if is_bulk else b"+%b\r\n" % reply
 
     session.ask(encode_request(frame.argv), shape)
 
@@ -63,23 +62,23 @@ def _refusal(session: Session, error: bytes) -> bytes:
 
 
 def _ping(session: Session, frame: Frame) -> bool:
-    _relay(session, frame, ReplyType.STATUS if len(frame.argv) == 1 else ReplyType.BULK)
+    _relay(session, frame, is_bulk=len(frame.argv) > 1)
     return True
 
 
 def _echo(session: Session, frame: Frame) -> bool:
-    _relay(session, frame, ReplyType.BULK)
+    _relay(session, frame, is_bulk=True)
     return True
 
 
 def _client(session: Session, frame: Frame) -> bool:
     argv = frame.argv
     if len(argv) == 3 and argv[1].upper() == b"SETNAME":
-        _relay(session, frame, ReplyType.STATUS, b"CLIENT SETNAME")
+        _relay(session, frame, b"CLIENT SETNAME")
     elif len(argv) == 4 and argv[1].upper() == b"SETINFO":
-        _relay(session, frame, ReplyType.STATUS, b"CLIENT SETINFO " + argv[2].upper())
+        _relay(session, frame, b"CLIENT SETINFO " + argv[2].upper())
     elif argv[1:2] and argv[1].upper() == b"MAINT_NOTIFICATIONS":
-        _relay(session, frame, ReplyType.STATUS)  # clients of Redis ask for it at first; Valkey knows no such thing
+        _relay(session, frame)  # clients of Redis ask for it at first; Valkey knows no such thing
     else:
         return False
     return True

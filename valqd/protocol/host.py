@@ -57,25 +57,31 @@ class Identity:
         return next(filter(None, errors), None)
 
 
-class Lane(Protocol):
-    """The multiplexed backend connection of one identity."""
+class CallLane(Protocol):
+    """A multiplexed backend connection, as far as calls are sent on it."""
 
-    identity: Identity
     coalescer: Coalescer
-    up: bool  #: False: it has no connection, and nothing may be joined: answer ``why_down`` at once
-    why_down: CommandError
-    relays: bool  #: whether simple foreign commands may ride on it
-    #: the name that each session gave by a relayed CLIENT SETNAME, oldest first; the connection bears the last one
-    names: dict[object, bytes]
-
-    def take_name(self, session: object, name: bytes) -> None:
-        """A session's name, which is what the lane is called from now on."""
-
-    def large_reply(self) -> None:
-        """A simple foreign command brought so large a reply that for some time no others are to ride along."""
+    up: bool  #: False: it has no connection, and nothing may be joined
 
     def wake(self) -> None:
         """Calls were joined: send them in this turn of the loop."""
+
+
+class Lane(CallLane, Protocol):
+    """The one of an identity, for VALQ commands and handshakes."""
+
+    identity: Identity
+    why_down: CommandError  #: what to answer at once when it is not ``up``
+    relays: bool  #: whether simple foreign commands may take its ``relay``
+    #: the name that each session gave by a relayed CLIENT SETNAME, oldest first; the connection bears the last one
+    names: dict[object, bytes]
+
+    @property
+    def relay(self) -> CallLane:
+        """The same identity's lane for simple foreign commands, whose calls are all RelayCalls."""
+
+    def take_name(self, session: object, name: bytes) -> None:
+        """A session's name, which is what the lane is called from now on."""
 
 
 class Host(Protocol):
@@ -87,8 +93,9 @@ class Host(Protocol):
     def write_now(self, data: bytes) -> None:
         """Send at once what the private lane brought, behind what ``write`` was given for this client.
 
-        While there are private lanes, answers of shared lanes leave later, at the end of the turn.  So when Valkey tells one client that a key has
-        changed (client side caching) and answers the command of another that changed it, the first hears of it first.
+        While there are private lanes, answers of shared lanes leave later, at the end of the turn.  So when Valkey
+        tells one client that a key has changed (client side caching) and answers the command of another that changed
+        it, the first hears of it first.
         """
 
     def close(self, *, gently: bool) -> None:

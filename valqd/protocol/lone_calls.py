@@ -7,9 +7,7 @@ from typing import Any
 
 from hiredis import HiredisError
 
-from valqd.protocol import relay
 from valqd.protocol.calls import Call, Route, error_line
-from valqd.protocol.relay import ReplyType
 
 
 class Listener:
@@ -83,37 +81,3 @@ class ProofCall(LoneCall):
 
     def fail(self, error: bytes) -> None:  # noqa: D102 - see Call
         self.deals[0][0].answer(error)
-
-
-class RelayCall(Call):
-    """Simple foreign requests of one client (see relay), with one reply each."""
-
-    __slots__ = ("_got", "_kinds", "_large_reply", "request")
-
-    has_several_replies = True
-    is_function = False
-
-    def __init__(self, request: bytes, kinds: list[ReplyType], large_reply: Callable[[], None]) -> None:
-        """``kinds``: the types of the replies; ``large_reply`` is told if they are large."""
-        self.size = len(request)
-        self.deals = []
-        self.request = request
-        self._kinds = kinds
-        self._large_reply = large_reply
-        self._got: list[bytes] = []
-
-    def encode(self) -> list[bytes]:  # noqa: D102 - see Call
-        return [self.request]
-
-    def add(self, reply: Any) -> bool:  # noqa: D102 - see Call
-        self._got.append(relay.encode(self._kinds[len(self._got)], reply))
-        return len(self._got) == len(self._kinds)
-
-    def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
-        answer = b"".join(self._got)
-        if len(answer) > relay.LARGE_REPLY_BYTES:
-            self._large_reply()
-        self.deals[0][0].answer(answer)
-
-    def fail(self, error: bytes) -> None:  # noqa: D102 - see Call
-        self.deals[0][0].answer(error * len(self._kinds))

@@ -1,118 +1,214 @@
-"""Simple foreign commands of clean clients ride on the shared lane: one write and one read for many clients.
+"""Simple foreign commands of clean clients share a connection: one write and one read for many clients.
 
-A command is simple when it does nothing to its connection, never blocks, and its reply has one type whatever its
-arguments: then the reply that hiredis parsed can be encoded again to the very bytes that the backend sent (RESP2).
+    clients' requests ──▶ RelayCall: the bytes of one client, and an ECHO ──one write a turn──▶ Valkey
+    clients ◀── RelayReplies: cut where the echo comes ◀──────────────────one read─────────────┘
+
+A command is simple when it does nothing to its connection, never blocks, and is not likely to bring much.  Its reply is
+not looked at.  Behind the requests of each client goes an ECHO of bytes that nobody can know before (they could be
+stored, and asked for): in what the backend sends, these tell where the client's replies end.
+
 Anything else (another name, or one in mixed case, another number of arguments, RESP3, a client that already has a
-private lane) sends a request to the private lane.
-
-A request is only sent in its canonical form (one in another form is encoded again), so that no bytes of one client can
-break the lane of the others.
+private lane) sends a request to the private lane.  A request is only sent if it is in canonical form, so that no bytes
+of one client can break the lane of the others.
 """
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import Any
+import random
+import re
+from functools import lru_cache
 
 import hiredis
 
+from valqd.protocol.calls import Call
+from valqd.protocol.coalescer import Coalescer
+from valqd.protocol.replies import ReplyScanner
 from valqd.protocol.whole import may_be_huge, parse
 
 #: Larger requests, or chunks of them, take the private lane.
-MAX_REQUEST_BYTES = 16 * 1024
-#: A client that pipelines more than this gets a lane of its own, where bytes pass without being taken apart.
-MAX_REQUESTS = 4
+MAX_REQUEST_BYTES = 32 * 1024
+#: So does a client that pipelines more than that.
+MAX_REQUESTS = 128
 #: A client that gets replies of this size is moved to a private lane: they would hold up the others.
 LARGE_REPLY_BYTES = 64 * 1024
 
-
-class ReplyType(Enum):
-    """What a simple command answers, errors apart."""
-
-    STATUS = "+"
-    INTEGER = ":"
-    BULK = "$"  #: or null
-
-
-#: Arguments (the name included; negative: at least) and reply type.
-_Simple = tuple[int, ReplyType]
-
-_COMMANDS: dict[str, _Simple] = {
-    "SET": (3, ReplyType.STATUS),
-    "SETEX": (4, ReplyType.STATUS),
-    "MSET": (-3, ReplyType.STATUS),
-    "GET": (2, ReplyType.BULK),
-    "GETDEL": (2, ReplyType.BULK),
-    "HGET": (3, ReplyType.BULK),
-    "LPOP": (2, ReplyType.BULK),
-    "RPOP": (2, ReplyType.BULK),
-    "SETNX": (3, ReplyType.INTEGER),
-    "APPEND": (3, ReplyType.INTEGER),
-    "STRLEN": (2, ReplyType.INTEGER),
-    "INCR": (2, ReplyType.INTEGER),
-    "DECR": (2, ReplyType.INTEGER),
-    "INCRBY": (3, ReplyType.INTEGER),
-    "DECRBY": (3, ReplyType.INTEGER),
-    "DEL": (-2, ReplyType.INTEGER),
-    "UNLINK": (-2, ReplyType.INTEGER),
-    "EXISTS": (-2, ReplyType.INTEGER),
-    "EXPIRE": (3, ReplyType.INTEGER),
-    "TTL": (2, ReplyType.INTEGER),
-    "PTTL": (2, ReplyType.INTEGER),
-    "HSET": (-4, ReplyType.INTEGER),
-    "HDEL": (-3, ReplyType.INTEGER),
-    "HEXISTS": (3, ReplyType.INTEGER),
-    "HLEN": (2, ReplyType.INTEGER),
-    "LPUSH": (-3, ReplyType.INTEGER),
-    "RPUSH": (-3, ReplyType.INTEGER),
-    "LLEN": (2, ReplyType.INTEGER),
-    "SADD": (-3, ReplyType.INTEGER),
-    "SREM": (-3, ReplyType.INTEGER),
-    "SISMEMBER": (3, ReplyType.INTEGER),
-    "SCARD": (2, ReplyType.INTEGER),
-    "ZCARD": (2, ReplyType.INTEGER),
-    "ZREM": (-3, ReplyType.INTEGER),
-    "PUBLISH": (3, ReplyType.INTEGER),
+#: How many arguments each has (its name included; negative: at least so many).
+COMMANDS = {
+    "SET": -3, "SETEX": 4, "SETNX": 3, "SETRANGE": 4, "MSET": -3, "GET": 2, "GETSET": 3, "GETEX": -2, "GETDEL": 2,
+    "MGET": -2, "APPEND": 3, "STRLEN": 2, "INCR": 2, "DECR": 2, "INCRBY": 3, "DECRBY": 3, "INCRBYFLOAT": 3,
+    "DEL": -2, "UNLINK": -2, "EXISTS": -2, "TYPE": 2, "EXPIRE": 3, "EXPIREAT": 3, "PEXPIRE": 3, "PEXPIREAT": 3,
+    "TTL": 2, "PTTL": 2, "PERSIST": 2,
+    "HSET": -4, "HSETNX": 4, "HGET": 3, "HMGET": -3, "HGETALL": 2, "HDEL": -3, "HEXISTS": 3, "HLEN": 2, "HINCRBY": 4,
+    "HINCRBYFLOAT": 4,
+    "LPUSH": -3, "RPUSH": -3, "LPOP": 2, "RPOP": 2, "LLEN": 2,
+    "SADD": -3, "SREM": -3, "SPOP": 2, "SISMEMBER": 3, "SCARD": 2,
+    "ZADD": -4, "ZREM": -3, "ZSCORE": 3, "ZINCRBY": 4, "ZRANK": 3, "ZCARD": 2,
+    "PUBLISH": 3,
+}  # fmt: skip
+#: The same, by both spellings: the least and the most.
+_ARGUMENTS = {
+    spelling.encode(): (abs(count), count if count > 0 else MAX_REQUEST_BYTES)
+    for name, count in COMMANDS.items()
+    for spelling in (name, name.lower())
 }
-_SIMPLE = {spelling.encode(): simple for name, simple in _COMMANDS.items() for spelling in (name, name.lower())}
+#: Shapes remembered; beyond it all are forgotten.
+_MAX_SHAPES = 1000
+
+_MARK_BYTES = 16
+_MARKS_AT_ONCE = 256
+_random = random.SystemRandom()
+_ends: list[bytes] = []
 
 
-def reply_type(argv: list[bytes]) -> ReplyType | None:
-    """What a request answers if it is simple, else None."""
-    simple = _SIMPLE.get(argv[0])
-    if simple is None:
-        return None
-    count, kind = simple
-    return kind if len(argv) == count or (count < 0 and len(argv) >= -count) else None
+def is_simple(argv: list[bytes]) -> bool:
+    """Whether a request is a simple command's."""
+    least, most = _ARGUMENTS.get(argv[0], (1, 0))
+    return least <= len(argv) <= most
 
 
-def reply_types(data: bytes) -> list[ReplyType] | None:
-    """The reply types of the requests in ``data``, if it is nothing but whole simple requests in canonical form."""
-    if len(data) > MAX_REQUEST_BYTES or may_be_huge(data):
-        return None
-    requests = parse(data)
-    if requests is None or len(requests) > MAX_REQUESTS:
-        return None
-    kinds: list[ReplyType] = []
-    canonical: list[bytes] = []
-    try:
-        for argv in requests:
-            kind = reply_type(argv) if type(argv) is list and argv else None
-            if kind is None:
-                return None
-            kinds.append(kind)
-            canonical.append(hiredis.pack_command(tuple(argv)))
-    except TypeError:  # an array, or null, among the arguments
-        return None
-    return kinds if b"".join(canonical) == data else None
+class SimpleRequests:
+    """Recognizes simple requests of one client.
+
+    Often they repeat themselves but for the bytes of their arguments: then a pattern tells in one step what they are.
+    """
+
+    def __init__(self) -> None:
+        self._likely = 0  # how many its next chunk probably holds: as many as the last
+        self._lengths: list[int] = []  # what all requests of the last chunk that was parsed have in common, maybe
+        self._shape: re.Pattern[bytes] | None = None  # of any number of requests of
+        self._shape_bytes = 0  # so many bytes
+
+    def count(self, data: bytes) -> int:
+        """How many requests ``data`` holds if it is nothing but whole simple ones in canonical form; else 0."""
+        if len(data) > MAX_REQUEST_BYTES:
+            return 0
+        if self._shape is not None and self._shape.fullmatch(data):
+            return len(data) // self._shape_bytes
+        if may_be_huge(data):
+            return 0
+        requests = parse(data, self._likely)
+        if requests is None or len(requests) > MAX_REQUESTS:
+            return 0
+        try:
+            if not all(map(is_simple, requests)) or b"".join(map(hiredis.pack_command, map(tuple, requests))) != data:
+                return 0
+        except (LookupError, TypeError):  # not a list, or of what is no string
+            return 0
+        count = self._likely = len(requests)
+        if count and len(data) % count == 0:
+            self._learn(requests[0], len(data) // count)
+        return count
+
+    def _learn(self, argv: list[bytes], size: int) -> None:
+        """Remember what a request looks like, if the last one looked the same."""
+        lengths = list(map(len, argv))
+        if lengths != self._lengths:
+            self._lengths = lengths
+            return
+        self._shape = _shape_of(argv[0], len(argv), *lengths[1:])
+        self._shape_bytes = size
 
 
-def encode(kind: ReplyType, reply: Any) -> bytes:
-    """The reply as the backend sent it."""
-    if isinstance(reply, Exception):
-        return b"-%b\r\n" % str(reply).encode(errors="surrogateescape")
-    if kind is ReplyType.INTEGER:
-        return b":%d\r\n" % reply
-    if kind is ReplyType.STATUS:
-        return b"+%b\r\n" % reply
-    return b"$-1\r\n" if reply is None else b"$%d\r\n%b\r\n" % (len(reply), reply)
+@lru_cache(_MAX_SHAPES)
+def _shape_of(name: bytes, count: int, *lengths: int) -> re.Pattern[bytes]:
+    head = rb"\*%d\r\n\$%d\r\n%b\r\n" % (count, len(name), name)
+    arguments = b"".join([rb"\$%d\r\n.{%d}\r\n" % (length, length) for length in lengths])
+    return re.compile(b"(?:%b%b){1,%d}+" % (head, arguments, MAX_REQUESTS), re.DOTALL)
+
+
+def _new_end() -> bytes:
+    """A reply to ECHO that there never was before, and that nobody can guess."""
+    if not _ends:
+        data = _random.randbytes(_MARK_BYTES * _MARKS_AT_ONCE)
+        marks = [data[at : at + _MARK_BYTES] for at in range(0, len(data), _MARK_BYTES)]
+        _ends.extend(b"$%d\r\n%b\r\n" % (_MARK_BYTES, mark) for mark in marks)
+    return _ends.pop()
+
+
+class RelayCall(Call):
+    """Simple requests of one client, and what shows where their replies end."""
+
+    __slots__ = ("_requests", "count", "end")
+
+    is_function = False
+
+    def __init__(self, requests: bytes, count: int) -> None:
+        """``count``: of the requests."""
+        self.size = len(requests)
+        self.deals = []
+        self.count = count
+        self._requests = requests
+        self.end = _new_end()  #: the last reply, which no client gets
+
+    def encode(self) -> list[bytes]:  # noqa: D102 - see Call
+        return [b"%b*2\r\n$4\r\neCHO\r\n%b" % (self._requests, self.end)]
+
+    def deliver(self, reply: bytes) -> None:
+        """All its replies, as the backend sent them."""
+        self.deals[0][0].answer(reply)
+
+    def fail(self, error: bytes) -> None:  # noqa: D102 - see Call
+        self.deals[0][0].answer(error * self.count)
+
+
+class RelayReplies:
+    """Cuts what the backend sends to the RelayCalls of one connection.  Bound: the replies to one call."""
+
+    def __init__(self) -> None:
+        self._cut: _CutReplies | None = None  # to the oldest call
+
+    def feed(self, data: bytes, coalescer: Coalescer) -> bool:
+        """Deliver what is whole; False if others had better not come this way, for ECHO was refused, or much came."""
+        is_well = True
+        at = 0
+        while coalescer.sent and at < len(data):
+            call = coalescer.sent[0]
+            assert isinstance(call, RelayCall)
+            if self._cut is None and (end := data.find(call.end, at)) >= 0:
+                replies = data[at:end]
+                at = end + len(call.end)
+            else:
+                cut = self._cut = self._cut or _CutReplies(call)
+                at += cut.feed(data[at:])
+                if cut.replies is None:
+                    break
+                replies = cut.replies
+                is_well &= not cut.refused
+                self._cut = None
+            is_well &= len(replies) <= LARGE_REPLY_BYTES
+            coalescer.deliver(replies)
+        return is_well
+
+
+class _CutReplies:
+    """The replies to one call that came in several pieces, or without their end.
+
+    ECHO is refused when the user may not, or a script is over its time: so replies are counted.
+    """
+
+    def __init__(self, call: RelayCall) -> None:
+        self.replies: bytes | None = None  #: when they are whole
+        self.refused = False  #: ECHO was
+        self._call = call
+        self._bytes = bytearray()
+        self._scanner = ReplyScanner()
+        self._counted = 0  # whole replies
+
+    def feed(self, data: bytes) -> int:
+        """Take what belongs to the call; how many bytes."""
+        end_of_all = self._call.end
+        before = len(self._bytes)
+        self._bytes += data
+        end = self._bytes.find(end_of_all, max(0, before - len(end_of_all)))
+        if end >= 0:
+            taken = end + len(end_of_all) - before
+        else:
+            ends = self._scanner.feed(data)
+            if self._counted + len(ends) <= self._call.count:
+                self._counted += len(ends)
+                return len(data)
+            self.refused = True
+            taken = ends[self._call.count - self._counted].offset
+            end = self._bytes.rindex(b"\n", 0, before + taken - 1) + 1  # a refusal is one line
+        self.replies = bytes(self._bytes[:end])
+        return taken

@@ -4,7 +4,7 @@
                         ├ any other VALQ command ─────────┴▶ shared lane (coalescer), while the private lane is quiet
                         ├ the same, rewritten to FCALL ────▶ private lane, inside MULTI or behind foreign commands
                         ├ handshake of a clean client ─────▶ answered, or shared lane (handshake)
-                        ├ its simple commands in RESP2 ────▶ shared lane (relay)
+                        ├ its simple commands in RESP2 ────▶ shared relay lane (relay)
                         └ all else, byte for byte (foreign) ▶ private lane
 
 Replies leave in request order because at any moment only one lane has replies outstanding for this client: a command
@@ -29,10 +29,9 @@ from valqd.protocol.encoding import encode
 from valqd.protocol.fastpath import MAX_BYTES_AT_ONCE
 from valqd.protocol.framing import BROKEN_REQUEST, MAX_ARGUMENTS, Frame, Kind, RequestFramer
 from valqd.protocol.host import Host, Identity, WorkerState
-from valqd.protocol.lone_calls import LoneCall, RelayCall
+from valqd.protocol.lone_calls import LoneCall
 from valqd.protocol.private_calls import ANY_QUEUE
 from valqd.protocol.private_side import PrivateSide
-from valqd.protocol.relay import ReplyType
 from valqd.protocol.requests import echo_call, encode_request, join_merged
 
 #: Commands under way over the shared lane beyond which a client's next ones wait.
@@ -64,6 +63,7 @@ class Session:
         self._backend_run = host.backend_run()  # the process that all was written to, as far as WAIT was told
         self.pending = 0  # deals whose answers have not come
         self._taken_bytes = 0  # by the fast path or relayed, since ``pending`` was 0 last
+        self._relayed = False  # what is pending is on the relay lane
         self._needs_private = False  # simple commands do not ride on the shared lane any more
         self._gone = False  # it has hung up
         self.closed = False  # nothing is taken from it, or written to it, any more
@@ -72,7 +72,8 @@ class Session:
         self._resume: Callable[[], None] | None = None  # when a lane is awaited: runs first once it is quiet
         self._unread = False  # it does not read its replies
         self._advancing = False  # frames are being taken: what ends a hold need not take the next
-        self._likely = 0  # how many foreign requests its next chunk probably holds: as many as the last
+        self._simple = relay.SimpleRequests()
+        self._likely = 0  # how many other foreign requests its next chunk probably holds: as many as the last
 
     @property
     def gone(self) -> bool:
@@ -117,7 +118,7 @@ class Session:
         private = self.private
         lane = self.lane
         taken = 0
-        if lane.up and (private.replies is None or not private.must_be_used):
+        if lane.up and not self._relayed and (private.replies is None or not private.must_be_used):
             taken, deals, enough = self.templates.run(data, self, lane.coalescer)
             if taken:
                 self.pending += deals
@@ -132,8 +133,9 @@ class Session:
                 self._share(request)
                 return taken + len(data)
         if private.replies is None:
-            if self._may_relay() and (kinds := relay.reply_types(data)):
-                self._relay(data, kinds)
+            may_follow = self._relayed or not self.pending
+            if may_follow and self._may_relay() and (count := self._simple.count(data)) and lane.relay.up:
+                self._relay(data, count)
                 return taken + len(data)
         elif not (self.pending or private.mute) and (count := foreign.count_plain(data, self._likely)):
             self._likely = count
@@ -280,6 +282,7 @@ class Session:
         self.pending -= 1
         if not self.pending:
             self._taken_bytes = 0
+            self._relayed = False
         if not self.closed:
             self.host.write(data)
             if len(data) > relay.LARGE_REPLY_BYTES:
@@ -341,6 +344,8 @@ class Session:
             self.when_shared_quiet(lambda: private.calls.rewrite(request))
         elif not self.lane.up:
             self._answer_here(self.lane.why_down)
+        elif self._relayed:
+            self.when_shared_quiet(lambda: self._ours(argv))
         else:
             self._share(request)
             route = self.worker.routes.of(request)
@@ -397,27 +402,35 @@ class Session:
         allowed = self.worker.relaying and not self._needs_private
         return allowed and self.resp == 2 and self.lane.up and self.lane.relays
 
-    def _relay(self, request: bytes, kinds: list[ReplyType]) -> None:
-        """Send simple requests over the shared lane."""
-        self.lane.coalescer.add(self, RelayCall(request, kinds, self.lane.large_reply))
+    def _relay(self, requests: bytes, count: int) -> None:
+        """Send simple requests over the relay lane; nothing of this client may be under way over the other one."""
+        lane = self.lane.relay
+        lane.coalescer.add(self, relay.RelayCall(requests, count))
         self.last_queue = self.last_queue or ANY_QUEUE
+        self._relayed = True
         self.pending += 1
-        self._taken_bytes += len(request)
-        self.lane.wake()
+        self._taken_bytes += len(requests)
+        lane.wake()
         if self._has_its_share:
             self.wait_for_shared()
 
     def _foreign(self, frame: Frame) -> None:
         name = frame.argv[0].upper()
         if self.private.replies is None:
+            is_relayed = self._may_relay() and self._is_simple(frame) and self.lane.relay.up
+            if self.pending and self._relayed is not is_relayed:
+                self.when_shared_quiet(lambda: self._foreign(frame))
+                return
+            if is_relayed:
+                self._relay(encode_request(frame.argv), 1)
+                return
             if handshake.take(self, name, frame):
                 return
-            if frame.kind is Kind.COMMAND and self._may_relay() and len(frame.raw) <= relay.MAX_REQUEST_BYTES:
-                kind = relay.reply_type(frame.argv)
-                if kind is not None and self.pending < relay.MAX_REQUESTS:
-                    self._relay(encode_request(frame.argv), [kind])
-                    return
         self.when_shared_quiet(lambda: foreign.forward(self.private, name, frame))
+
+    def _is_simple(self, frame: Frame) -> bool:
+        is_small = frame.kind is Kind.COMMAND and len(frame.raw) <= relay.MAX_REQUEST_BYTES
+        return is_small and self.pending < relay.MAX_REQUESTS and relay.is_simple(frame.argv)
 
     def fence(self, then: Callable[[], None]) -> None:
         """Before WAIT: have it cover what this client wrote over the shared lane, then run ``then``."""

@@ -1,20 +1,29 @@
-"""Simple commands of others over the shared lane."""
+"""Simple commands of others over a lane that all share."""
 
+import contextlib
+import re
 import time
 
 import pytest
 
-from tests.servers import Connection, request
-from tests.wire.expect import noticed
+from tests.servers import Connection, Valkey, Valqd, request, until
+from tests.wire.expect import noticed, refused
 from valqd.protocol import relay
 
 KEPT = {"H": ("HSET", "1", "1", "v"), "L": ("RPUSH", "1", "v", "w"), "R": ("RPUSH", "1", "v", "w"),
         "S": ("SADD", "1", "1"), "Z": ("ZADD", "1", "1", "1")}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", relay._COMMANDS)
+@pytest.fixture
+def fresh():
+    """A daemon that has seen no large reply yet, and a connection to its Valkey."""
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(valkey.port) as direct:
+        yield daemon, direct
+
+
+@pytest.mark.parametrize("name", relay.COMMANDS)
 def test_each_is_answered_as_by_valkey(pair, direct, name):
-    command = request(name, *["1"] * (abs(relay._COMMANDS[name][0]) - 1))
+    command = request(name, *["1"] * (abs(relay.COMMANDS[name]) - 1))
     answers = []
     for port in (pair[0].port, pair[1].port):
         direct.call("FLUSHALL")
@@ -62,3 +71,102 @@ def test_who_gets_large_replies_asks_for_what_is_not_a_queues_by_a_lane_of_its_o
         assert str(client.call(*asks.format(q=queue).split())).count("x") >= body_bytes
         assert client.call("GET", "none") is None
         assert connections() - known == lanes
+
+
+def test_those_of_a_pipeline_and_queue_commands_take_effect_and_are_answered_in_order(pair, queue):
+    with Connection(pair[1].port) as client:
+        for number in range(1, 20):
+            words = [
+                ("SET", queue, number), ("GET", queue), ("VALQ.PUSH", queue, "x" * number), ("INCR", queue),
+                ("PING",), ("VALQ.POP", queue, "NOACK"), ("GET", queue), ("SET", queue), ("ECHO", number),
+            ]  # fmt: skip
+            client.send_raw(b"".join(request(*map(str, command)) for command in words))
+            got = [client.read() for _ in words]
+            assert got[:5] == [b"OK", b"%d" % number, b"%d" % number, number + 1, b"PONG"]
+            assert b"x" * number in got[5]
+            assert got[6] == b"%d" % (number + 1)
+            assert "wrong number of arguments" in str(got[7])
+            assert got[8] == b"%d" % number
+
+
+def test_many_clients_that_pipeline_each_get_their_own(fresh, queue):
+    daemon, direct = fresh
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Connection(daemon.port)) for _ in range(20)]
+        connections = direct.call("CLIENT", "LIST").count(b"\n")
+        for turn in range(50):
+            for number, client in enumerate(clients):
+                key = f"{queue}:{number}"
+                value = f"{number}:{turn}" + "v" * (turn * number % 60)  # of one length, and of many
+                client.send_raw(request("SET", key, value) * 9 + request("GET", key) * 7)
+            for number, client in enumerate(clients):
+                value = f"{number}:{turn}" + "v" * (turn * number % 60)
+                assert [client.read() for _ in range(16)] == [b"OK"] * 9 + [value.encode()] * 7
+        assert direct.call("CLIENT", "LIST").count(b"\n") <= connections + 1
+
+
+def test_whoever_may_not_echo_is_answered_all_the_same(queue):
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(valkey.port) as direct:
+        assert direct.call("ACL", "SETUSER", "quiet", "on", ">pw", "allkeys", "+@all", "-echo") == b"OK"
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(Connection(daemon.port)) for _ in range(3)]
+            for client in clients:
+                assert client.call("AUTH", "quiet", "pw") == b"OK"
+            for client in clients * 3:
+                client.send_raw(request("SET", queue, "v") + request("GET", queue) * 2)
+            for client in clients * 3:
+                assert [client.read() for _ in range(3)] == [b"OK", b"v", b"v"]
+            (tried,) = direct.call("ACL", "LOG")
+            for client in clients * 3:
+                assert client.call("GET", queue) == b"v"
+            assert direct.call("ACL", "LOG")[0][:2] == tried[:2]  # count: it is not tried again and again
+
+
+def test_who_is_told_that_a_script_runs_too_long_is_told_so_once_for_each(queue):
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(valkey.port) as direct:
+        direct.call("CONFIG", "SET", "busy-reply-threshold", "50")
+        with Connection(daemon.port) as client, Connection(daemon.port) as other, Connection(valkey.port) as slow:
+            assert client.call("SET", queue, "v") == b"OK"
+            slow.send("EVAL", "while true do end", "0")
+            until(lambda: str(direct.call("PING")).startswith("BUSY"), 5, "the script is over its time")
+            for each in (client, other):
+                each.send_raw(request("GET", queue) * 2 + request("VALQ.LEN", queue) + request("GET", queue))
+            for each in (client, other):
+                assert [str(each.read())[:4] for _ in range(4)] == ["BUSY", "BUSY", "ERR ", "BUSY"]
+            assert direct.call("SCRIPT", "KILL") == b"OK"
+            until(lambda: client.call("GET", queue) == b"v", 5, "it is over")
+            assert other.call("GET", queue) == b"v"
+
+
+def test_what_the_daemon_sends_with_them_is_not_shown(pair, queue):
+    with Connection(pair[1].port) as monitor, Connection(pair[1].port) as client:
+        assert monitor.call("MONITOR") == b"OK"
+        client.send_raw(request("SET", queue, "1") * 3)
+        assert [client.read() for _ in range(3)] == [b"OK"] * 3
+        client.call("SET", queue, "end")
+        shown = [monitor.read() for _ in range(4)]
+        assert all(b'"SET"' in line for line in shown), shown
+
+
+def test_when_their_connection_is_closed_those_under_way_may_have_been_applied(fresh, queue):
+    daemon, direct = fresh
+    with Connection(daemon.port, timeout_s=5) as client, Connection(daemon.port, timeout_s=5) as other:
+        assert client.call("SET", queue, "v") == b"OK"
+        assert other.call("GET", queue) == b"v"
+        try:
+            assert direct.call("CLIENT", "PAUSE", "60000", "WRITE") == b"OK"
+            client.send_raw(request("SET", queue, "w") * 2)
+            other.send_raw(request("GET", queue))
+            waiting = until(lambda: [c for c in lanes_of(direct) if b" cmd=set " in c], 5, "it is under way")
+            assert direct.call("CLIENT", "KILL", "ID", re.search(rb"id=(\d+)", waiting[0])[1]) == 1
+            for each, count in ((client, 2), (other, 1)):
+                for _ in range(count):
+                    refused(each.read(), "NOBACKEND")
+        finally:
+            direct.call("CLIENT", "UNPAUSE")
+        assert other.call("SET", queue, "x") == b"OK"
+        assert client.call("GET", queue) == b"x"
+
+
+def lanes_of(direct):
+    return direct.call("CLIENT", "LIST").splitlines()

@@ -1,0 +1,97 @@
+"""Simple requests are told from all else, byte by byte; and where the replies to each client's end, however cut."""
+
+import re
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.servers import request
+from valqd.protocol.coalescer import Coalescer
+from valqd.protocol.lone_calls import Listener
+from valqd.protocol.relay import COMMANDS, MAX_REQUESTS, RelayCall, RelayReplies, SimpleRequests
+
+arguments = st.sampled_from([b"", b"k", b"1", b"+", b"$1\r\nk", b"*1\r\n$4\r\nPING\r\n", b"\r\n", b"x" * 99])
+requests = st.one_of(
+    st.tuples(st.just(b"GET"), arguments),
+    st.tuples(st.just(b"SET"), arguments, arguments),
+    st.tuples(st.just(b"del"), arguments, arguments, arguments),
+    st.tuples(st.sampled_from([b"LRANGE", b"Get", b"PING"]), arguments, arguments, arguments),
+)
+
+
+def simple_ones(data):
+    """How many simple requests in canonical form the data is, and no byte more; else 0."""
+    count = at = 0
+    while head := re.compile(rb"\*([1-9]\d*)\r\n").match(data, at):
+        at = head.end()
+        argv = []
+        for _ in range(int(head[1])):
+            size = re.compile(rb"\$(0|[1-9]\d*)\r\n").match(data, at)
+            if size is None:
+                return 0
+            at = size.end() + int(size[1]) + 2
+            argv.append(data[size.end() : at - 2])
+            if data[at - 2 : at] != b"\r\n":
+                return 0
+        name = argv[0].decode("latin-1")
+        wanted = COMMANDS.get(name.upper()) if name in (name.upper(), name.lower()) else None
+        if wanted is None or not (len(argv) == wanted or len(argv) >= -wanted > 0):
+            return 0
+        count += 1
+    return count if at == len(data) else 0
+
+
+@given(st.lists(requests, min_size=1, max_size=3), st.integers(1, 5), st.data())
+def test_only_what_is_whole_simple_and_in_canonical_form_is_taken(commands, times, data):
+    simple = SimpleRequests()
+    chunk = b"".join(request(*argv) for argv in commands) * times
+    for _ in range(3):  # parsed, parsed and learned, recognised
+        assert simple.count(chunk) == simple_ones(chunk)
+    at = data.draw(st.integers(0, len(chunk)))
+    instead = data.draw(st.sampled_from([b"", b"x", b"\r", b"\n", *(bytes([c]) for c in b"*$+=(~|>%:_#,-0")]))
+    changed = chunk[:at] + instead + chunk[at + data.draw(st.integers(0, 2)) :]
+    assert simple.count(changed) == simple_ones(changed)
+
+
+def test_a_string_of_another_type_is_no_argument():
+    for argument in (b"+k", b"=5\r\ntxt:k", b"(1", b":1", b"*1\r\n$1\r\nk", b"$1\r\nkx\n$1\r\nk"):
+        for start in (b"*", b"~", b">", b"|", b"%"):
+            data = start + b"2\r\n$3\r\nGET\r\n" + argument + b"\r\n"
+            assert SimpleRequests().count(data) == 0, data
+
+
+def test_no_more_requests_are_taken_by_their_shape_than_parsed():
+    simple = SimpleRequests()
+    for count in (1, 2, MAX_REQUESTS, MAX_REQUESTS + 1):
+        assert simple.count(request("GET", "k") * count) == (count if count <= MAX_REQUESTS else 0)
+
+
+REPLIES = [
+    b"+OK\r\n", b"$-1\r\n", b":1\r\n", b"-ERR no\r\n", b"$3\r\nvar\r\n", b"*2\r\n$1\r\na\r\n:1\r\n", b"$2\r\n\r\n\r\n",
+]  # fmt: skip
+
+replies = st.lists(st.sampled_from(REPLIES), min_size=1, max_size=4)
+REFUSAL = b"-NOPERM User x has no permissions to run the 'echo' command\r\n"
+
+
+@given(st.lists(st.tuples(replies, st.booleans()), min_size=1, max_size=6), st.data())
+def test_each_gets_its_own_replies_however_they_are_cut_and_though_echo_is_refused(calls, data):
+    coalescer = Coalescer()
+    got = []
+    stream = bytearray()
+    for number, (answers, refused) in enumerate(calls):
+        call = RelayCall(request("GET", "k") * len(answers), len(answers))
+        coalescer.add(Listener(lambda answer, number=number: got.append((number, answer))), call)
+        stream += b"".join(answers) + (REFUSAL if refused else call.end)
+    coalescer.take()
+    cuts = data.draw(st.sets(st.integers(0, len(stream)), max_size=6))
+    feeder = RelayReplies()
+    bounds = sorted({0, *cuts, len(stream)})
+    told = [feeder.feed(bytes(stream[start:end]), coalescer) for start, end in pairwise(bounds)]
+    assert got == [(number, b"".join(answers)) for number, (answers, _) in enumerate(calls)]
+    assert all(told) is not any(refused for _, refused in calls)
+
+
+def test_the_end_of_one_call_is_never_another_s():
+    assert len({RelayCall(b"", 1).end for _ in range(10_000)}) == 10_000
