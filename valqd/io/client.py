@@ -80,6 +80,7 @@ class Client(Outgoing, asyncio.Protocol):
         self.waiter: Waiter | None = None
         self._steps: asyncio.Task[None] | None = None  # goes on to its end without the client, as one call would
         self._ending: asyncio.Task[None] | None = None
+        self._is_lost = False  # its connection is
         self._looking: asyncio.TimerHandle | None = None
 
     # ---- asyncio.Protocol
@@ -125,11 +126,16 @@ class Client(Outgoing, asyncio.Protocol):
         """
         self.session.left()
         self.flush()
-        private = self.session.private
-        if self.waiter is not None or private.may_block or private.streaming or not self.is_owed:
+        if not self._may_end_later:
             return False
         self._ending = asyncio.ensure_future(self._close_when_answered())
         return True
+
+    @property
+    def _may_end_later(self) -> bool:
+        """Whether what it sent is still to take effect, as in Valkey, though it has hung up."""
+        private = self.session.private
+        return self.is_owed and not (self.waiter is not None or private.may_block or private.streaming)
 
     async def _close_when_answered(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -137,6 +143,8 @@ class Client(Outgoing, asyncio.Protocol):
                 while self.is_owed:
                     await asyncio.sleep(_ENDING_TICK_S)
         self.session.close()
+        if self._is_lost:
+            self._end()
 
     @property
     def is_owed(self) -> bool:
@@ -162,11 +170,19 @@ class Client(Outgoing, asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
         log.debug("client %d: gone", self.session.client_id)
+        self._is_lost = True
+        self._worker.clients.discard(self)
+        self.session.left()
+        if self._ending is None and self.session.held and self._may_end_later:
+            self._ending = asyncio.ensure_future(self._close_when_answered())
+            self.resume_writing()  # to nobody
+        if self._ending is None or self._ending.done():
+            self._end()
+
+    def _end(self) -> None:
+        """Nothing of what it sent is still to take effect."""
         self.session.end()
         self.session.framer.drop()  # client and session refer to each other: Python may free them much later
-        self._worker.clients.discard(self)
-        if self._ending is not None:
-            self._ending.cancel()
         if self._looking is not None:
             self._looking.cancel()
         self._leave_lane()

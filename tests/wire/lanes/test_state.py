@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import socket
+import struct
 import time
 
 import pytest
@@ -93,6 +94,19 @@ def test_what_was_sent_before_the_end_takes_effect(pair, direct, queue, commands
             client.read()
             client.send_raw(b"".join(others) + request("SADD", queue, number))
     until(lambda: direct.call("SCARD", queue) == 10, 5, "all took effect")
+
+
+@pytest.mark.parametrize("resets", [False, True])
+@pytest.mark.parametrize("commands", ["TYPE a | WAIT 0 0", "VALQ.PUSH {q} x | LRANGE n 0 0", "GET a | VALQ.PUSH {q} x"])
+def test_what_has_to_wait_for_answers_takes_effect_though_nobody_reads_them(pair, direct, queue, commands, resets):
+    lines = [request(*command.format(q=queue).split()) for command in commands.split(" | ")]
+    for number in range(30):
+        with Connection(pair[1].port, timeout_s=5) as client:
+            assert client.call("PING") == b"PONG"
+            client.send_raw(b"".join(lines) + request("SADD", f"{queue}:set", number))
+            if resets:
+                client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    until(lambda: direct.call("SCARD", f"{queue}:set") == 30, 5, "all took effect")
 
 
 def test_help_is_the_same_in_a_transaction(client):
