@@ -173,9 +173,9 @@ class Client(Outgoing, asyncio.Protocol):
         self._is_lost = True
         self._worker.clients.discard(self)
         self.session.left()
-        if self._ending is None and self.session.held and self._may_end_later:
+        is_read = Stop.UNREAD not in self._stop
+        if self._ending is None and self.session.held and is_read and self._may_end_later:
             self._ending = asyncio.ensure_future(self._close_when_answered())
-            self.resume_writing()  # to nobody
         if self._ending is None or self._ending.done():
             self._end()
 
