@@ -173,8 +173,8 @@ class Client(Outgoing, asyncio.Protocol):
         self._is_lost = True
         self._worker.clients.discard(self)
         self.session.left()
-        is_read = Stop.UNREAD not in self._stop
-        if self._ending is None and self.session.held and is_read and self._may_end_later:
+        reads = Stop.UNREAD not in self._stop
+        if self._ending is None and self.session.held and reads and self._may_end_later:
             self._ending = asyncio.ensure_future(self._close_when_answered())
         if self._ending is None or self._ending.done():
             self._end()
