@@ -114,7 +114,8 @@ class Client(Outgoing, asyncio.Protocol):
         if len(data) >= _LARGE_READ_BYTES:  # libuv would read on, up to 32 times, before it looks at anybody else
             self._set_stop(Stop.TURN, True)
             self._worker.loop.call_soon(self._set_stop, Stop.TURN, False)
-        if self._lane is not None and self._lane.full_for(self):
+        lane = self._lane
+        if lane is not None and (lane.relay if session.relayed else lane).full_for(self):
             self._set_stop(Stop.LANE_FULL, True)
         if session.held and not self._may_send_more:
             self._set_stop(Stop.HELD, True)

@@ -11,7 +11,6 @@ from valqd.protocol.monitor import encode_own
 from valqd.protocol.relay import RelayReplies
 
 if TYPE_CHECKING:
-    from valqd.io.client import Client
     from valqd.io.lanes import SharedLanes
 
 #: After a large value, or an ECHO that was refused, simple commands take lanes of their own for so long.
@@ -51,10 +50,6 @@ class SharedLane(MultiplexedLane):
     def busy(self) -> bool:
         """Whether it owes an answer."""
         return super().busy or self.relay.busy
-
-    def full_for(self, client: Client) -> bool:
-        """Whether ``client`` must wait; it is told by ``lane_has_room``."""
-        return super().full_for(client) or self.relay.full_for(client)
 
     # ---- what it is called
 

@@ -63,7 +63,7 @@ class Session:
         self._backend_run = host.backend_run()  # the process that all was written to, as far as WAIT was told
         self.pending = 0  # deals whose answers have not come
         self._taken_bytes = 0  # by the fast path or relayed, since ``pending`` was 0 last
-        self._relayed = False  # what is pending is on the relay lane
+        self.relayed = False  # what is pending is on the relay lane
         self._needs_private = False  # simple commands do not ride on the shared lane any more
         self._gone = False  # it has hung up
         self.closed = False  # nothing is taken from it, or written to it, any more
@@ -118,7 +118,7 @@ class Session:
         private = self.private
         lane = self.lane
         taken = 0
-        if lane.up and not self._relayed and (private.replies is None or not private.must_be_used):
+        if lane.up and not self.relayed and (private.replies is None or not private.must_be_used):
             taken, deals, enough = self.templates.run(data, self, lane.coalescer)
             if taken:
                 self.pending += deals
@@ -133,7 +133,7 @@ class Session:
                 self._share(request)
                 return taken + len(data)
         if private.replies is None:
-            may_follow = self._relayed or not self.pending
+            may_follow = self.relayed or not self.pending
             if may_follow and self._may_relay() and (count := self._simple.count(data)) and lane.relay.up:
                 self._relay(data, count)
                 return taken + len(data)
@@ -282,7 +282,7 @@ class Session:
         self.pending -= 1
         if not self.pending:
             self._taken_bytes = 0
-            self._relayed = False
+            self.relayed = False
         if not self.closed:
             self.host.write(data)
             if len(data) > relay.LARGE_REPLY_BYTES:
@@ -344,7 +344,7 @@ class Session:
             self.when_shared_quiet(lambda: private.calls.rewrite(request))
         elif not self.lane.up:
             self._answer_here(self.lane.why_down)
-        elif self._relayed:
+        elif self.relayed:
             self.when_shared_quiet(lambda: self._ours(argv))
         else:
             self._share(request)
@@ -407,7 +407,7 @@ class Session:
         lane = self.lane.relay
         lane.coalescer.add(self, relay.RelayCall(requests, count))
         self.last_queue = self.last_queue or ANY_QUEUE
-        self._relayed = True
+        self.relayed = True
         self.pending += 1
         self._taken_bytes += len(requests)
         lane.wake()
@@ -418,7 +418,7 @@ class Session:
         name = frame.argv[0].upper()
         if self.private.replies is None:
             is_relayed = self._may_relay() and self._is_simple(frame) and self.lane.relay.up
-            if self.pending and self._relayed is not is_relayed:
+            if self.pending and self.relayed is not is_relayed:
                 self.when_shared_quiet(lambda: self._foreign(frame))
                 return
             if is_relayed:
