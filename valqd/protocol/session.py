@@ -278,16 +278,21 @@ class Session:
     # ---- answers
 
     def answer(self, data: bytes) -> None:
-        """One deal's bytes from the shared lane."""
+        """One deal's bytes from a shared lane."""
         self.pending -= 1
-        if not self.pending:
+        is_last = not self.pending
+        if is_last:
             self._taken_bytes = 0
             self.relayed = False
         if not self.closed:
-            self.host.write(data)
             if len(data) > relay.LARGE_REPLY_BYTES:
+                self.host.write(data)
                 self.leave_shared_lane()  # such replies would hold up others
-            if self._resume is not None and not self.pending:
+            elif is_last:
+                self.host.write_last(data)
+            else:
+                self.host.write(data)
+            if is_last and self._resume is not None:
                 self.resume_if_quiet()
 
     def answer_fragments(self, fragments: list[bytes]) -> None:
