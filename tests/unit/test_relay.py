@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from tests.servers import request
 from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.lone_calls import Listener
-from valqd.protocol.relay import COMMANDS, MAX_REQUESTS, RelayCall, RelayReplies, SimpleRequests
+from valqd.protocol.relay import COMMANDS, MAX_REQUESTS, RelayCall, RelayReplies, are_simple
 
-arguments = st.sampled_from([b"", b"k", b"1", b"+", b"$1\r\nk", b"*1\r\n$4\r\nPING\r\n", b"\r\n", b"x" * 99])
+arguments = st.sampled_from(
+    [b"", b"k", b"1", b"+", b"$1\r\nk", b"*1\r\n$4\r\nPING\r\n", b"\r\n", b"x" * 99, b"x" * 600]
+)
 requests = st.one_of(
     st.tuples(st.just(b"GET"), arguments),
     st.tuples(st.just(b"SET"), arguments, arguments),
@@ -20,8 +22,8 @@ requests = st.one_of(
 )
 
 
-def simple_ones(data):
-    """How many simple requests in canonical form the data is, and no byte more; else 0."""
+def as_specified(data):
+    """Whether the data is simple requests in canonical form, not too many, and no byte more."""
     count = at = 0
     while head := re.compile(rb"\*([1-9]\d*)\r\n").match(data, at):
         at = head.end()
@@ -29,42 +31,45 @@ def simple_ones(data):
         for _ in range(int(head[1])):
             size = re.compile(rb"\$(0|[1-9]\d*)\r\n").match(data, at)
             if size is None:
-                return 0
+                return False
             at = size.end() + int(size[1]) + 2
             argv.append(data[size.end() : at - 2])
             if data[at - 2 : at] != b"\r\n":
-                return 0
+                return False
         name = argv[0].decode("latin-1")
         wanted = COMMANDS.get(name.upper()) if name in (name.upper(), name.lower()) else None
         if wanted is None or not (len(argv) == wanted or len(argv) >= -wanted > 0):
-            return 0
+            return False
         count += 1
-    return count if at == len(data) else 0
+    return at == len(data) and 0 < count <= MAX_REQUESTS
 
 
 @given(st.lists(requests, min_size=1, max_size=3), st.integers(1, 5), st.data())
 def test_only_what_is_whole_simple_and_in_canonical_form_is_taken(commands, times, data):
-    simple = SimpleRequests()
     chunk = b"".join(request(*argv) for argv in commands) * times
-    for _ in range(3):  # parsed, parsed and learned, recognised
-        assert simple.count(chunk) == simple_ones(chunk)
+    assert are_simple(chunk) == as_specified(chunk)
     at = data.draw(st.integers(0, len(chunk)))
     instead = data.draw(st.sampled_from([b"", b"x", b"\r", b"\n", *(bytes([c]) for c in b"*$+=(~|>%:_#,-0")]))
     changed = chunk[:at] + instead + chunk[at + data.draw(st.integers(0, 2)) :]
-    assert simple.count(changed) == simple_ones(changed)
+    assert are_simple(changed) == as_specified(changed)
 
 
 def test_a_string_of_another_type_is_no_argument():
     for argument in (b"+k", b"=5\r\ntxt:k", b"(1", b":1", b"*1\r\n$1\r\nk", b"$1\r\nkx\n$1\r\nk"):
         for start in (b"*", b"~", b">", b"|", b"%"):
             data = start + b"2\r\n$3\r\nGET\r\n" + argument + b"\r\n"
-            assert SimpleRequests().count(data) == 0, data
+            assert not are_simple(data), data
 
 
-def test_no_more_requests_are_taken_by_their_shape_than_parsed():
-    simple = SimpleRequests()
-    for count in (1, 2, MAX_REQUESTS, MAX_REQUESTS + 1):
-        assert simple.count(request("GET", "k") * count) == (count if count <= MAX_REQUESTS else 0)
+def test_requests_of_all_sizes_are_told_alike_by_the_pattern_and_without():
+    for size in (0, 1, 9, 10, 99, 100, 101, 499, 510, 511, 512, 1000, 30_000):
+        assert are_simple(request("SET", "k", "v" * size))
+        assert not are_simple(request("SET", "k", "v" * size)[:-1])
+        assert not are_simple(request("SET", "k", "v" * size, "x").replace(b"*4", b"*3"))
+    for keys in range(1, 20):
+        assert are_simple(request("del", *["k"] * keys) * 3)
+    for count in (1, MAX_REQUESTS, MAX_REQUESTS + 1):
+        assert are_simple(request("GET", "k") * count) == (count <= MAX_REQUESTS)
 
 
 REPLIES = [
@@ -81,7 +86,7 @@ def test_each_gets_its_own_replies_however_they_are_cut_and_though_echo_is_refus
     got = []
     stream = bytearray()
     for number, (answers, refused) in enumerate(calls):
-        call = RelayCall(request("GET", "k") * len(answers), len(answers))
+        call = RelayCall(request("GET", "k") * len(answers))
         coalescer.add(Listener(lambda answer, number=number: got.append((number, answer))), call)
         stream += b"".join(answers) + (REFUSAL if refused else call.end)
     coalescer.take()
@@ -94,4 +99,4 @@ def test_each_gets_its_own_replies_however_they_are_cut_and_though_echo_is_refus
 
 
 def test_the_end_of_one_call_is_never_another_s():
-    assert len({RelayCall(b"", 1).end for _ in range(10_000)}) == 10_000
+    assert len({RelayCall(b"").end for _ in range(10_000)}) == 10_000

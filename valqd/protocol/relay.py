@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import random
 import re
-from functools import lru_cache
 
 import hiredis
 
@@ -51,13 +50,38 @@ _ARGUMENTS = {
     for name, count in COMMANDS.items()
     for spelling in (name, name.lower())
 }
-#: Shapes remembered; beyond it all are forgotten.
-_MAX_SHAPES = 1000
+#: Requests with no more and no longer arguments are recognized by a pattern.  (With 1,023 it would take 0.1 s to make.)
+_MOST_ARGUMENTS = 5
+_MOST_BYTES = 511
 
 _MARK_BYTES = 16
 _MARKS_AT_ONCE = 256
 _random = random.SystemRandom()
 _ends: list[bytes] = []
+
+
+def _after_digits(digits: str) -> bytes:
+    """The pattern of a bulk behind the first ``digits`` of its length."""
+    rest = [rb"\r\n.{%b}" % digits.encode()]
+    if digits != "0":
+        longer = [digits + digit for digit in "0123456789" if int(digits + digit) <= _MOST_BYTES]
+        rest += [number[-1].encode() + _after_digits(number) for number in longer]
+    return b"(?:%b)" % b"|".join(rest)
+
+
+def _pattern() -> re.Pattern[bytes]:
+    """Of one or more simple requests in canonical form."""
+    bulk = rb"\$(?:%b)\r\n" % b"|".join(digit.encode() + _after_digits(digit) for digit in "0123456789")
+    requests = []
+    for count in range(1, _MOST_ARGUMENTS + 1):
+        names = [name for name, (least, most) in _ARGUMENTS.items() if least <= count <= most]
+        if names:
+            heads = b"|".join(rb"%d\r\n%b" % (len(name), name) for name in names)
+            requests.append(rb"%d\r\n\$(?:%b)\r\n(?:%b){%d}" % (count, heads, bulk, count - 1))
+    return re.compile(rb"(?:\*(?:%b)){1,%d}+" % (b"|".join(requests), MAX_REQUESTS), re.DOTALL)
+
+
+_SIMPLE = _pattern()
 
 
 def is_simple(argv: list[bytes]) -> bool:
@@ -66,54 +90,19 @@ def is_simple(argv: list[bytes]) -> bool:
     return least <= len(argv) <= most
 
 
-class SimpleRequests:
-    """Recognizes simple requests of one client.
-
-    Often they repeat themselves but for the bytes of their arguments: then a pattern tells in one step what they are.
-    """
-
-    def __init__(self) -> None:
-        self._likely = 0  # how many its next chunk probably holds: as many as the last
-        self._lengths: list[int] = []  # what all requests of the last chunk that was parsed have in common, maybe
-        self._shape: re.Pattern[bytes] | None = None  # of any number of requests of
-        self._shape_bytes = 0  # so many bytes
-
-    def count(self, data: bytes) -> int:
-        """How many requests ``data`` holds if it is nothing but whole simple ones in canonical form; else 0."""
-        if len(data) > MAX_REQUEST_BYTES:
-            return 0
-        if self._shape is not None and self._shape.fullmatch(data):
-            return len(data) // self._shape_bytes
-        if may_be_huge(data):
-            return 0
-        requests = parse(data, self._likely)
-        if requests is None or len(requests) > MAX_REQUESTS:
-            return 0
-        try:
-            if not all(map(is_simple, requests)) or b"".join(map(hiredis.pack_command, map(tuple, requests))) != data:
-                return 0
-        except (LookupError, TypeError):  # not a list, or of what is no string
-            return 0
-        count = self._likely = len(requests)
-        if count and len(data) % count == 0:
-            self._learn(requests[0], len(data) // count)
-        return count
-
-    def _learn(self, argv: list[bytes], size: int) -> None:
-        """Remember what a request looks like, if the last one looked the same."""
-        lengths = list(map(len, argv))
-        if lengths != self._lengths:
-            self._lengths = lengths
-            return
-        self._shape = _shape_of(argv[0], len(argv), *lengths[1:])
-        self._shape_bytes = size
-
-
-@lru_cache(_MAX_SHAPES)
-def _shape_of(name: bytes, count: int, *lengths: int) -> re.Pattern[bytes]:
-    head = rb"\*%d\r\n\$%d\r\n%b\r\n" % (count, len(name), name)
-    arguments = b"".join([rb"\$%d\r\n.{%d}\r\n" % (length, length) for length in lengths])
-    return re.compile(b"(?:%b%b){1,%d}+" % (head, arguments, MAX_REQUESTS), re.DOTALL)
+def are_simple(data: bytes) -> bool:
+    """Whether ``data`` is nothing but whole requests of simple commands, in canonical form."""
+    if len(data) > MAX_REQUEST_BYTES:
+        return False
+    if _SIMPLE.fullmatch(data):
+        return True
+    requests = None if may_be_huge(data) else parse(data)
+    if not requests or len(requests) > MAX_REQUESTS:
+        return False
+    try:
+        return all(map(is_simple, requests)) and data == b"".join(map(hiredis.pack_command, map(tuple, requests)))
+    except (LookupError, TypeError):  # not a list, or of what is no string
+        return False
 
 
 def _new_end() -> bytes:
@@ -128,17 +117,20 @@ def _new_end() -> bytes:
 class RelayCall(Call):
     """Simple requests of one client, and what shows where their replies end."""
 
-    __slots__ = ("_requests", "count", "end")
+    __slots__ = ("_requests", "end")
 
     is_function = False
 
-    def __init__(self, requests: bytes, count: int) -> None:
-        """``count``: of the requests."""
+    def __init__(self, requests: bytes) -> None:
         self.size = len(requests)
         self.deals = []
-        self.count = count
         self._requests = requests
         self.end = _new_end()  #: the last reply, which no client gets
+
+    @property
+    def count(self) -> int:
+        """How many requests there are."""
+        return len(parse(self._requests) or ())
 
     def encode(self) -> list[bytes]:  # noqa: D102 - see Call
         return [b"%b*2\r\n$4\r\neCHO\r\n%b" % (self._requests, self.end)]
@@ -189,14 +181,15 @@ class _CutReplies:
     def __init__(self, call: RelayCall) -> None:
         self.replies: bytes | None = None  #: when they are whole
         self.refused = False  #: ECHO was
-        self._call = call
+        self._end_of_all = call.end
+        self._count = call.count
         self._bytes = bytearray()
         self._scanner = ReplyScanner()
         self._counted = 0  # whole replies
 
     def feed(self, data: bytes) -> int:
         """Take what belongs to the call; how many bytes."""
-        end_of_all = self._call.end
+        end_of_all = self._end_of_all
         before = len(self._bytes)
         self._bytes += data
         end = self._bytes.find(end_of_all, max(0, before - len(end_of_all)))
@@ -204,11 +197,11 @@ class _CutReplies:
             taken = end + len(end_of_all) - before
         else:
             ends = self._scanner.feed(data)
-            if self._counted + len(ends) <= self._call.count:
+            if self._counted + len(ends) <= self._count:
                 self._counted += len(ends)
                 return len(data)
             self.refused = True
-            taken = ends[self._call.count - self._counted].offset
+            taken = ends[self._count - self._counted].offset
             end = self._bytes.rindex(b"\n", 0, before + taken - 1) + 1  # a refusal is one line
         self.replies = bytes(self._bytes[:end])
         return taken

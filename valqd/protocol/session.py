@@ -72,8 +72,7 @@ class Session:
         self._resume: Callable[[], None] | None = None  # when a lane is awaited: runs first once it is quiet
         self._unread = False  # it does not read its replies
         self._advancing = False  # frames are being taken: what ends a hold need not take the next
-        self._simple = relay.SimpleRequests()
-        self._likely = 0  # how many other foreign requests its next chunk probably holds: as many as the last
+        self._likely = 0  # how many foreign requests its next chunk probably holds: as many as the last
 
     @property
     def gone(self) -> bool:
@@ -134,8 +133,8 @@ class Session:
                 return taken + len(data)
         if private.replies is None:
             may_follow = self.relayed or not self.pending
-            if may_follow and self._may_relay() and (count := self._simple.count(data)) and lane.relay.up:
-                self._relay(data, count)
+            if may_follow and self._may_relay() and relay.are_simple(data) and lane.relay.up:
+                self._relay(data)
                 return taken + len(data)
         elif not (self.pending or private.mute) and (count := foreign.count_plain(data, self._likely)):
             self._likely = count
@@ -407,10 +406,10 @@ class Session:
         allowed = self.worker.relaying and not self._needs_private
         return allowed and self.resp == 2 and self.lane.up and self.lane.relays
 
-    def _relay(self, requests: bytes, count: int) -> None:
+    def _relay(self, requests: bytes) -> None:
         """Send simple requests over the relay lane; nothing of this client may be under way over the other one."""
         lane = self.lane.relay
-        lane.coalescer.add(self, relay.RelayCall(requests, count))
+        lane.coalescer.add(self, relay.RelayCall(requests))
         self.last_queue = self.last_queue or ANY_QUEUE
         self.relayed = True
         self.pending += 1
@@ -427,7 +426,7 @@ class Session:
                 self.when_shared_quiet(lambda: self._foreign(frame))
                 return
             if is_relayed:
-                self._relay(encode_request(frame.argv), 1)
+                self._relay(encode_request(frame.argv))
                 return
             if handshake.take(self, name, frame):
                 return
