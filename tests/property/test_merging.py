@@ -186,7 +186,7 @@ class Client:
             self._lane.coalescer.add(Listener(), LoneCall(call, lambda reply: self._go_on(running, reply)))
 
     def release(self, queue, data):
-        self._worker.release(Releases(self._lane), queue, data)
+        return self._worker.release(Releases(self._lane), queue, data)
 
     def session_resumed(self):
         pass
@@ -358,8 +358,11 @@ def test_replies_are_those_of_the_commands_run_one_by_one(valkey, part, data):
         load(single, clock(START_MS))
         taken_by_nobody = []
         for command, reply, gone in lane.log:
+            if gone and "NOACK" in command and reply is None:
+                continue  # it was not run
             expected = alone(single, command)
-            if gone and command[0] in ("VALQ.POP", "VALQ.MPOP") and not isinstance(expected, str):
+            takes = command[0] in ("VALQ.POP", "VALQ.MPOP") and "NOACK" not in command
+            if gone and takes and not isinstance(expected, str):
                 taken_by_nobody += receipts(command, expected)
                 expected = [] if "COUNT" in command else None
             assert reply == expected, command

@@ -29,7 +29,9 @@ class Host:
         self.block = self.run_steps = self.runs.append
 
     def lane(self, identity):
-        return SimpleNamespace(coalescer=self.coalescer, up=True, relays=True, names={}, wake=lambda: None)
+        lane = SimpleNamespace(coalescer=self.coalescer, up=True, relays=True, names={}, wake=lambda: None)
+        lane.relay = SimpleNamespace(coalescer=Coalescer(), up=True, wake=lambda: None)
+        return lane
 
     def is_closing(self):
         return self.closing
@@ -45,6 +47,7 @@ class Host:
 
     def release(self, queue, data):
         self.released.append((queue, data))
+        return True
 
     def private_greeted(self):
         pass

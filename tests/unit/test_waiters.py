@@ -235,7 +235,7 @@ async def test_a_message_of_an_mpop_goes_to_nobody_of_another_protocol_version(l
 
 async def test_a_message_of_an_mpop_goes_back_when_its_client_has_left(line):
     released = []
-    line.waiters.release = lambda lane, queue, data: released.append(data)
+    line.waiters.release = lambda lane, queue, data: released.append(data) or True
     line.comes("first", "VALQ.MPOP", "2", "q", "r", "BLOCK", "0").session.gone = True
     line.backend_answers(b"message")
     assert (released, line.answers) == ([b"message"], [])

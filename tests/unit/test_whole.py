@@ -36,6 +36,10 @@ def test_what_is_not_whole_or_not_sane_is_refused(data):
     for likely in range(4):
         assert parser.parse(data, likely) is None
         assert parser.parse(b"+OK\r\n#t\r\n", likely) == [b"OK", True]
+        if likely > 1:
+            assert parser.parse(b"+OK\r\n" * likely + data, likely) is None
+            assert parser.parse(b"+OK\r\n" * likely + b"#t\r\n" + data, likely) is None
+            assert parser.parse(b"+OK\r\n" * 2, likely) == [b"OK"] * 2
 
 
 @pytest.mark.parametrize(
@@ -48,7 +52,7 @@ def test_what_is_not_whole_or_not_sane_is_refused(data):
 def test_no_room_is_made_for_what_is_only_announced(data):
     assert may_be_huge(data)
     assert foreign.count_plain(data, 2) == 0
-    assert not relay.are_simple(data)
+    assert not relay.simple_bytes(data)
 
 
 @pytest.mark.parametrize("start", [b"%1\r\n:0\r\n", b"|1\r\n:0\r\n", b"~1\r\n"])

@@ -258,3 +258,19 @@ def test_a_large_delete_goes_on_to_its_end_without_its_client(pair, queue):
             leaving.send("VALQ.DELETE", queue)
             until(lambda: info(watching, queue)["ready_msgs"] < 800_000, 5, "begun")
         until(lambda: queue.encode() not in watching.call("VALQ.LIST"), 5, "deleted")
+
+
+@pytest.mark.parametrize("before", [(), ("GET", "none")], ids=["at once", "behind another command"])
+@pytest.mark.parametrize("pop", ["VALQ.POP {q} NOACK", "VALQ.MPOP 1 {q} NOACK", "VALQ.POP {q} NOACK COUNT 3"])
+def test_a_noack_pop_of_who_has_hung_up_takes_nothing_or_is_answered(pair, queue, before, pop):
+    _, daemon = pair
+    with Connection(daemon.port) as beside:
+        for number in range(1, 21):
+            beside.call("VALQ.PUSH", queue, number)
+            with Connection(daemon.port) as leaving:
+                assert leaving.call("PING") == b"PONG"
+                leaving.send_raw((request(*before) if before else b"") + request(*pop.format(q=queue).split()))
+                leaving.socket.shutdown(socket.SHUT_WR)
+                got = leaving.read_until_closed()
+            left = beside.call("VALQ.POP", queue, "NOACK", "COUNT", "10")
+            assert (b"body" in got) == (left == []), (got, left)

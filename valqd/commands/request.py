@@ -49,6 +49,11 @@ class Request(NamedTuple):
     fair: bool = False  #: the daemon begins with another of ``queues`` each time
     fixed_args: int = 0  #: for Steps.IDS: how many of ``args`` are no ids
 
+    @property
+    def is_lost_with_its_client(self) -> bool:
+        """Whether what it takes cannot be given back when its client has left: POP or MPOP with NOACK."""
+        return self.function in ("pop", "mpop") and b"N" in self.args[2]
+
     @classmethod
     def on_ids(
         cls, function: str, queue: bytes, fixed: tuple[bytes, ...], ids: tuple[bytes, ...], merged: str = ""

@@ -177,11 +177,18 @@ class Client(Outgoing, asyncio.Protocol):
         reads = Stop.UNREAD not in self._stop
         if self._ending is None and self.session.held and reads and self._may_end_later:
             self._ending = asyncio.ensure_future(self._close_when_answered())
-        if self._ending is None or self._ending.done():
+        if self._ends_later:
+            self._worker.ending.add(self)
+        else:
             self._end()
+
+    @property
+    def _ends_later(self) -> bool:
+        return self._ending is not None and not self._ending.done()
 
     def _end(self) -> None:
         """Nothing of what it sent is still to take effect."""
+        self._worker.ending.discard(self)
         self.session.end()
         self.session.framer.drop()  # client and session refer to each other: Python may free them much later
         if self._looking is not None:
@@ -261,7 +268,7 @@ class Client(Outgoing, asyncio.Protocol):
                     lane.take_name(self.session, name)
             self._worker.lanes.leave(self._lane)
         self._lane = lane
-        if self.is_closing():  # its SELECT was answered after it had left: it will not leave this one
+        if self._is_lost and not self._ends_later:  # its SELECT was answered too late: it will not leave this one
             self._leave_lane()
         return lane
 
@@ -335,9 +342,9 @@ class Client(Outgoing, asyncio.Protocol):
         """Close clients for a CLIENT KILL."""
         return self._worker.kill_clients(is_meant)
 
-    def release(self, queue: bytes, data: bytes) -> None:
+    def release(self, queue: bytes, data: bytes) -> bool:
         """Give popped messages back that could not be handed over."""
-        self._worker.release(self.session.lane, queue, data)
+        return self._worker.release(self.session.lane, queue, data)
 
     # ---- what the worker asks
 

@@ -89,7 +89,12 @@ class MultiplexedLane(ABC):
         self._paused: set[Client] = set()  # that wait for room
         self._proofs: list[Callable[[bytes | None], None]] = []
         self._closed = False
-        self._task = asyncio.ensure_future(self._stay_connected())
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Connect, and stay so."""
+        if self._task is None and not self._closed:
+            self._task = asyncio.ensure_future(self._stay_connected())
 
     @property
     @abstractmethod
@@ -99,6 +104,10 @@ class MultiplexedLane(ABC):
     @abstractmethod
     def new_connection(self) -> LaneConnection:
         """What is to be connected."""
+
+    @abstractmethod
+    def tried(self) -> None:
+        """It is connected, or cannot be."""
 
     @abstractmethod
     def ended(self) -> None:
@@ -119,10 +128,7 @@ class MultiplexedLane(ABC):
                 giving_up.cancel()
                 if self.refused is not None:
                     if not (self.is_used and self.refused.startswith(b"-NOAUTH")):
-                        # Whoever is answered now must join nothing any more.
-                        self.up, self.why_down = False, Refused(self.refused)
-                        self.coalescer.fail_unsent(self.refused)
-                        self._answer_proofs(self.refused)
+                        self._down(Refused(self.refused))
                         self.ended()
                         return
                     self.refused = None
@@ -176,7 +182,7 @@ class MultiplexedLane(ABC):
             self.up = True
             self._answer_proofs(None)
             self._plan_flush()
-            self._lanes.lane_up()
+            self.tried()
             return
         if refused.startswith(b"-BUSY "):  # Valkey before 9 lets nobody SELECT while a script is over its time
             self._answer_proofs(refused)
@@ -207,12 +213,13 @@ class MultiplexedLane(ABC):
             done(error)
 
     def _down(self, why: CommandError) -> None:
-        self.up = False
+        self.up = False  # first: whoever is answered now must join nothing any more
         self.why_down = why
         self.coalescer.fail_unsent(why.resp())
         self._answer_proofs(why.resp())
         self._resume_paused()
         self._lanes.outbox.flush()
+        self.tried()
 
     def connection_lost(self, connection: LaneConnection) -> None:
         """The backend closed, or went away."""
@@ -228,7 +235,8 @@ class MultiplexedLane(ABC):
     def close(self) -> None:
         """Stop for good."""
         self._closed = True
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.transport.abort()

@@ -26,6 +26,7 @@ class SharedLane(MultiplexedLane):
         self.names: dict[object, bytes] = {}
         self.relay = RelayLane(self, lanes)
         self.relays = True
+        self.start()
 
     @property
     def is_used(self) -> bool:
@@ -35,6 +36,19 @@ class SharedLane(MultiplexedLane):
     def new_connection(self) -> LaneConnection:
         """What is to be connected."""
         return LaneConnection(self)
+
+    def tried(self) -> None:
+        """It is connected, or cannot be: a wrong password is not to be tried twice."""
+        if self.up:
+            self._lanes.lane_up()
+        if not self.is_over:
+            self.relay.start()
+
+    def renew_relay(self) -> None:
+        """Open another relay lane in place of one that was refused: a password may have been set back."""
+        if not self.is_over:
+            self.relay = RelayLane(self, self._lanes)
+            self.relay.start()
 
     def ended(self) -> None:
         """The backend has refused its identity for good."""
@@ -89,8 +103,12 @@ class RelayLane(MultiplexedLane):
         """What is to be connected."""
         return _RelayConnection(self)
 
+    def tried(self) -> None:
+        """It is connected, or cannot be."""
+
     def ended(self) -> None:
-        """The backend has refused its identity for good: its clients take lanes of their own, and hear it there."""
+        """The backend has refused its identity: its clients take lanes of their own, and hear it there."""
+        self.loop.call_later(_NO_RELAY_S, self._shared.renew_relay)
 
     def stop(self) -> None:
         """For a while it is not used: one client's unread values must not gather here; or ECHO is refused."""

@@ -87,7 +87,7 @@ class Waiter:
         """Join a POP to its lane, which the caller is to wake; False if it cannot be asked now."""
         if self.in_flight or not self.lane.up or self._client.drop_if_left():
             return False
-        if b"N" in self.request.args[2] and self.gone:  # NOACK: what it took could not be given back
+        if self.request.is_lost_with_its_client and self.gone:
             return False
         self.in_flight = self.has_asked = True
         request, state = self.request, self._waiters.state
@@ -120,8 +120,7 @@ class Waiter:
         if isinstance(reply, Exception):
             return error_line(reply)
         data: bytes = b"".join(reply) if type(reply) is list else reply
-        if data != self._nothing and self.gone:
-            self._waiters.release(self.lane, b"", data)
+        if data != self._nothing and self.gone and self._waiters.release(self.lane, b"", data):
             return self._nothing
         return data
 
@@ -165,9 +164,9 @@ class Waiter:
             if waiter.parked and not waiter.timed_out:
                 waiter.start_timer()
 
-    def undelivered(self, route: Route, data: bytes) -> None:
-        """The client left while messages were on their way to it."""
-        self._waiters.release(self.lane, route.queue, data)
+    def undelivered(self, route: Route, data: bytes) -> bool:
+        """The client left while messages were on their way to it; whether they are given back."""
+        return self._waiters.release(self.lane, route.queue, data)
 
     def client_gone(self) -> None:
         """Forget this waiter; messages that are on their way to it go back."""
@@ -220,7 +219,7 @@ class Waiters:
     """All waiting clients of one worker process."""
 
     def __init__(
-        self, control: Control, state: WorkerState, daemon: bytes, release: Callable[[Lane, bytes, bytes], None]
+        self, control: Control, state: WorkerState, daemon: bytes, release: Callable[[Lane, bytes, bytes], bool]
     ) -> None:
         self.state = state
         self.release = release

@@ -60,6 +60,7 @@ class Worker:
         self.backend = backend
         self.loop = asyncio.get_running_loop()
         self.clients: set[Client] = set()
+        self.ending: set[Client] = set()  # that are gone, and had sent what is still to take effect
         self.leaving: set[PrivateLane] = set()  # whose clients have left, and had sent something last
         self.outbox = Outbox(self.loop)
         self.state = WorkerState(settings.auto_create_argument, settings.max_body_bytes, Identity(db=backend.db))
@@ -169,7 +170,8 @@ class Worker:
             return client.is_owed and (loop.time() < grace_ends or not may_never_end)
 
         def is_busy() -> bool:  # for clients that have left, too
-            return self.lanes.busy or any(lane.owes_messages for lane in self.leaving)
+            owes_messages = any(lane.owes_messages for lane in self.leaving)
+            return self.lanes.busy or owes_messages or any(client.is_owed for client in self.ending)
 
         while (self.clients or is_busy()) and loop.time() < deadline:
             for client in list(self.clients):
@@ -210,8 +212,8 @@ class Worker:
             if client.session.lane is lane:
                 client.session.close()
 
-    def release(self, lane: Lane, queue: bytes, data: bytes) -> None:
-        """Messages were popped for a client that is gone: give them back, and their attempts."""
+    def release(self, lane: Lane, queue: bytes, data: bytes) -> bool:
+        """Messages were popped for a client that is gone: give them back, and their attempts, if they have receipts."""
         receipts: dict[bytes, list[bytes]] = {}
         for reply in parse(data) or ():
             messages = reply if isinstance(reply, list) and reply and isinstance(reply[0], list | dict) else [reply]
@@ -222,6 +224,7 @@ class Worker:
                     receipts.setdefault(fields.get(b"queue", queue), []).append(receipt)
         for name, given_back in receipts.items():
             self._give_back(cast(SharedLane, lane), name, given_back, _GIVE_BACK_TRIES)
+        return bool(receipts)
 
     def _give_back(self, lane: SharedLane, queue: bytes, receipts: list[bytes], tries: int) -> None:
         if lane.is_over:

@@ -47,8 +47,8 @@ class Recipient(Protocol):
     def answer_fragments(self, fragments: list[bytes]) -> None:
         """The same, in pieces: a large body among them is not copied to be joined."""
 
-    def undelivered(self, route: Route, data: bytes) -> None:
-        """Popped messages came back for a recipient that is gone."""
+    def undelivered(self, route: Route, data: bytes) -> bool:
+        """Popped messages came back for a recipient that is gone; False if they cannot be given back (NOACK)."""
 
 
 #: One recipient's part of a call: (recipient, count, extra).  ``count`` is how many commands the part stands for, in a
@@ -227,8 +227,7 @@ class PopCall(MergedCall):
                     continue
                 run = b"".join(run)
             total += len(run)
-            if recipient.gone:
-                recipient.undelivered(self.route, run)
+            if recipient.gone and recipient.undelivered(self.route, run):
                 recipient.answer(extra * count)
             else:
                 recipient.answer(run)

@@ -151,9 +151,10 @@ class Host(Protocol):
     def load_library(self, done: Callable[[bytes | None], None]) -> None:
         """Make sure that the backend has the functions; ``done`` gets why that failed, as an error reply, or None."""
 
-    def release(self, queue: bytes, data: bytes) -> None:
+    def release(self, queue: bytes, data: bytes) -> bool:
         """Give the messages in ``data``, replies to POPs of a client that is gone, back to ``queue``.
 
+        False: they have no receipts, and are lost unless the client reads all the same.
         Empty ``queue``: of MPOP, whose maps name the queue of each message.
         """
 
@@ -178,7 +179,7 @@ class WorkerState:
         self.templates = {resp: Templates(resp) for resp in (2, 3)}
         self._turns: dict[int, int] = {}  # of MPOP … FAIR, by the hash of its queues
         self.password_needed: bool | None = None  # whether a client has to authenticate first; None: not known yet
-        #: False during a CLIENT PAUSE: a simple command that it holds back would hold up all others of a shared lane
+        #: False during a CLIENT PAUSE: a simple command that it holds back would hold up all others of a relay lane
         self.relaying = True
         self.closes_on_loss = False  # clients whose command is not a VALQ one, when the backend is away
 

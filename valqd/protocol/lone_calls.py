@@ -23,8 +23,9 @@ class Listener:
     def answer_fragments(self, fragments: list[bytes]) -> None:
         """Nothing is popped for it."""
 
-    def undelivered(self, route: Route, data: bytes) -> None:
+    def undelivered(self, route: Route, data: bytes) -> bool:
         """Nothing is popped for it."""
+        return True
 
 
 class LoneCall(Call):

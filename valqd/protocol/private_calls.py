@@ -111,7 +111,7 @@ class PrivateCalls:
     def _given_back(self, request: Request, raw: bytes) -> bytes:
         """``raw``, or if the client has left, a reply without messages: they go back to their queue."""
         session = self._side.session
-        if not session.gone or b"N" in request.args[2] or self._side.identity_is_unknown:
+        if not session.gone or request.is_lost_with_its_client or self._side.identity_is_unknown:
             return raw  # NOACK: nothing can be given back; unknown: its queue may be another database's
         session.host.release(request.queues[0] if request.function == "pop" else b"", raw)
         return nothing_popped(request, session.resp)
@@ -133,7 +133,7 @@ class PrivateCalls:
         """Before WAIT: write something on this connection, a key of ``queue``; run ``then`` when that is done.
 
         WAIT waits for what its own connection wrote last, and so for all that the shared lane wrote before.  If the
-        backend refuses the write, its error is WAIT's answer, and the client's simple commands leave the shared lane.
+        backend refuses the write, its error is WAIT's answer, and the client's simple commands leave the relay lane.
         What was written before is not covered then: the next WAIT tries again.
         """
         replies = self._side.open()
@@ -158,7 +158,7 @@ class PrivateCalls:
 
                 session.host.load_library(loaded)
             elif reply[:1] == b"-":
-                session.leave_shared_lane()
+                session.leave_relay_lane()
                 if not (queue == ANY_QUEUE and reply.startswith(b"-NOPERM ")):  # there it never may
                     session.last_queue = queue
                 session.host.write(reply)

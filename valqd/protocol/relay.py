@@ -16,19 +16,21 @@ from __future__ import annotations
 
 import random
 import re
+from itertools import pairwise
 
 import hiredis
 
 from valqd.protocol.calls import Call
 from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.replies import ReplyScanner
-from valqd.protocol.whole import may_be_huge, parse
+from valqd.protocol.whole import WholeParser, may_be_huge, parse
 
-#: Larger requests, or chunks of them, take the private lane.
+#: Larger requests take the private lane; of more, as much as that is one call.
 MAX_REQUEST_BYTES = 32 * 1024
-#: So does a client that pipelines more than that.
+#: The same, as a number.
 MAX_REQUESTS = 128
-#: A client that gets replies of this size is moved to a private lane: they would hold up the others.
+#: After one reply of this size the lane is not used for a while: one client's unread values would gather there.  A
+#: client that gets as much at once is moved to a private lane.
 LARGE_REPLY_BYTES = 64 * 1024
 
 #: How many arguments each has (its name included; negative: at least so many).
@@ -90,19 +92,21 @@ def is_simple(argv: list[bytes]) -> bool:
     return least <= len(argv) <= most
 
 
-def are_simple(data: bytes) -> bool:
-    """Whether ``data`` is nothing but whole requests of simple commands, in canonical form."""
-    if len(data) > MAX_REQUEST_BYTES:
-        return False
-    if _SIMPLE.fullmatch(data):
-        return True
-    requests = None if may_be_huge(data) else parse(data)
+def simple_bytes(data: bytes) -> int:
+    """How many bytes at the start of ``data`` are whole requests of simple commands, in canonical form, for one call.
+
+    (Not all that are: of large ones only if nothing else follows.)
+    """
+    if found := _SIMPLE.match(data, 0, MAX_REQUEST_BYTES):
+        return found.end()
+    requests = None if len(data) > MAX_REQUEST_BYTES or may_be_huge(data) else parse(data)
     if not requests or len(requests) > MAX_REQUESTS:
-        return False
+        return 0
     try:
-        return all(map(is_simple, requests)) and data == b"".join(map(hiredis.pack_command, map(tuple, requests)))
+        are_simple = all(map(is_simple, requests))
+        return len(data) if are_simple and data == b"".join(map(hiredis.pack_command, map(tuple, requests))) else 0
     except (LookupError, TypeError):  # not a list, or of what is no string
-        return False
+        return 0
 
 
 def _new_end() -> bytes:
@@ -130,7 +134,7 @@ class RelayCall(Call):
     @property
     def count(self) -> int:
         """How many requests there are."""
-        return len(parse(self._requests) or ())
+        return len(WholeParser().parse(self._requests) or ())  # what others have sent must not matter
 
     def encode(self) -> list[bytes]:  # noqa: D102 - see Call
         return [b"%b*2\r\n$4\r\neCHO\r\n%b" % (self._requests, self.end)]
@@ -167,9 +171,14 @@ class RelayReplies:
                 replies = cut.replies
                 is_well &= not cut.refused
                 self._cut = None
-            is_well &= len(replies) <= LARGE_REPLY_BYTES
+            is_well &= len(replies) <= LARGE_REPLY_BYTES or not _holds_large_one(replies)
             coalescer.deliver(replies)
         return is_well
+
+
+def _holds_large_one(replies: bytes) -> bool:
+    starts = [0, *(end.offset for end in ReplyScanner().feed(replies))]
+    return any(end - start > LARGE_REPLY_BYTES for start, end in pairwise(starts))
 
 
 class _CutReplies:
@@ -196,12 +205,13 @@ class _CutReplies:
         if end >= 0:
             taken = end + len(end_of_all) - before
         else:
-            ends = self._scanner.feed(data)
+            ends = self._scanner.feed(data, self._count + 1 - self._counted)
             if self._counted + len(ends) <= self._count:
                 self._counted += len(ends)
                 return len(data)
             self.refused = True
             taken = ends[self._count - self._counted].offset
             end = self._bytes.rindex(b"\n", 0, before + taken - 1) + 1  # a refusal is one line
-        self.replies = bytes(self._bytes[:end])
+        with memoryview(self._bytes) as whole:
+            self.replies = bytes(whole[:end])
         return taken

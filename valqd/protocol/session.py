@@ -64,7 +64,7 @@ class Session:
         self.pending = 0  # deals whose answers have not come
         self._taken_bytes = 0  # by the fast path or relayed, since ``pending`` was 0 last
         self.relayed = False  # what is pending is on the relay lane
-        self._needs_private = False  # simple commands do not ride on the shared lane any more
+        self._needs_private = False  # simple commands do not take the relay lane any more
         self._gone = False  # it has hung up
         self.closed = False  # nothing is taken from it, or written to it, any more
         # Holding: bytes wait in the framer until what is awaited has come
@@ -101,11 +101,10 @@ class Session:
     def receive(self, data: bytes) -> None:
         """Bytes from the client."""
         framer = self.framer
-        if not self.held and framer.empty:
-            taken = self._take_at_once(data)
-            if taken == len(data):
-                return
-            data = data[taken:] if taken else data
+        while not self.held and framer.empty and (taken := self._take_at_once(data)):
+            data = data[taken:]
+        if not data:
+            return
         framer.feed(data)
         if not self.held:
             self._advance()
@@ -133,9 +132,9 @@ class Session:
                 return taken + len(data)
         if private.replies is None:
             may_follow = self.relayed or not self.pending
-            if may_follow and self._may_relay() and relay.are_simple(data) and lane.relay.up:
-                self._relay(data)
-                return taken + len(data)
+            if may_follow and self._may_relay() and (size := relay.simple_bytes(data)):
+                self._relay(data[:size])
+                return taken + size
         elif not (self.pending or private.mute) and (count := foreign.count_plain(data, self._likely)):
             self._likely = count
             private.send_plain(data, count)
@@ -286,7 +285,7 @@ class Session:
         if not self.closed:
             if len(data) > relay.LARGE_REPLY_BYTES:
                 self.host.write(data)
-                self.leave_shared_lane()  # such replies would hold up others
+                self.leave_relay_lane()  # such replies would hold up others
             elif is_last:
                 self.host.write_last(data)
             else:
@@ -298,14 +297,14 @@ class Session:
         """One deal's bytes in pieces."""
         if not self.closed:
             if sum(map(len, fragments)) > relay.LARGE_REPLY_BYTES:
-                self.leave_shared_lane()
+                self.leave_relay_lane()
             for fragment in fragments[:-1]:
                 self.host.write(fragment)
         self.answer(fragments[-1])
 
-    def undelivered(self, route: Route, data: bytes) -> None:
-        """Messages were popped for this client after it left."""
-        self.host.release(route.queue, data)
+    def undelivered(self, route: Route, data: bytes) -> bool:
+        """Messages were popped for this client after it left; whether they are given back."""
+        return self.host.release(route.queue, data)
 
     def _answer_here(self, value: Any) -> None:
         """Answer a VALQ command without the backend, when all before it is answered; what comes behind waits as well.
@@ -340,6 +339,9 @@ class Session:
             # Over the private lane it would neither wait nor go in steps; once that is quiet, the shared one will do.
             self.when_private_quiet(lambda: self._ours(argv))
             return
+        if self.relayed:
+            self.when_shared_quiet(lambda: self._ours(argv))
+            return
         if request.fair:  # now that it will not come here again
             request = request._replace(queues=self.worker.in_turn(request.queues))
         if not request.function:
@@ -348,8 +350,6 @@ class Session:
             self.when_shared_quiet(lambda: private.calls.rewrite(request))
         elif not self.lane.up:
             self._answer_here(self.lane.why_down)
-        elif self.relayed:
-            self.when_shared_quiet(lambda: self._ours(argv))
         else:
             self._share(request)
             route = self.worker.routes.of(request)
@@ -357,6 +357,9 @@ class Session:
 
     def _share(self, request: Request) -> None:
         """Send over the shared lane."""
+        if self.gone and request.is_lost_with_its_client:
+            self.when_shared_quiet(lambda: self.host.write(nothing_popped(request, self.resp)))
+            return
         if request.queues:
             self.last_queue = request.queues[0]
         if request.block_ms is not None:
@@ -393,8 +396,7 @@ class Session:
         if isinstance(reply, Exception):
             return error_line(reply)
         fragments: list[bytes] = reply if type(reply) is list else [reply]
-        if self.gone and request.function == "mpop":
-            self.host.release(b"", b"".join(fragments))
+        if self.gone and request.function == "mpop" and self.host.release(b"", b"".join(fragments)):
             return nothing_popped(request, self.resp)
         self.answer_fragments(fragments)
         return None
@@ -402,26 +404,27 @@ class Session:
     # ---- foreign commands
 
     def _may_relay(self) -> bool:
-        """Whether simple commands of this (clean) client may ride on the shared lane."""
+        """Whether simple commands of this (clean) client may take the relay lane."""
         allowed = self.worker.relaying and not self._needs_private
-        return allowed and self.resp == 2 and self.lane.up and self.lane.relays
+        return allowed and self.resp == 2 and self.lane.up and self.lane.relays and self.lane.relay.up
 
     def _relay(self, requests: bytes) -> None:
         """Send simple requests over the relay lane; nothing of this client may be under way over the other one."""
         lane = self.lane.relay
         lane.coalescer.add(self, relay.RelayCall(requests))
+        self.last_seq = 0  # the other lane numbers its calls itself
         self.last_queue = self.last_queue or ANY_QUEUE
         self.relayed = True
         self.pending += 1
         self._taken_bytes += len(requests)
         lane.wake()
-        if self._has_its_share:
+        if self._has_its_share or self.pending >= relay.MAX_REQUESTS:
             self.wait_for_shared()
 
     def _foreign(self, frame: Frame) -> None:
         name = frame.argv[0].upper()
         if self.private.replies is None:
-            is_relayed = self._may_relay() and self._is_simple(frame) and self.lane.relay.up
+            is_relayed = self._may_relay() and self._is_simple(frame)
             if self.pending and self.relayed is not is_relayed:
                 self.when_shared_quiet(lambda: self._foreign(frame))
                 return
@@ -434,7 +437,7 @@ class Session:
 
     def _is_simple(self, frame: Frame) -> bool:
         is_small = frame.kind is Kind.COMMAND and len(frame.raw) <= relay.MAX_REQUEST_BYTES
-        return is_small and self.pending < relay.MAX_REQUESTS and relay.is_simple(frame.argv)
+        return is_small and relay.is_simple(frame.argv)
 
     def fence(self, then: Callable[[], None]) -> None:
         """Before WAIT: have it cover what this client wrote over the shared lane, then run ``then``."""
@@ -448,7 +451,7 @@ class Session:
             self.last_queue = None
             self.private.calls.fence(queue, then)
 
-    def leave_shared_lane(self) -> None:
+    def leave_relay_lane(self) -> None:
         """From now on simple commands of this client take its private lane, and lone calls go one by one."""
         self._needs_private = True
 

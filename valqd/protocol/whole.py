@@ -45,7 +45,7 @@ class WholeParser:
 
         ``likely``: how many values there probably are.  A right guess has them built in one step, as one array.
         """
-        if likely > 1 and (array := self._parse_array(b"*%d\r\n%b%b" % (likely, data, _END))) is not None:
+        if likely > 1 and (array := self._parse_array(b"*%d\r\n%b" % (likely, data))) is not None:
             return array
         reader = self._reader
         gets = reader.gets
@@ -68,8 +68,10 @@ class WholeParser:
         try:
             reader.feed(data)
             values = gets()
-            if type(values) is list and gets() is True and gets() is _NOT_YET:
-                return values
+            if type(values) is list and gets() is _NOT_YET:
+                reader.feed(_END)  # not before: what follows the array may be a client's, and cut
+                if gets() is True:
+                    return values
         except _NOT_PARSED:
             pass
         self._reader = hiredis.Reader(notEnoughData=_NOT_YET)

@@ -73,8 +73,8 @@ def test_who_gets_large_replies_asks_for_what_is_not_a_queues_by_a_lane_of_its_o
         assert connections() - known == lanes
 
 
-def test_those_of_a_pipeline_and_queue_commands_take_effect_and_are_answered_in_order(pair, queue):
-    with Connection(pair[1].port) as client:
+def test_those_of_a_pipeline_and_queue_commands_take_effect_and_are_answered_in_order(fresh, queue):
+    with Connection(fresh[0].port) as client:
         for number in range(1, 20):
             words = [
                 ("SET", queue, number), ("GET", queue), ("VALQ.PUSH", queue, "x" * number), ("INCR", queue),
@@ -130,22 +130,26 @@ def test_who_is_told_that_a_script_runs_too_long_is_told_so_once_for_each(queue)
             slow.send("EVAL", "while true do end", "0")
             until(lambda: str(direct.call("PING")).startswith("BUSY"), 5, "the script is over its time")
             for each in (client, other):
-                each.send_raw(request("GET", queue) * 2 + request("VALQ.LEN", queue) + request("GET", queue))
+                each.send_raw(request("GET", queue) * 3)
             for each in (client, other):
+                assert [str(each.read())[:4] for _ in range(3)] == ["BUSY"] * 3
+                each.send_raw(request("GET", queue) * 2 + request("VALQ.LEN", queue) + request("GET", queue))
                 assert [str(each.read())[:4] for _ in range(4)] == ["BUSY", "BUSY", "ERR ", "BUSY"]
             assert direct.call("SCRIPT", "KILL") == b"OK"
             until(lambda: client.call("GET", queue) == b"v", 5, "it is over")
             assert other.call("GET", queue) == b"v"
 
 
-def test_what_the_daemon_sends_with_them_is_not_shown(pair, queue):
-    with Connection(pair[1].port) as monitor, Connection(pair[1].port) as client:
+def test_what_the_daemon_sends_with_them_is_not_shown(fresh, queue):
+    daemon, direct = fresh
+    with Connection(daemon.port) as monitor, Connection(daemon.port) as client:
         assert monitor.call("MONITOR") == b"OK"
         client.send_raw(request("SET", queue, "1") * 3)
         assert [client.read() for _ in range(3)] == [b"OK"] * 3
         client.call("SET", queue, "end")
         shown = [monitor.read() for _ in range(4)]
         assert all(b'"SET"' in line for line in shown), shown
+    assert int(re.search(rb"cmdstat_echo:calls=(\d+)", direct.call("INFO", "commandstats"))[1]) == 2
 
 
 def test_when_their_connection_is_closed_those_under_way_may_have_been_applied(fresh, queue):
@@ -170,3 +174,45 @@ def test_when_their_connection_is_closed_those_under_way_may_have_been_applied(f
 
 def lanes_of(direct):
     return direct.call("CLIENT", "LIST").splitlines()
+
+
+def test_a_wrong_password_is_tried_once(fresh):
+    daemon, direct = fresh
+    assert direct.call("ACL", "SETUSER", "u", "on", ">pw", "allkeys", "+@all") == b"OK"
+    with Connection(daemon.port) as client:
+        for _ in range(3):
+            refused(client.call("AUTH", "u", "wrong"), "WRONGPASS")
+        assert client.call("AUTH", "u", "pw") == b"OK"
+        assert client.call("SET", "k", "v") == b"OK"
+    assert int(re.search(rb"acl_access_denied_auth:(\d+)", direct.call("INFO", "stats"))[1]) == 3
+
+
+def test_who_mixes_them_with_queue_commands_has_these_merged_with_those_of_others(fresh, queue):
+    daemon, direct = fresh
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Connection(daemon.port)) for _ in range(20)]
+        for _ in range(5):
+            for client in clients:
+                for words in (("SET", queue, "1"), ("VALQ.PUSH", queue, "x")):
+                    client.call(*words)
+        direct.call("CONFIG", "RESETSTAT")
+        for _ in range(10):
+            for words in (("SET", queue, "1"), ("VALQ.PUSH", queue, "x")):
+                for client in clients:
+                    client.send(*words)
+                for client in clients:
+                    client.read()
+        calls = int(re.search(rb"cmdstat_fcall:calls=(\d+)", direct.call("INFO", "commandstats"))[1])
+    assert calls < 150  # for 200 pushes; how many depends on how they arrive
+
+
+def test_a_pipeline_of_any_length_needs_no_lane_of_its_own(fresh, queue):
+    daemon, direct = fresh
+    with Connection(daemon.port) as client:
+        assert client.call("GET", queue) is None
+        before = len(lanes_of(direct))
+        client.send_raw(b"".join(request("SET", f"{queue}{number}", "v" * (number % 700)) for number in range(2000)))
+        client.send_raw(b"".join(request("STRLEN", f"{queue}{number}") for number in range(2000)))
+        assert [client.read() for _ in range(2000)] == [b"OK"] * 2000
+        assert [client.read() for _ in range(2000)] == [number % 700 for number in range(2000)]
+        assert len(lanes_of(direct)) == before

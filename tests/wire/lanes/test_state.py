@@ -163,14 +163,18 @@ def test_a_stop_does_not_wait_for_pops_in_a_row_of_several_clients():
         assert daemon.process.wait(5) == 0
 
 
-def test_fair_begins_with_the_next_queue_behind_other_commands_too(client, queue):
+@pytest.mark.parametrize("first", ["SINTER none", "GET none", "GET none | SET none 1"])
+@pytest.mark.parametrize("blocks", ["", " BLOCK 10"])
+def test_fair_begins_with_the_next_queue_behind_other_commands_too(client, queue, first, blocks):
     both = [queue, queue + "2"]
     for name in both:
         client.call("VALQ.MPUSH", name, "6", *"abcdef")
     served = []
     for _ in range(6):
-        client.send_raw(request("SINTER", "none") + request("VALQ.MPOP", "2", *both, "FAIR", "BLOCK", "10"))
-        client.read()
+        lines = [*first.split(" | "), f"VALQ.MPOP 2 {' '.join(both)} FAIR{blocks}"]
+        client.send_raw(b"".join(request(*line.split()) for line in lines))
+        for _ in lines[1:]:
+            client.read()
         served.append(client.read()[1].decode())
     assert served in (both * 3, both[::-1] * 3)
 
