@@ -25,10 +25,13 @@ from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.replies import ReplyScanner
 from valqd.protocol.whole import WholeParser, may_be_huge, parse
 
-#: Larger requests take the private lane; of more, as much as that is one call.
+#: Larger requests take the private lane.
 MAX_REQUEST_BYTES = 32 * 1024
-#: The same, as a number.
-MAX_REQUESTS = 128
+#: Most requests in one call.
+MAX_REQUESTS = 32
+#: When so many bytes of one client's requests are under way, the rest waits, for who knows how much they bring: few at
+#: first, then twice as many after every answer.
+FIRST_SHARE_BYTES, MOST_SHARE_BYTES = 128, 8 * 1024
 #: After one reply of this size the lane is not used for a while: one client's unread values would gather there.  A
 #: client that gets as much at once is moved to a private lane.
 LARGE_REPLY_BYTES = 64 * 1024
@@ -92,12 +95,12 @@ def is_simple(argv: list[bytes]) -> bool:
     return least <= len(argv) <= most
 
 
-def simple_bytes(data: bytes) -> int:
-    """How many bytes at the start of ``data`` are whole requests of simple commands, in canonical form, for one call.
+def simple_bytes(data: bytes, most: int) -> int:
+    """How many bytes ``data`` begins with that are whole simple requests in canonical form, for one call.
 
-    (Not all that are: of large ones only if nothing else follows.)
+    Not all that are: of small ones ``most`` bytes, of large ones only if nothing else follows.
     """
-    if found := _SIMPLE.match(data, 0, MAX_REQUEST_BYTES):
+    if found := _SIMPLE.match(data, 0, most):
         return found.end()
     requests = None if len(data) > MAX_REQUEST_BYTES or may_be_huge(data) else parse(data)
     if not requests or len(requests) > MAX_REQUESTS:

@@ -64,6 +64,7 @@ class Session:
         self.pending = 0  # deals whose answers have not come
         self._taken_bytes = 0  # by the fast path or relayed, since ``pending`` was 0 last
         self.relayed = False  # what is pending is on the relay lane
+        self._relay_share = relay.FIRST_SHARE_BYTES  # so much of it may be there at once
         self._needs_private = False  # simple commands do not take the relay lane any more
         self._gone = False  # it has hung up
         self.closed = False  # nothing is taken from it, or written to it, any more
@@ -132,7 +133,7 @@ class Session:
                 return taken + len(data)
         if private.replies is None:
             may_follow = self.relayed or not self.pending
-            if may_follow and self._may_relay() and (size := relay.simple_bytes(data)):
+            if may_follow and self._may_relay() and (size := relay.simple_bytes(data, self._relay_share)):
                 self._relay(data[:size])
                 return taken + size
         elif not (self.pending or private.mute) and (count := foreign.count_plain(data, self._likely)):
@@ -281,7 +282,9 @@ class Session:
         is_last = not self.pending
         if is_last:
             self._taken_bytes = 0
-            self.relayed = False
+            if self.relayed:
+                self.relayed = False
+                self._relay_share = min(2 * self._relay_share, relay.MOST_SHARE_BYTES)
         if not self.closed:
             if len(data) > relay.LARGE_REPLY_BYTES:
                 self.host.write(data)
@@ -418,7 +421,7 @@ class Session:
         self.pending += 1
         self._taken_bytes += len(requests)
         lane.wake()
-        if self._has_its_share or self.pending >= relay.MAX_REQUESTS:
+        if self._taken_bytes >= self._relay_share or self.pending >= relay.MAX_REQUESTS:
             self.wait_for_shared()
 
     def _foreign(self, frame: Frame) -> None:
@@ -430,6 +433,8 @@ class Session:
                 return
             if is_relayed:
                 self._relay(encode_request(frame.argv))
+                if self._taken_bytes > relay.MOST_SHARE_BYTES:  # it pipelines large ones
+                    self.leave_relay_lane()
                 return
             if handshake.take(self, name, frame):
                 return

@@ -163,7 +163,7 @@ def test_a_stop_does_not_wait_for_pops_in_a_row_of_several_clients():
         assert daemon.process.wait(5) == 0
 
 
-@pytest.mark.parametrize("first", ["SINTER none", "GET none", "GET none | SET none 1"])
+@pytest.mark.parametrize("first", ["SINTER none", "GET none", "GET none | SET other 1"])
 @pytest.mark.parametrize("blocks", ["", " BLOCK 10"])
 def test_fair_begins_with_the_next_queue_behind_other_commands_too(client, queue, first, blocks):
     both = [queue, queue + "2"]
