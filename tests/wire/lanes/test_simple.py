@@ -206,13 +206,25 @@ def test_who_mixes_them_with_queue_commands_has_these_merged_with_those_of_other
     assert calls < 150  # for 200 pushes; how many depends on how they arrive
 
 
-def test_a_pipeline_of_any_length_needs_no_lane_of_its_own(fresh, queue):
+def test_a_pipeline_of_hundreds_needs_no_lane_of_its_own(fresh, queue):
     daemon, direct = fresh
     with Connection(daemon.port) as client:
         assert client.call("GET", queue) is None
         before = len(lanes_of(direct))
-        client.send_raw(b"".join(request("SET", f"{queue}{number}", "v" * (number % 700)) for number in range(2000)))
-        client.send_raw(b"".join(request("STRLEN", f"{queue}{number}") for number in range(2000)))
-        assert [client.read() for _ in range(2000)] == [b"OK"] * 2000
-        assert [client.read() for _ in range(2000)] == [number % 700 for number in range(2000)]
+        client.send_raw(b"".join(request("SET", f"{queue}{number}", "v" * (number % 7)) for number in range(300)))
+        assert [client.read() for _ in range(300)] == [b"OK"] * 300
+        client.send_raw(b"".join(request("STRLEN", f"{queue}{number}") for number in range(300)))
+        assert [client.read() for _ in range(300)] == [number % 7 for number in range(300)]
         assert len(lanes_of(direct)) == before
+
+
+def test_who_pipelines_large_ones_gets_a_lane_of_its_own(fresh, queue):
+    daemon, direct = fresh
+    with Connection(daemon.port) as client:
+        assert client.call("GET", queue) is None
+        before = len(lanes_of(direct))
+        client.send_raw(b"".join(request("SET", f"{queue}{number}", "v" * 4000) for number in range(100)))
+        assert [client.read() for _ in range(100)] == [b"OK"] * 100
+        client.send_raw(b"".join(request("STRLEN", f"{queue}{number}") for number in range(100)))
+        assert [client.read() for _ in range(100)] == [4000] * 100
+        assert len(lanes_of(direct)) == before + 1
