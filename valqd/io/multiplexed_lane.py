@@ -89,6 +89,7 @@ class MultiplexedLane(ABC):
         self._paused: set[Client] = set()  # that wait for room
         self._proofs: list[Callable[[bytes | None], None]] = []
         self._closed = False
+        self.needed = asyncio.Event()  #: there is something to send, and no connection that it can be sent on
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -104,6 +105,10 @@ class MultiplexedLane(ABC):
     @abstractmethod
     def new_connection(self) -> LaneConnection:
         """What is to be connected."""
+
+    @abstractmethod
+    async def rest(self) -> None:
+        """After its connection was lost: wait until another is to be opened."""
 
     @abstractmethod
     def tried(self) -> None:
@@ -135,6 +140,7 @@ class MultiplexedLane(ABC):
                     self._down(NotAuthenticated())
                 elif self.loop.time() - connection.since > _STABLE_S:
                     attempt = 0  # one lost connection need not mean that the backend is down: try at once
+                    await self.rest()
                     continue
             await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
             attempt += 1
@@ -299,6 +305,7 @@ class MultiplexedLane(ABC):
         coalescer = self.coalescer
         connection = self._connection
         if connection is None or self._greeting_due or self.refused is not None:
+            self.needed.set()
             return  # sent when a connection is ready
         if coalescer.recovering:
             return  # sent when that is over

@@ -37,6 +37,9 @@ class SharedLane(MultiplexedLane):
         """What is to be connected."""
         return LaneConnection(self)
 
+    async def rest(self) -> None:
+        """Open another connection at once: whether the backend is back is to be known."""
+
     def tried(self) -> None:
         """It is connected, or cannot be: a wrong password is not to be tried twice."""
         if self.up:
@@ -102,6 +105,12 @@ class RelayLane(MultiplexedLane):
     def new_connection(self) -> LaneConnection:
         """What is to be connected."""
         return _RelayConnection(self)
+
+    async def rest(self) -> None:
+        """Wait until something is to be sent."""
+        self.needed.clear()
+        if self.coalescer.idle:
+            await self.needed.wait()
 
     def tried(self) -> None:
         """It is connected, or cannot be."""
