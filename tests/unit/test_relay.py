@@ -10,7 +10,7 @@ from tests.servers import request
 from valqd.protocol import relay
 from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.lone_calls import Listener
-from valqd.protocol.relay import COMMANDS, MAX_REQUEST_BYTES, MAX_REQUESTS, RelayCall, RelayReplies, simple_bytes
+from valqd.protocol.relay import COMMANDS, MAX_REQUEST_BYTES, MAX_REQUESTS, RelayCall, RelayReplies, cut_simple
 
 arguments = st.sampled_from(
     [b"", b"k", b"1", b"+", b"$1\r\nk", b"*1\r\n$4\r\nPING\r\n", b"\r\n", b"x" * 99, b"x" * 600]
@@ -24,7 +24,7 @@ requests = st.one_of(
 
 
 def as_specified(data):
-    """How many bytes simple requests in canonical form take at the start of the data, as far as one call goes."""
+    """Bytes and number of the simple requests in canonical form at the start of the data, as far as one call goes."""
     count = at = 0
     while count < MAX_REQUESTS and (head := re.compile(rb"\*([1-9]\d*)\r\n").match(data, at)):
         end = head.end()
@@ -32,18 +32,18 @@ def as_specified(data):
         for _ in range(int(head[1])):
             size = re.compile(rb"\$(0|[1-9]\d*)\r\n").match(data, end)
             if size is None:
-                return at
+                return at, count
             end = size.end() + int(size[1]) + 2
             argv.append(data[size.end() : end - 2])
             if data[end - 2 : end] != b"\r\n":
-                return at
+                return at, count
         name = argv[0].decode("latin-1")
         wanted = COMMANDS.get(name.upper()) if name in (name.upper(), name.lower()) else None
         if wanted is None or not (len(argv) == wanted or len(argv) >= -wanted > 0):
-            return at
+            return at, count
         at = end
         count += 1
-    return at
+    return at, count
 
 
 @given(st.lists(requests, min_size=1, max_size=3), st.integers(1, 5), st.data())
@@ -57,57 +57,63 @@ def test_only_what_is_whole_simple_and_in_canonical_form_is_taken(commands, time
 
 
 def assert_as_specified(data, may_take_less):
-    taken, most = simple_bytes(data, MAX_REQUEST_BYTES), as_specified(data)
-    assert taken == most or (may_take_less and as_specified(data[:taken]) == taken)  # large ones are taken if all is
+    taken, most = cut_simple(data, MAX_REQUEST_BYTES), as_specified(data)
+    assert taken == most or (
+        may_take_less and as_specified(data[: taken[0]]) == taken
+    )  # large ones are taken if all is
 
 
 def test_a_string_of_another_type_is_no_argument():
     for argument in (b"+k", b"=5\r\ntxt:k", b"(1", b":1", b"*1\r\n$1\r\nk", b"$1\r\nkx\n$1\r\nk"):
         for start in (b"*", b"~", b">", b"|", b"%"):
             data = start + b"2\r\n$3\r\nGET\r\n" + argument + b"\r\n"
-            assert not simple_bytes(data, MAX_REQUEST_BYTES), data
+            assert cut_simple(data, MAX_REQUEST_BYTES) == (0, 0), data
 
 
 def test_requests_of_all_sizes_are_told_alike_by_the_pattern_and_without():
     for size in (0, 1, 9, 10, 99, 100, 101, 499, 510, 511, 512, 1000, 30_000):
         whole = request("SET", "k", "v" * size)
-        assert simple_bytes(whole, MAX_REQUEST_BYTES) == len(whole)
-        assert not simple_bytes(whole[:-1], MAX_REQUEST_BYTES)
-        assert (relay._SIMPLE.fullmatch(whole) is not None) == (size <= 511)
+        assert cut_simple(whole, MAX_REQUEST_BYTES) == (len(whole), 1)
+        assert cut_simple(whole[:-1], MAX_REQUEST_BYTES) == (0, 0)
+        assert (relay._REQUEST.fullmatch(whole) is not None) == (size <= 511)
     for keys in range(1, 20):
         whole = request("del", *["k"] * keys) * 3
-        assert simple_bytes(whole, MAX_REQUEST_BYTES) == len(whole)
+        assert cut_simple(whole, MAX_REQUEST_BYTES) == (len(whole), 3)
     one = request("GET", "k")
     for count in (1, MAX_REQUESTS, MAX_REQUESTS + 1, 10 * MAX_REQUESTS):
-        assert simple_bytes(one * count, MAX_REQUEST_BYTES) == len(one) * min(count, MAX_REQUESTS)
-    assert [simple_bytes(one * 9, len(one) * 2 + more) // len(one) for more in (-1, 0, 1)] == [1, 2, 2]
+        taken = min(count, MAX_REQUESTS)
+        assert cut_simple(one * count, MAX_REQUEST_BYTES) == (len(one) * taken, taken)
+    assert [cut_simple(one * 9, len(one) * 2 + more)[1] for more in (-1, 0, 1)] == [1, 2, 2]
 
 
 REPLIES = [
-    b"+OK\r\n", b"$-1\r\n", b":1\r\n", b"-ERR no\r\n", b"$3\r\nvar\r\n", b"*2\r\n$1\r\na\r\n:1\r\n", b"$2\r\n\r\n\r\n",
+    b"+OK\r\n", b"$-1\r\n", b":-1\r\n", b"$0\r\n\r\n", b"*0\r\n", b"-ERR no\r\n", b"$3\r\nvar\r\n",
+    b"*2\r\n$1\r\na\r\n:1\r\n", b"$2\r\n\r\n\r\n", b"$600\r\n%b\r\n" % (b"+" * 600),
 ]  # fmt: skip
-
 replies = st.lists(st.sampled_from(REPLIES), min_size=1, max_size=4)
-REFUSAL = b"-NOPERM User x has no permissions to run the 'echo' command\r\n"
 
 
-@given(st.lists(st.tuples(replies, st.booleans()), min_size=1, max_size=6), st.data())
-def test_each_gets_its_own_replies_however_they_are_cut_and_though_echo_is_refused(calls, data):
+@given(st.lists(replies, min_size=1, max_size=6), st.data())
+def test_each_gets_its_own_replies_however_they_are_cut(calls, data):
     coalescer = Coalescer()
     got = []
-    stream = bytearray()
-    for number, (answers, refused) in enumerate(calls):
-        call = RelayCall(request("GET", "k") * len(answers))
+    for number, answers in enumerate(calls):
+        call = RelayCall(request("GET", "k") * len(answers), len(answers))
         coalescer.add(Listener(lambda answer, number=number: got.append((number, answer))), call)
-        stream += b"".join(answers) + (REFUSAL if refused else call.end)
     coalescer.take()
+    stream = b"".join(map(b"".join, calls))
     cuts = data.draw(st.sets(st.integers(0, len(stream)), max_size=6))
     feeder = RelayReplies()
-    bounds = sorted({0, *cuts, len(stream)})
-    told = [feeder.feed(bytes(stream[start:end]), coalescer) for start, end in pairwise(bounds)]
-    assert got == [(number, b"".join(answers)) for number, (answers, _) in enumerate(calls)]
-    assert all(told) is not any(refused for _, refused in calls)
+    assert all(feeder.feed(stream[start:end], coalescer) for start, end in pairwise(sorted({0, *cuts, len(stream)})))
+    assert got == [(number, b"".join(answers)) for number, answers in enumerate(calls)]
 
 
-def test_the_end_of_one_call_is_never_another_s():
-    assert len({RelayCall(b"").end for _ in range(10_000)}) == 10_000
+def test_one_large_reply_is_told_and_many_small_ones_are_not():
+    for answers, is_well in (
+        ([b"$30000\r\n%b\r\n" % (b"v" * 30_000)] * 9, True),
+        ([b"$70000\r\n%b\r\n" % (b"v" * 70_000)], False),
+    ):
+        coalescer = Coalescer()
+        coalescer.add(Listener(), RelayCall(b"", len(answers)))
+        coalescer.take()
+        assert RelayReplies().feed(b"".join(answers), coalescer) == is_well

@@ -1,6 +1,6 @@
 """The shared lanes of one worker: opened for an identity when it is first proved, closed when nobody uses them.
 
-Bounds: two connections for each identity that clients have, and for _MOST_IDLE that none has any more.
+Bounds: one or two connections for each identity that clients have, and for _MOST_IDLE that none has any more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from valqd.protocol.host import Identity
 
 #: A lane that no client uses is closed after this long, or when there are more of them.
 _IDLE_S = 30.0
-_MOST_IDLE = 16
+_MOST_IDLE = 32
 
 
 class SharedLanes:

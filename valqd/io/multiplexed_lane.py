@@ -305,6 +305,7 @@ class MultiplexedLane(ABC):
         coalescer = self.coalescer
         connection = self._connection
         if connection is None or self._greeting_due or self.refused is not None:
+            self.start()
             self.needed.set()
             return  # sent when a connection is ready
         if coalescer.recovering:

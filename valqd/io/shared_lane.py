@@ -13,7 +13,7 @@ from valqd.protocol.relay import RelayReplies
 if TYPE_CHECKING:
     from valqd.io.lanes import SharedLanes
 
-#: After a large value, or an ECHO that was refused, simple commands take lanes of their own for so long.
+#: After a large value, simple commands take lanes of their own for so long.
 _NO_RELAY_S = 60.0
 
 
@@ -41,17 +41,16 @@ class SharedLane(MultiplexedLane):
         """Open another connection at once: whether the backend is back is to be known."""
 
     def tried(self) -> None:
-        """It is connected, or cannot be: a wrong password is not to be tried twice."""
+        """It is connected, or cannot be."""
         if self.up:
             self._lanes.lane_up()
-        if not self.is_over:
-            self.relay.start()
+        if not self.is_over and self.identity.password is None:
+            self.relay.start()  # who came before there was a password goes on when there is one
 
     def renew_relay(self) -> None:
         """Open another relay lane in place of one that was refused: a password may have been set back."""
         if not self.is_over:
             self.relay = RelayLane(self, self._lanes)
-            self.relay.start()
 
     def ended(self) -> None:
         """The backend has refused its identity for good."""
@@ -120,7 +119,7 @@ class RelayLane(MultiplexedLane):
         self.loop.call_later(_NO_RELAY_S, self._shared.renew_relay)
 
     def stop(self) -> None:
-        """For a while it is not used: one client's unread values must not gather here; or ECHO is refused."""
+        """For a while it is not used: one client's unread values must not gather here."""
         if self._shared.relays:
             self._shared.relays = False
             self.loop.call_later(_NO_RELAY_S, self._start_again)

@@ -1,11 +1,10 @@
 """Simple foreign commands of clean clients share a connection: one write and one read for many clients.
 
-    clients' requests ──▶ RelayCall: the bytes of one client, and an ECHO ──one write a turn──▶ Valkey
-    clients ◀── RelayReplies: cut where the echo comes ◀──────────────────one read─────────────┘
+    clients' requests ──▶ RelayCall: the bytes of one client ──one write a turn──▶ Valkey
+    clients ◀── RelayReplies: cut behind as many replies ◀─────one read────────────┘
 
-A command is simple when it does nothing to its connection, never blocks, and is not likely to bring much.  Its reply is
-not looked at.  Behind the requests of each client goes an ECHO of bytes that nobody can know before (they could be
-stored, and asked for): in what the backend sends, these tell where the client's replies end.
+A command is simple when it does nothing to its connection, never blocks, has one reply, and is not likely to bring
+much.  Requests and replies pass as they are: patterns tell where each ends.
 
 Anything else (another name, or one in mixed case, another number of arguments, RESP3, a client that already has a
 private lane) sends a request to the private lane.  A request is only sent if it is in canonical form, so that no bytes
@@ -14,7 +13,6 @@ of one client can break the lane of the others.
 
 from __future__ import annotations
 
-import random
 import re
 from itertools import pairwise
 
@@ -23,7 +21,7 @@ import hiredis
 from valqd.protocol.calls import Call
 from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.replies import ReplyScanner
-from valqd.protocol.whole import WholeParser, may_be_huge, parse
+from valqd.protocol.whole import may_be_huge, parse
 
 #: Larger requests take the private lane.
 MAX_REQUEST_BYTES = 32 * 1024
@@ -55,14 +53,10 @@ _ARGUMENTS = {
     for name, count in COMMANDS.items()
     for spelling in (name, name.lower())
 }
-#: Requests with no more and no longer arguments are recognized by a pattern.  (With 1,023 it would take 0.1 s to make.)
+#: Requests with no more and no longer arguments are told by a pattern, and replies no longer.  (For 1,023 it would take
+#: 0.1 s to make.)
 _MOST_ARGUMENTS = 5
 _MOST_BYTES = 511
-
-_MARK_BYTES = 16
-_MARKS_AT_ONCE = 256
-_random = random.SystemRandom()
-_ends: list[bytes] = []
 
 
 def _after_digits(digits: str) -> bytes:
@@ -74,8 +68,8 @@ def _after_digits(digits: str) -> bytes:
     return b"(?:%b)" % b"|".join(rest)
 
 
-def _pattern() -> re.Pattern[bytes]:
-    """Of one or more simple requests in canonical form."""
+def _patterns() -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
+    """Of a simple request in canonical form, and of a reply that is no array."""
     bulk = rb"\$(?:%b)\r\n" % b"|".join(digit.encode() + _after_digits(digit) for digit in "0123456789")
     requests = []
     for count in range(1, _MOST_ARGUMENTS + 1):
@@ -83,10 +77,11 @@ def _pattern() -> re.Pattern[bytes]:
         if names:
             heads = b"|".join(rb"%d\r\n%b" % (len(name), name) for name in names)
             requests.append(rb"%d\r\n\$(?:%b)\r\n(?:%b){%d}" % (count, heads, bulk, count - 1))
-    return re.compile(rb"(?:\*(?:%b)){1,%d}+" % (b"|".join(requests), MAX_REQUESTS), re.DOTALL)
+    request = re.compile(rb"\*(?:%b)" % b"|".join(requests), re.DOTALL)
+    return request, re.compile(rb"[+:-][^\r\n]*\r\n|\$-1\r\n|%b" % bulk, re.DOTALL)
 
 
-_SIMPLE = _pattern()
+_REQUEST, _REPLY = _patterns()
 
 
 def is_simple(argv: list[bytes]) -> bool:
@@ -95,52 +90,44 @@ def is_simple(argv: list[bytes]) -> bool:
     return least <= len(argv) <= most
 
 
-def simple_bytes(data: bytes, most: int) -> int:
-    """How many bytes ``data`` begins with that are whole simple requests in canonical form, for one call.
+def cut_simple(data: bytes, most: int) -> tuple[int, int]:
+    """How many bytes ``data`` begins with that are simple requests for one call, and how many requests.
 
     Not all that are: of small ones ``most`` bytes, of large ones only if nothing else follows.
     """
-    if found := _SIMPLE.match(data, 0, most):
-        return found.end()
+    size = count = 0
+    while count < MAX_REQUESTS and (found := _REQUEST.match(data, size, most)):
+        size = found.end()
+        count += 1
+    if count:
+        return size, count
     requests = None if len(data) > MAX_REQUEST_BYTES or may_be_huge(data) else parse(data)
     if not requests or len(requests) > MAX_REQUESTS:
-        return 0
+        return 0, 0
     try:
-        are_simple = all(map(is_simple, requests))
-        return len(data) if are_simple and data == b"".join(map(hiredis.pack_command, map(tuple, requests))) else 0
+        if all(map(is_simple, requests)) and data == b"".join(map(hiredis.pack_command, map(tuple, requests))):
+            return len(data), len(requests)
     except (LookupError, TypeError):  # not a list, or of what is no string
-        return 0
-
-
-def _new_end() -> bytes:
-    """A reply to ECHO that there never was before, and that nobody can guess."""
-    if not _ends:
-        data = _random.randbytes(_MARK_BYTES * _MARKS_AT_ONCE)
-        marks = [data[at : at + _MARK_BYTES] for at in range(0, len(data), _MARK_BYTES)]
-        _ends.extend(b"$%d\r\n%b\r\n" % (_MARK_BYTES, mark) for mark in marks)
-    return _ends.pop()
+        pass
+    return 0, 0
 
 
 class RelayCall(Call):
-    """Simple requests of one client, and what shows where their replies end."""
+    """Simple requests of one client."""
 
-    __slots__ = ("_requests", "end")
+    __slots__ = ("_requests", "count")
 
     is_function = False
 
-    def __init__(self, requests: bytes) -> None:
+    def __init__(self, requests: bytes, count: int) -> None:
+        """``count``: of the requests, and so of the replies."""
         self.size = len(requests)
         self.deals = []
+        self.count = count
         self._requests = requests
-        self.end = _new_end()  #: the last reply, which no client gets
-
-    @property
-    def count(self) -> int:
-        """How many requests there are."""
-        return len(WholeParser().parse(self._requests) or ())  # what others have sent must not matter
 
     def encode(self) -> list[bytes]:  # noqa: D102 - see Call
-        return [b"%b*2\r\n$4\r\neCHO\r\n%b" % (self._requests, self.end)]
+        return [self._requests]
 
     def deliver(self, reply: bytes) -> None:
         """All its replies, as the backend sent them."""
@@ -157,64 +144,50 @@ class RelayReplies:
         self._cut: _CutReplies | None = None  # to the oldest call
 
     def feed(self, data: bytes, coalescer: Coalescer) -> bool:
-        """Deliver what is whole; False if others had better not come this way, for ECHO was refused, or much came."""
+        """Deliver what is whole; False if so large a reply came that others had better not come this way."""
         is_well = True
         at = 0
         while coalescer.sent and at < len(data):
             call = coalescer.sent[0]
             assert isinstance(call, RelayCall)
-            if self._cut is None and (end := data.find(call.end, at)) >= 0:
-                replies = data[at:end]
-                at = end + len(call.end)
-            else:
-                cut = self._cut = self._cut or _CutReplies(call)
-                at += cut.feed(data[at:])
+            end, left = at, call.count
+            while self._cut is None and left and (found := _REPLY.match(data, end)):
+                end = found.end()
+                left -= 1
+            if left:
+                cut = self._cut = self._cut or _CutReplies(call.count)
+                end = at + cut.feed(data[at:])
                 if cut.replies is None:
                     break
-                replies = cut.replies
-                is_well &= not cut.refused
-                self._cut = None
+                replies, self._cut = cut.replies, None
+            else:
+                replies = data[at:end]
+            at = end
             is_well &= len(replies) <= LARGE_REPLY_BYTES or not _holds_large_one(replies)
             coalescer.deliver(replies)
         return is_well
 
 
+class _CutReplies:
+    """The replies to one call that came in several pieces, or are not all small."""
+
+    def __init__(self, count: int) -> None:
+        self.replies: bytes | None = None  #: when they are whole
+        self._left = count
+        self._pieces: list[bytes] = []
+        self._scanner = ReplyScanner()
+
+    def feed(self, data: bytes) -> int:
+        """Take what belongs to them; how many bytes."""
+        ends = self._scanner.feed(data, self._left)
+        self._left -= len(ends)
+        taken = len(data) if self._left else ends[-1].offset
+        self._pieces.append(data[:taken])
+        if not self._left:
+            self.replies = b"".join(self._pieces)
+        return taken
+
+
 def _holds_large_one(replies: bytes) -> bool:
     starts = [0, *(end.offset for end in ReplyScanner().feed(replies))]
     return any(end - start > LARGE_REPLY_BYTES for start, end in pairwise(starts))
-
-
-class _CutReplies:
-    """The replies to one call that came in several pieces, or without their end.
-
-    ECHO is refused when the user may not, or a script is over its time: so replies are counted.
-    """
-
-    def __init__(self, call: RelayCall) -> None:
-        self.replies: bytes | None = None  #: when they are whole
-        self.refused = False  #: ECHO was
-        self._end_of_all = call.end
-        self._count = call.count
-        self._bytes = bytearray()
-        self._scanner = ReplyScanner()
-        self._counted = 0  # whole replies
-
-    def feed(self, data: bytes) -> int:
-        """Take what belongs to the call; how many bytes."""
-        end_of_all = self._end_of_all
-        before = len(self._bytes)
-        self._bytes += data
-        end = self._bytes.find(end_of_all, max(0, before - len(end_of_all)))
-        if end >= 0:
-            taken = end + len(end_of_all) - before
-        else:
-            ends = self._scanner.feed(data, self._count + 1 - self._counted)
-            if self._counted + len(ends) <= self._count:
-                self._counted += len(ends)
-                return len(data)
-            self.refused = True
-            taken = ends[self._count - self._counted].offset
-            end = self._bytes.rindex(b"\n", 0, before + taken - 1) + 1  # a refusal is one line
-        with memoryview(self._bytes) as whole:
-            self.replies = bytes(whole[:end])
-        return taken

@@ -133,9 +133,11 @@ class Session:
                 return taken + len(data)
         if private.replies is None:
             may_follow = self.relayed or not self.pending
-            if may_follow and self._may_relay() and (size := relay.simple_bytes(data, self._relay_share)):
-                self._relay(data[:size])
-                return taken + size
+            if may_follow and self._may_relay():
+                size, count = relay.cut_simple(data, self._relay_share)
+                if count:
+                    self._relay(data[:size], count)
+                    return taken + size
         elif not (self.pending or private.mute) and (count := foreign.count_plain(data, self._likely)):
             self._likely = count
             private.send_plain(data, count)
@@ -411,10 +413,10 @@ class Session:
         allowed = self.worker.relaying and not self._needs_private
         return allowed and self.resp == 2 and self.lane.up and self.lane.relays and self.lane.relay.up
 
-    def _relay(self, requests: bytes) -> None:
+    def _relay(self, requests: bytes, count: int) -> None:
         """Send simple requests over the relay lane; nothing of this client may be under way over the other one."""
         lane = self.lane.relay
-        lane.coalescer.add(self, relay.RelayCall(requests))
+        lane.coalescer.add(self, relay.RelayCall(requests, count))
         self.last_seq = 0  # the other lane numbers its calls itself
         self.last_queue = self.last_queue or ANY_QUEUE
         self.relayed = True
@@ -432,7 +434,7 @@ class Session:
                 self.when_shared_quiet(lambda: self._foreign(frame))
                 return
             if is_relayed:
-                self._relay(encode_request(frame.argv))
+                self._relay(encode_request(frame.argv), 1)
                 if self._taken_bytes > relay.MOST_SHARE_BYTES:  # it pipelines large ones
                     self.leave_relay_lane()
                 return

@@ -105,9 +105,9 @@ def test_many_clients_that_pipeline_each_get_their_own(fresh, queue):
         assert direct.call("CLIENT", "LIST").count(b"\n") <= connections + 1
 
 
-def test_whoever_may_not_echo_is_answered_all_the_same(queue):
+def test_who_may_do_little_else_shares_it_too(queue):
     with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(valkey.port) as direct:
-        assert direct.call("ACL", "SETUSER", "quiet", "on", ">pw", "allkeys", "+@all", "-echo") == b"OK"
+        assert direct.call("ACL", "SETUSER", "quiet", "on", ">pw", "allkeys", "+get", "+set", "+ping") == b"OK"
         with contextlib.ExitStack() as stack:
             clients = [stack.enter_context(Connection(daemon.port)) for _ in range(3)]
             for client in clients:
@@ -116,10 +116,7 @@ def test_whoever_may_not_echo_is_answered_all_the_same(queue):
                 client.send_raw(request("SET", queue, "v") + request("GET", queue) * 2)
             for client in clients * 3:
                 assert [client.read() for _ in range(3)] == [b"OK", b"v", b"v"]
-            (tried,) = direct.call("ACL", "LOG")
-            for client in clients * 3:
-                assert client.call("GET", queue) == b"v"
-            assert direct.call("ACL", "LOG")[0][:2] == tried[:2]  # count: it is not tried again and again
+            assert direct.call("ACL", "LOG") == []
 
 
 def test_who_is_told_that_a_script_runs_too_long_is_told_so_once_for_each(queue):
@@ -138,18 +135,6 @@ def test_who_is_told_that_a_script_runs_too_long_is_told_so_once_for_each(queue)
             assert direct.call("SCRIPT", "KILL") == b"OK"
             until(lambda: client.call("GET", queue) == b"v", 5, "it is over")
             assert other.call("GET", queue) == b"v"
-
-
-def test_what_the_daemon_sends_with_them_is_not_shown(fresh, queue):
-    daemon, direct = fresh
-    with Connection(daemon.port) as monitor, Connection(daemon.port) as client:
-        assert monitor.call("MONITOR") == b"OK"
-        client.send_raw(request("SET", queue, "1") * 3)
-        assert [client.read() for _ in range(3)] == [b"OK"] * 3
-        client.call("SET", queue, "end")
-        shown = [monitor.read() for _ in range(4)]
-        assert all(b'"SET"' in line for line in shown), shown
-    assert int(re.search(rb"cmdstat_echo:calls=(\d+)", direct.call("INFO", "commandstats"))[1]) == 2
 
 
 def test_when_their_connection_is_closed_those_under_way_may_have_been_applied(fresh, queue):
