@@ -46,7 +46,7 @@ def test_what_is_not_whole_or_not_sane_is_refused(data):
     "data",
     [
         b"*2147483647\r\n", b"*1\r\n$1\r\na\r\n*1000000\r\n", b"*1\r\n>2000000000\r\n", b"*1\r\n~4000000000\r\n",
-        b"*2\r\n$3\r\nGET\r\n~99999999\r\n",
+        b"*2\r\n$3\r\nGET\r\n~99999999\r\n", b"|100000000\r\n", b"*1\r\n$1\r\na\r\n|99999\r\n", b"*99999\r\n" * 1000,
     ],
 )  # fmt: skip
 def test_no_room_is_made_for_what_is_only_announced(data):
@@ -55,7 +55,7 @@ def test_no_room_is_made_for_what_is_only_announced(data):
     assert relay.cut_simple(data, relay.MAX_REQUEST_BYTES) == (0, 0)
 
 
-@pytest.mark.parametrize("start", [b"%1\r\n:0\r\n", b"|1\r\n:0\r\n", b"~1\r\n"])
+@pytest.mark.parametrize("start", [b"%1\r\n:0\r\n", b"|1\r\n:0\r\n", b"|1\r\n$4\r\nPING\r\n", b"~1\r\n"])
 def test_maps_sets_and_attributes_are_no_requests(start):
     foreign.remember(b"PING")
     data = b"*1\r\n$4\r\nPING\r\n" + start + b"$4\r\nPING\r\n"

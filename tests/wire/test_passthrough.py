@@ -454,13 +454,13 @@ def test_what_a_client_sends_right_before_it_leaves_takes_effect(pair, before):
         with Connection(daemon.port) as client:
             for line in before:
                 client.call(*line.split())
-            client.send_raw(b"".join(request("ZADD", "last words", "1", f"{number} {part}") for part in range(3)))
+            client.send_raw(b"".join(request("XADD", "last words", "*", f"{number}", f"{part}") for part in range(3)))
         sent += 3
     with Connection(behind.port) as direct:
         direct.call("SELECT", "1" if before == ["SELECT 1"] else "0")
-        until(lambda: direct.call("ZCARD", "last words") == sent, what="all sent has taken effect")
+        until(lambda: direct.call("XLEN", "last words") == sent, what="all sent has taken effect")
         direct.call("FLUSHALL")
-        until(lambda: b"cmd=zadd" not in direct.call("CLIENT", "LIST"), what="their lanes are closed")
+        until(lambda: b"cmd=xadd" not in direct.call("CLIENT", "LIST"), what="their lanes are closed")
 
 
 def test_client_info_in_another_database_shows_no_more_than_itself(pair):

@@ -227,6 +227,11 @@ class MultiplexedLane(ABC):
         self._lanes.outbox.flush()
         self.tried()
 
+    def fail_all(self, why: CommandError) -> None:
+        """It is about to be closed: answer what joined it."""
+        self.coalescer.fail_sent(BackendDown(under_way=True).resp())
+        self._down(why)
+
     def connection_lost(self, connection: LaneConnection) -> None:
         """The backend closed, or went away."""
         if connection is not self._connection:

@@ -54,6 +54,7 @@ class SharedLane(MultiplexedLane):
 
     def ended(self) -> None:
         """The backend has refused its identity for good."""
+        self.relay.fail_all(self.why_down)
         self.relay.close()
         self._lanes.discard(self)
 

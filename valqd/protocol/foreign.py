@@ -33,9 +33,11 @@ def count_plain(data: bytes, likely: int) -> int:
     """
     if data[0] != 0x2A or len(data) > MAX_BYTES or may_be_huge(data):
         return 0
-    requests = parse(data, likely)
     # Valkey reads pushes, maps, sets and attributes line by line, as inline commands.
-    if requests is None or not _LISTS.issuperset(map(type, requests)) or (b"~" in data and b"\n~" in data):
+    if (b"~" in data and b"\n~" in data) or (b"|" in data and b"\n|" in data):
+        return 0
+    requests = parse(data, likely)
+    if requests is None or not _LISTS.issuperset(map(type, requests)):
         return 0
     try:
         return len(requests) if _PLAIN_NAMES.issuperset(map(_name, requests)) else 0

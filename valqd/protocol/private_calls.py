@@ -70,7 +70,11 @@ class PrivateCalls:
             then()
 
     def rewrite(self, request: Request) -> None:
-        """Send a VALQ command as the FCALL that it is."""
+        """Send a VALQ command as the FCALL that it is; nothing that would be lost with a client that has hung up."""
+        session = self._side.session
+        if session.gone and request.is_lost_with_its_client and not self._side.alters_replies:
+            session.when_private_quiet(lambda: session.host.write(nothing_popped(request, session.resp)))
+            return
         self.with_library(lambda: self._rewrite(request))
 
     def _rewrite(self, request: Request) -> None:

@@ -14,7 +14,6 @@ of one client can break the lane of the others.
 from __future__ import annotations
 
 import re
-from itertools import pairwise
 
 import hiredis
 
@@ -102,7 +101,7 @@ def cut_simple(data: bytes, most: int) -> tuple[int, int]:
     if count:
         return size, count
     requests = None if len(data) > MAX_REQUEST_BYTES or may_be_huge(data) else parse(data)
-    if not requests or len(requests) > MAX_REQUESTS:
+    if not requests or len(requests) > MAX_REQUESTS or (len(requests) > 1 and len(data) > most):
         return 0, 0
     try:
         if all(map(is_simple, requests)) and data == b"".join(map(hiredis.pack_command, map(tuple, requests))):
@@ -189,5 +188,14 @@ class _CutReplies:
 
 
 def _holds_large_one(replies: bytes) -> bool:
-    starts = [0, *(end.offset for end in ReplyScanner().feed(replies))]
-    return any(end - start > LARGE_REPLY_BYTES for start, end in pairwise(starts))
+    """Whether one of them is large: looked at piece by piece, for such a one may have millions of elements."""
+    scanner, start = ReplyScanner(), 0
+    for at in range(0, len(replies), LARGE_REPLY_BYTES):
+        piece = replies[at : at + LARGE_REPLY_BYTES]
+        for end in scanner.feed(piece):
+            if at + end.offset - start > LARGE_REPLY_BYTES:
+                return True
+            start = at + end.offset
+        if at + len(piece) - start > LARGE_REPLY_BYTES:
+            return True
+    return False

@@ -435,7 +435,7 @@ class Session:
                 return
             if is_relayed:
                 self._relay(encode_request(frame.argv), 1)
-                if self._taken_bytes > relay.MOST_SHARE_BYTES:  # it pipelines large ones
+                if self._taken_bytes > relay.MOST_SHARE_BYTES and self.framer.buffered_bytes:  # it pipelines large ones
                     self.leave_relay_lane()
                 return
             if handshake.take(self, name, frame):

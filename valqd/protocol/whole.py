@@ -18,20 +18,17 @@ _NOT_YET = object()
 _END = b"#t\r\n"
 #: TypeError: a map with keys that Python cannot hash.
 _NOT_PARSED = (hiredis.HiredisError, TypeError, MemoryError)
-#: For maps and attributes hiredis makes no room.
-_HUGE_ARRAY = re.compile(rb"\*\d{6}")
-_HUGE_SET = re.compile(rb"~\d{6}")
-_HUGE_PUSH = re.compile(rb">\d{6}")
+#: For maps alone hiredis makes no room.  So many elements fit into no chunk that is whole, and aggregates can be nested.
+_HUGE_ARRAY = re.compile(rb"\*\d{5}")
+_HUGE_OTHERS = [(kind, re.compile(rb"\%b\d{5}" % kind)) for kind in (b"~", b">", b"|")]
 
 
 def may_be_huge(data: bytes) -> bool:
     """Whether a client's bytes may announce so large an aggregate that hiredis should not make room for it."""
-    # One pattern for all three would take ten times as long.
-    return (
-        _HUGE_ARRAY.search(data) is not None
-        or (b"~" in data and _HUGE_SET.search(data) is not None)
-        or (b">" in data and _HUGE_PUSH.search(data) is not None)
-    )
+    # One pattern for all would take ten times as long.
+    if _HUGE_ARRAY.search(data) is not None:
+        return True
+    return any(kind in data and huge.search(data) is not None for kind, huge in _HUGE_OTHERS)
 
 
 class WholeParser:
