@@ -18,7 +18,7 @@ _NOT_YET = object()
 _END = b"#t\r\n"
 #: TypeError: a map with keys that Python cannot hash.
 _NOT_PARSED = (hiredis.HiredisError, TypeError, MemoryError)
-#: For maps alone hiredis makes no room.  So many elements fit into no chunk that is whole, and aggregates can be nested.
+#: For maps alone hiredis makes no room.  So many elements fit into no whole chunk; and aggregates can be nested.
 _HUGE_ARRAY = re.compile(rb"\*\d{5}")
 _HUGE_OTHERS = [(kind, re.compile(rb"\%b\d{5}" % kind)) for kind in (b"~", b">", b"|")]
 
