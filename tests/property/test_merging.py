@@ -175,8 +175,6 @@ class Client:
             self._lane.log.append((self.commands[self.answered], plain(reply), self.session.gone))
             self.answered += 1
 
-    write_last = write
-
     def run_steps(self, parsed):
         self._go_on(steps.run_steps(self.session, parsed), None)
 

@@ -43,17 +43,17 @@ async def test_a_client_that_cannot_be_written_to_costs_the_others_nothing(caplo
     assert caplog.messages == ["a client could not be written to"] * 2
 
 
-async def test_the_last_answer_leaves_at_once_unless_somebody_may_be_told_of_what_it_says():
+async def test_answers_leave_at_once_unless_somebody_may_be_told_of_what_they_say():
     sent = []
     outbox = Outbox(asyncio.get_running_loop())
     one = Outgoing(outbox)
     one.transport = Transport("one", sent)
-    one.write_last(b"a")
+    one.write(b"a")
+    outbox.flush_answers()
     assert sent == [("one", b"a")]
-    one.write(b"b")
-    one.write_last(b"c")  # behind what waits
     outbox.private_lanes = 1
-    one.write_last(b"d")
+    one.write(b"b")
+    outbox.flush_answers()
     assert len(sent) == 1
     await asyncio.sleep(0)
-    assert sent[1:] == [("one", b"bcd")]
+    assert sent[1:] == [("one", b"b")]

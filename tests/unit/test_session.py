@@ -22,7 +22,7 @@ class Host:
         self.written, self.sent, self.soon, self.released, self.paused_ms, self.runs = [], [], [], [], [], []
         self.closed = self.closing = False
         self.coalescer = Coalescer()
-        self.write = self.write_last = self.write_now = self.written.append
+        self.write = self.write_now = self.written.append
         self.send_private = self.sent.append
         self.clients_paused = self.paused_ms.append
         self.call_soon = self.soon.append

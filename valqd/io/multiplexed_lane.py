@@ -280,6 +280,7 @@ class MultiplexedLane(ABC):
         self._busy_wait.answered()
         if self._paused and self._half_empty():
             self._resume_paused()
+        self._lanes.outbox.flush_answers()
 
     def _resend(self, load_failure: bytes | None) -> None:
         if not self.coalescer.must_resend:  # the connection was lost meanwhile

@@ -15,7 +15,6 @@ class Outbox:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.private_lanes = 0  #: connected: by them Valkey may tell clients what others did
-        self.time = loop.time
         self._loop = loop
         self._dirty: list[Outgoing] = []
 
@@ -28,7 +27,7 @@ class Outbox:
     def flush(self) -> None:
         """Send now."""
         dirty, self._dirty = self._dirty, []
-        now = self.time()
+        now = self._loop.time()
         for outgoing in dirty:
             outgoing.written_at = now
             try:
@@ -36,6 +35,14 @@ class Outbox:
             except Exception:  # a mistake of the daemon's, for which nobody else is to wait for ever
                 log.exception("a client could not be written to")
                 outgoing.transport.abort()
+
+    def flush_answers(self) -> None:
+        """Send what a shared lane brought: now, before other clients' commands of this turn are looked at.
+
+        But who is told by Valkey that another has changed a key hears of it before that one has its answer.
+        """
+        if not self.private_lanes:
+            self.flush()
 
 
 def write_pieces(transport: asyncio.Transport, pieces: list[bytes]) -> None:
@@ -63,19 +70,6 @@ class Outgoing:
         if not self._parts:
             self._outbox.add(self)
         self._parts.append(data)
-
-    def write_last(self, data: bytes) -> None:
-        """Send the last answer that is due to this client: now, before others' answers and commands are looked at.
-
-        But who is told by Valkey that another has changed a key hears of it before that one has its answer.
-        """
-        outbox = self._outbox
-        if self._parts or outbox.private_lanes:
-            self.write(data)
-        else:
-            self.written_at = outbox.time()
-            if not self.transport.is_closing():
-                self.transport.write(data)
 
     def write_now(self, data: bytes) -> None:
         """Send ``data`` now, behind what this connection has to send."""

@@ -90,15 +90,13 @@ class Host(Protocol):
     def write(self, data: bytes) -> None:
         """Send to the client, at the end of this turn of the loop at the latest."""
 
-    def write_last(self, data: bytes) -> None:
-        """The same, with the last answer that is due over a shared lane: at once, unless that could be too early.
-
-        While there are private lanes, it leaves at the end of the turn.  So when Valkey tells one client that a key has
-        changed (client side caching) and answers the command of another that changed it, the first hears of it first.
-        """
-
     def write_now(self, data: bytes) -> None:
-        """Send at once what the private lane brought, behind what ``write`` was given for this client."""
+        """Send at once what the private lane brought, behind what ``write`` was given for this client.
+
+        While there are private lanes, answers of shared lanes leave later, at the end of the turn.  So when Valkey
+        tells one client that a key has changed (client side caching) and answers the command of another that changed
+        it, the first hears of it first.
+        """
 
     def close(self, *, gently: bool) -> None:
         """Close the client's connection when everything written has left.  For ``Session.close`` alone.

@@ -281,21 +281,16 @@ class Session:
     def answer(self, data: bytes) -> None:
         """One deal's bytes from a shared lane."""
         self.pending -= 1
-        is_last = not self.pending
-        if is_last:
+        if not self.pending:
             self._taken_bytes = 0
             if self.relayed:
                 self.relayed = False
                 self._relay_share = min(2 * self._relay_share, relay.MOST_SHARE_BYTES)
         if not self.closed:
+            self.host.write(data)
             if len(data) > relay.LARGE_REPLY_BYTES:
-                self.host.write(data)
                 self.leave_relay_lane()  # such replies would hold up others
-            elif is_last:
-                self.host.write_last(data)
-            else:
-                self.host.write(data)
-            if is_last and self._resume is not None:
+            if self._resume is not None and not self.pending:
                 self.resume_if_quiet()
 
     def answer_fragments(self, fragments: list[bytes]) -> None:
