@@ -1,6 +1,7 @@
 """Who clients are, when passwords, users and databases change: each is asked, told and let in as by Valkey."""
 
 import contextlib
+import signal
 import threading
 import time
 
@@ -421,3 +422,32 @@ def test_lanes_of_users_who_have_left_are_few():
             with Connection(daemon.port) as client:
                 assert client.call("AUTH", f"u{number}", "pw") == b"OK"
         until(lambda: direct.call("CLIENT", "LIST").count(b" user=u") == 32, 5, "as many as may be idle")
+
+
+def test_a_user_who_is_deleted_amid_its_simple_commands_leaves_nothing_that_a_stop_waits_for():
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(valkey.port) as direct:
+        assert direct.call("ACL", "SETUSER", "u", "on", ">pw", "~*", "+@all") == b"OK"
+        begun = threading.Barrier(9)
+
+        def ask():
+            with contextlib.suppress(OSError), Connection(daemon.port, timeout_s=5) as client:
+                client.call("AUTH", "u", "pw")
+                client.call("VALQ.PUSH", "q", "x")
+                client.call("GET", "k")
+                begun.wait()
+                while True:
+                    client.call("GET", "k")
+
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        begun.wait()
+        time.sleep(0.3)  # a lane that has stood for a while is opened again at once
+        assert direct.call("ACL", "DELUSER", "u") == 1
+        for thread in threads:
+            thread.join(5)
+            assert not thread.is_alive()
+        since = time.monotonic()
+        daemon.signal(signal.SIGTERM)
+        assert daemon.process.wait(10) == 0
+        assert time.monotonic() - since < 3
