@@ -4,6 +4,8 @@ import contextlib
 import os
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -511,3 +513,23 @@ def test_the_worker_of_the_docs_goes_on_through_restarts():
             assert worker.wait(10) == 0
             with Connection(port) as connection:
                 assert info(connection, "orders")["msgs"] == 0
+
+
+def test_a_stop_waits_for_what_clients_that_are_gone_had_sent():
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(valkey.port) as direct:
+        with Connection(daemon.port) as client, Connection(daemon.port) as beside:
+            assert client.call("PING") == b"PONG"
+            os.kill(valkey.pid, signal.SIGSTOP)
+            try:
+                client.send_raw(
+                    request("GET", "k") + request("LRANGE", "l", "0", "-1") + request("VALQ.PUSH", "q", "x")
+                )
+                client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.close()
+                noticed(beside)
+                daemon.signal(signal.SIGTERM)
+                time.sleep(0.5)
+            finally:
+                os.kill(valkey.pid, signal.SIGCONT)
+        assert daemon.process.wait(10) == 0
+        assert direct.call("EXISTS", "valq:{q}:queue") == 1

@@ -18,7 +18,7 @@ _NO_RELAY_S = 60.0
 
 
 class SharedLane(MultiplexedLane):
-    """For VALQ commands and handshakes.  Its ``relay`` is opened and closed with it."""
+    """For VALQ commands and handshakes.  Its ``relay`` is closed with it, and opened when it is needed."""
 
     def __init__(self, lanes: SharedLanes, identity: Identity) -> None:
         super().__init__(lanes, identity)
