@@ -521,9 +521,9 @@ def test_a_stop_waits_for_what_clients_that_are_gone_had_sent():
             assert client.call("PING") == b"PONG"
             os.kill(valkey.pid, signal.SIGSTOP)
             try:
-                client.send_raw(
-                    request("GET", "k") + request("LRANGE", "l", "0", "-1") + request("VALQ.PUSH", "q", "x")
-                )
+                slow = ("EVAL", "for i = 1, 3e7 do end", "0")  # what follows waits for it
+                lines = (("GET", "k"), slow, ("VALQ.DELETE", "none"), ("VALQ.PUSH", "q", "x"))
+                client.send_raw(b"".join(request(*words) for words in lines))
                 client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 client.close()
                 noticed(beside)
