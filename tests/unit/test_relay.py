@@ -10,7 +10,7 @@ from tests.servers import request
 from valqd.protocol import relay
 from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.lone_calls import Listener
-from valqd.protocol.relay import COMMANDS, MAX_REQUEST_BYTES, MAX_REQUESTS, RelayCall, RelayReplies, cut_simple
+from valqd.protocol.relay import COMMANDS, MAX_REQUEST_BYTES, RelayCall, RelayReplies, cut_simple
 
 arguments = st.sampled_from(
     [b"", b"k", b"1", b"+", b"$1\r\nk", b"*1\r\n$4\r\nPING\r\n", b"\r\n", b"x" * 99, b"x" * 600]
@@ -24,26 +24,26 @@ requests = st.one_of(
 
 
 def as_specified(data):
-    """Bytes and number of the simple requests in canonical form at the start of the data, as far as one call goes."""
-    count = at = 0
-    while count < MAX_REQUESTS and (head := re.compile(rb"\*([1-9]\d*)\r\n").match(data, at)):
+    """The simple requests in canonical form at the start of the data."""
+    requests, at = [], 0
+    while head := re.compile(rb"\*([1-9]\d*)\r\n").match(data, at):
         end = head.end()
         argv = []
         for _ in range(int(head[1])):
             size = re.compile(rb"\$(0|[1-9]\d*)\r\n").match(data, end)
             if size is None:
-                return at, count
+                return requests
             end = size.end() + int(size[1]) + 2
             argv.append(data[size.end() : end - 2])
             if data[end - 2 : end] != b"\r\n":
-                return at, count
+                return requests
         name = argv[0].decode("latin-1")
         wanted = COMMANDS.get(name.upper()) if name in (name.upper(), name.lower()) else None
         if wanted is None or not (len(argv) == wanted or len(argv) >= -wanted > 0):
-            return at, count
+            return requests
+        requests.append(data[at:end])
         at = end
-        count += 1
-    return at, count
+    return requests
 
 
 @given(st.lists(requests, min_size=1, max_size=3), st.integers(1, 5), st.data())
@@ -58,32 +58,27 @@ def test_only_what_is_whole_simple_and_in_canonical_form_is_taken(commands, time
 
 def assert_as_specified(data, may_take_less):
     taken, most = cut_simple(data, MAX_REQUEST_BYTES), as_specified(data)
-    assert taken == most or (
-        may_take_less and as_specified(data[: taken[0]]) == taken
-    )  # large ones are taken if all is
+    assert taken == most or (may_take_less and most[: len(taken)] == taken)  # large ones are taken if all is
 
 
 def test_a_string_of_another_type_is_no_argument():
     for argument in (b"+k", b"=5\r\ntxt:k", b"(1", b":1", b"*1\r\n$1\r\nk", b"$1\r\nkx\n$1\r\nk"):
         for start in (b"*", b"~", b">", b"|", b"%"):
             data = start + b"2\r\n$3\r\nGET\r\n" + argument + b"\r\n"
-            assert cut_simple(data, MAX_REQUEST_BYTES) == (0, 0), data
+            assert cut_simple(data, MAX_REQUEST_BYTES) == [], data
 
 
 def test_requests_of_all_sizes_are_told_alike_by_the_pattern_and_without():
     for size in (0, 1, 9, 10, 99, 100, 101, 499, 510, 511, 512, 1000, 30_000):
         whole = request("SET", "k", "v" * size)
-        assert cut_simple(whole, MAX_REQUEST_BYTES) == (len(whole), 1)
-        assert cut_simple(whole[:-1], MAX_REQUEST_BYTES) == (0, 0)
-        assert (relay._REQUEST.fullmatch(whole) is not None) == (size <= 511)
+        assert cut_simple(whole, MAX_REQUEST_BYTES) == [whole]
+        assert cut_simple(whole[:-1], MAX_REQUEST_BYTES) == []
+        assert (relay._REQUEST.fullmatch(whole)[1] == whole) == (size <= 511)
     for keys in range(1, 20):
-        whole = request("del", *["k"] * keys) * 3
-        assert cut_simple(whole, MAX_REQUEST_BYTES) == (len(whole), 3)
+        whole = request("del", *["k"] * keys)
+        assert cut_simple(whole * 3, MAX_REQUEST_BYTES) == [whole] * 3
     one = request("GET", "k")
-    for count in (1, MAX_REQUESTS, MAX_REQUESTS + 1, 10 * MAX_REQUESTS):
-        taken = min(count, MAX_REQUESTS)
-        assert cut_simple(one * count, MAX_REQUEST_BYTES) == (len(one) * taken, taken)
-    assert [cut_simple(one * 9, len(one) * 2 + more)[1] for more in (-1, 0, 1)] == [1, 2, 2]
+    assert [cut_simple(one * 9, len(one) * 2 + more) for more in (-1, 0, 1)] == [[one], [one] * 2, [one] * 2]
 
 
 REPLIES = [
@@ -98,7 +93,7 @@ def test_each_gets_its_own_replies_however_they_are_cut(calls, data):
     coalescer = Coalescer()
     got = []
     for number, answers in enumerate(calls):
-        call = RelayCall(request("GET", "k") * len(answers), len(answers))
+        call = RelayCall([request("GET", "k")] * len(answers))
         coalescer.add(Listener(lambda answer, number=number: got.append((number, answer))), call)
     coalescer.take()
     stream = b"".join(map(b"".join, calls))
@@ -114,6 +109,15 @@ def test_one_large_reply_is_told_and_many_small_ones_are_not():
         ([b"$70000\r\n%b\r\n" % (b"v" * 70_000)], False),
     ):
         coalescer = Coalescer()
-        coalescer.add(Listener(), RelayCall(b"", len(answers)))
+        coalescer.add(Listener(), RelayCall([b""] * len(answers)))
         coalescer.take()
         assert RelayReplies().feed(b"".join(answers), coalescer) == is_well
+
+
+def test_the_pattern_knows_every_simple_command():
+    for name, arguments in COMMANDS.items():
+        for count in range(-arguments, 6) if arguments < 0 else [arguments]:
+            for spelling in (name, name.lower()):
+                whole = request(spelling, *["k"] * (count - 1))
+                assert relay._REQUEST.fullmatch(whole)[1] == whole
+                assert relay._REQUEST.match(whole.replace(b"k", b"", 1))[1] != whole

@@ -24,7 +24,7 @@ from valqd.protocol.whole import may_be_huge, parse
 
 #: Larger requests take the private lane.
 MAX_REQUEST_BYTES = 32 * 1024
-#: Most requests in one call.
+#: Most requests in one call, and most calls of one client.
 MAX_REQUESTS = 32
 #: When so many bytes of one client's requests are under way, the rest waits, for who knows how much they bring: few at
 #: first, then twice as many after every answer.
@@ -53,31 +53,35 @@ _ARGUMENTS = {
     for spelling in (name, name.lower())
 }
 #: Requests with no more and no longer arguments are told by a pattern, and replies no longer.  (For 1,023 it would take
-#: 0.1 s to make.)
+#: 0.1 s more to make.)
 _MOST_ARGUMENTS = 5
 _MOST_BYTES = 511
+#: So many arguments behind the name are written out in it: a counted repetition takes a third longer to match.
+_WRITTEN_OUT = 3
 
 
-def _after_digits(digits: str) -> bytes:
-    """The pattern of a bulk behind the first ``digits`` of its length."""
-    rest = [rb"\r\n.{%b}" % digits.encode()]
-    if digits != "0":
-        longer = [digits + digit for digit in "0123456789" if int(digits + digit) <= _MOST_BYTES]
-        rest += [number[-1].encode() + _after_digits(number) for number in longer]
-    return b"(?:%b)" % b"|".join(rest)
+def _one_of(tails: dict[bytes, bytes]) -> bytes:
+    """The pattern of one of the keys and what may follow it: a tree, for ``re`` tries alternatives one by one."""
+    by_first: dict[bytes, dict[bytes, bytes]] = {}
+    for key, tail in tails.items():
+        by_first.setdefault(key[:1], {})[key[1:]] = tail
+    parts = [re.escape(first) + _one_of(rests) if first else rests[b""] for first, rests in by_first.items()]
+    return parts[0] if len(parts) == 1 else b"(?:%b)" % b"|".join(parts)
 
 
 def _patterns() -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
-    """Of a simple request in canonical form, and of a reply that is no array."""
-    bulk = rb"\$(?:%b)\r\n" % b"|".join(digit.encode() + _after_digits(digit) for digit in "0123456789")
-    requests = []
+    """Of a simple request in canonical form, and of a reply that is no array; as a group, or all that is left."""
+    bulk = rb"\$" + _one_of({b"%d\r\n" % size: rb".{%d}\r\n" % size for size in range(_MOST_BYTES + 1)})
+    requests = {}
     for count in range(1, _MOST_ARGUMENTS + 1):
         names = [name for name, (least, most) in _ARGUMENTS.items() if least <= count <= most]
         if names:
-            heads = b"|".join(rb"%d\r\n%b" % (len(name), name) for name in names)
-            requests.append(rb"%d\r\n\$(?:%b)\r\n(?:%b){%d}" % (count, heads, bulk, count - 1))
-    request = re.compile(rb"\*(?:%b)" % b"|".join(requests), re.DOTALL)
-    return request, re.compile(rb"[+:-][^\r\n]*\r\n|\$-1\r\n|%b" % bulk, re.DOTALL)
+            heads = _one_of({b"$%d\r\n%b\r\n" % (len(name), name): b"" for name in names})
+            bulks = bulk * (count - 1) if count <= _WRITTEN_OUT + 1 else rb"(?:%b){%d}" % (bulk, count - 1)
+            requests[b"*%d\r\n" % count] = heads + bulks
+    reply = rb"[+:-][^\r\n]*\r\n|\$-1\r\n|" + bulk
+    either = re.compile(rb"(%b)|.+" % _one_of(requests), re.DOTALL)
+    return either, re.compile(rb"(%b)|.+" % reply, re.DOTALL)
 
 
 _REQUEST, _REPLY = _patterns()
@@ -89,26 +93,28 @@ def is_simple(argv: list[bytes]) -> bool:
     return least <= len(argv) <= most
 
 
-def cut_simple(data: bytes, most: int) -> tuple[int, int]:
-    """How many bytes ``data`` begins with that are simple requests for one call, and how many requests.
+def cut_simple(data: bytes, most: int) -> list[bytes]:
+    """The simple requests that ``data`` begins with.
 
     Not all that are: of small ones ``most`` bytes, of large ones only if nothing else follows.
     """
-    size = count = 0
-    while count < MAX_REQUESTS and (found := _REQUEST.match(data, size, most)):
-        size = found.end()
-        count += 1
-    if count:
-        return size, count
-    requests = None if len(data) > MAX_REQUEST_BYTES or may_be_huge(data) else parse(data)
-    if not requests or len(requests) > MAX_REQUESTS or (len(requests) > 1 and len(data) > most):
-        return 0, 0
+    requests: list[bytes] = _REQUEST.findall(data, 0, most)
+    if not requests[-1]:  # what is none
+        requests.pop()
+    return requests or _cut_large(data, most)
+
+
+def _cut_large(data: bytes, most: int) -> list[bytes]:
+    values = None if len(data) > MAX_REQUEST_BYTES or may_be_huge(data) else parse(data)
+    if not values or (len(values) > 1 and len(data) > most):
+        return []
     try:
-        if all(map(is_simple, requests)) and data == b"".join(map(hiredis.pack_command, map(tuple, requests))):
-            return len(data), len(requests)
+        requests = list(map(hiredis.pack_command, map(tuple, values)))
+        if all(map(is_simple, values)) and b"".join(requests) == data:
+            return requests
     except (LookupError, TypeError):  # not a list, or of what is no string
         pass
-    return 0, 0
+    return []
 
 
 class RelayCall(Call):
@@ -118,12 +124,11 @@ class RelayCall(Call):
 
     is_function = False
 
-    def __init__(self, requests: bytes, count: int) -> None:
-        """``count``: of the requests, and so of the replies."""
-        self.size = len(requests)
+    def __init__(self, requests: list[bytes]) -> None:
         self.deals = []
-        self.count = count
-        self._requests = requests
+        self.count = len(requests)  #: and so of the replies
+        self._requests = b"".join(requests)
+        self.size = len(self._requests)
 
     def encode(self) -> list[bytes]:  # noqa: D102 - see Call
         return [self._requests]
@@ -147,24 +152,41 @@ class RelayReplies:
         is_well = True
         at = 0
         while coalescer.sent and at < len(data):
-            call = coalescer.sent[0]
-            assert isinstance(call, RelayCall)
-            end, left = at, call.count
-            while self._cut is None and left and (found := _REPLY.match(data, end)):
-                end = found.end()
-                left -= 1
-            if left:
-                cut = self._cut = self._cut or _CutReplies(call.count)
-                end = at + cut.feed(data[at:])
-                if cut.replies is None:
+            if self._cut is None:
+                at += self._deliver_small(data, at, coalescer)
+                if not coalescer.sent or at == len(data):
                     break
-                replies, self._cut = cut.replies, None
-            else:
-                replies = data[at:end]
-            at = end
+                self._cut = _CutReplies(_oldest(coalescer).count)
+            at += self._cut.feed(data[at:])
+            replies = self._cut.replies
+            if replies is None:
+                break
+            self._cut = None
             is_well &= len(replies) <= LARGE_REPLY_BYTES or not _holds_large_one(replies)
             coalescer.deliver(replies)
         return is_well
+
+    def _deliver_small(self, data: bytes, start: int, coalescer: Coalescer) -> int:
+        """Deliver to calls all of whose replies are whole and small, up to the first that is not; how many bytes."""
+        replies: list[bytes] = _REPLY.findall(data, start)
+        if not replies[-1]:  # what is none, or not whole
+            replies.pop()
+        taken = at = 0
+        while coalescer.sent and at < len(replies):
+            to = at + _oldest(coalescer).count
+            if to > len(replies):
+                break
+            answer = b"".join(replies[at:to])
+            at = to
+            taken += len(answer)
+            coalescer.deliver(answer)
+        return taken
+
+
+def _oldest(coalescer: Coalescer) -> RelayCall:
+    call = coalescer.sent[0]
+    assert isinstance(call, RelayCall)
+    return call
 
 
 class _CutReplies:
