@@ -162,7 +162,7 @@ def test_only_an_error_loses_the_place_in_a_function(place):
 
 def test_each_relayed_request_is_told_that_the_connection_is_lost(coalescer):
     answers = []
-    coalescer.add(Listener(answers.append), RelayCall([request("GET", "a")] * 2))
+    coalescer.add(Listener(answers.append), RelayCall(request("GET", "a") * 2, 2))
     coalescer.take()
     coalescer.fail_sent(GONE)
     assert answers == [GONE * 2]

@@ -10,7 +10,7 @@ from tests.servers import request
 from valqd.protocol import relay
 from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.lone_calls import Listener
-from valqd.protocol.relay import COMMANDS, MAX_REQUEST_BYTES, RelayCall, RelayReplies, cut_simple
+from valqd.protocol.relay import COMMANDS, MAX_REQUEST_BYTES, MAX_REQUESTS, RelayCall, RelayReplies, cut_simple
 
 arguments = st.sampled_from(
     [b"", b"k", b"1", b"+", b"$1\r\nk", b"*1\r\n$4\r\nPING\r\n", b"\r\n", b"x" * 99, b"x" * 600]
@@ -56,8 +56,20 @@ def test_only_what_is_whole_simple_and_in_canonical_form_is_taken(commands, time
     assert_as_specified(changed, may_take_less=b"x" * 500 in changed)
 
 
+def cut(data, most=MAX_REQUEST_BYTES):
+    """The requests that are taken."""
+    requests = []
+    for call in cut_simple(data, most):
+        assert 0 < call.count <= MAX_REQUESTS
+        [piece] = call.encode()
+        assert len(as_specified(piece)) == call.count
+        requests += as_specified(piece)
+        assert len(piece) == call.size == sum(map(len, requests[-call.count :]))
+    return requests
+
+
 def assert_as_specified(data, may_take_less):
-    taken, most = cut_simple(data, MAX_REQUEST_BYTES), as_specified(data)
+    taken, most = cut(data), as_specified(data)
     assert taken == most or (may_take_less and most[: len(taken)] == taken)  # large ones are taken if all is
 
 
@@ -65,20 +77,22 @@ def test_a_string_of_another_type_is_no_argument():
     for argument in (b"+k", b"=5\r\ntxt:k", b"(1", b":1", b"*1\r\n$1\r\nk", b"$1\r\nkx\n$1\r\nk"):
         for start in (b"*", b"~", b">", b"|", b"%"):
             data = start + b"2\r\n$3\r\nGET\r\n" + argument + b"\r\n"
-            assert cut_simple(data, MAX_REQUEST_BYTES) == [], data
+            assert cut(data) == [], data
 
 
 def test_requests_of_all_sizes_are_told_alike_by_the_pattern_and_without():
     for size in (0, 1, 9, 10, 99, 100, 101, 499, 510, 511, 512, 1000, 30_000):
         whole = request("SET", "k", "v" * size)
-        assert cut_simple(whole, MAX_REQUEST_BYTES) == [whole]
-        assert cut_simple(whole[:-1], MAX_REQUEST_BYTES) == []
+        assert cut(whole) == [whole]
+        assert cut(whole[:-1]) == []
         assert (relay._REQUEST.fullmatch(whole)[1] == whole) == (size <= 511)
     for keys in range(1, 20):
         whole = request("del", *["k"] * keys)
-        assert cut_simple(whole * 3, MAX_REQUEST_BYTES) == [whole] * 3
+        assert cut(whole * 3) == [whole] * 3
     one = request("GET", "k")
-    assert [cut_simple(one * 9, len(one) * 2 + more) for more in (-1, 0, 1)] == [[one], [one] * 2, [one] * 2]
+    for count in (1, MAX_REQUESTS, MAX_REQUESTS + 1, 10 * MAX_REQUESTS):
+        assert cut(one * count) == [one] * count
+    assert [cut(one * 9, len(one) * 2 + more) for more in (-1, 0, 1)] == [[one], [one] * 2, [one] * 2]
 
 
 REPLIES = [
@@ -93,7 +107,7 @@ def test_each_gets_its_own_replies_however_they_are_cut(calls, data):
     coalescer = Coalescer()
     got = []
     for number, answers in enumerate(calls):
-        call = RelayCall([request("GET", "k")] * len(answers))
+        call = RelayCall(request("GET", "k") * len(answers), len(answers))
         coalescer.add(Listener(lambda answer, number=number: got.append((number, answer))), call)
     coalescer.take()
     stream = b"".join(map(b"".join, calls))
@@ -109,7 +123,7 @@ def test_one_large_reply_is_told_and_many_small_ones_are_not():
         ([b"$70000\r\n%b\r\n" % (b"v" * 70_000)], False),
     ):
         coalescer = Coalescer()
-        coalescer.add(Listener(), RelayCall([b""] * len(answers)))
+        coalescer.add(Listener(), RelayCall(b"", len(answers)))
         coalescer.take()
         assert RelayReplies().feed(b"".join(answers), coalescer) == is_well
 

@@ -93,15 +93,21 @@ def is_simple(argv: list[bytes]) -> bool:
     return least <= len(argv) <= most
 
 
-def cut_simple(data: bytes, most: int) -> list[bytes]:
-    """The simple requests that ``data`` begins with.
+def cut_simple(data: bytes, most: int) -> list[RelayCall]:
+    """Calls for the simple requests that ``data`` begins with.
 
-    Not all that are: of small ones ``most`` bytes, of large ones only if nothing else follows.
+    Not for all that are: of small ones ``most`` bytes, of large ones only if nothing else follows.
     """
     requests: list[bytes] = _REQUEST.findall(data, 0, most)
     if not requests[-1]:  # what is none
         requests.pop()
-    return requests or _cut_large(data, most)
+    if not requests:
+        requests = _cut_large(data, most)
+    count = len(requests)
+    if 0 < count <= MAX_REQUESTS:
+        return [RelayCall(data[: sum(map(len, requests))], count)]
+    starts = range(0, count, MAX_REQUESTS)
+    return [RelayCall(b"".join(requests[at : at + MAX_REQUESTS]), min(count - at, MAX_REQUESTS)) for at in starts]
 
 
 def _cut_large(data: bytes, most: int) -> list[bytes]:
@@ -124,11 +130,12 @@ class RelayCall(Call):
 
     is_function = False
 
-    def __init__(self, requests: list[bytes]) -> None:
+    def __init__(self, requests: bytes, count: int) -> None:
+        """``count``: of the requests, and so of the replies."""
+        self.size = len(requests)
         self.deals = []
-        self.count = len(requests)  #: and so of the replies
-        self._requests = b"".join(requests)
-        self.size = len(self._requests)
+        self.count = count
+        self._requests = requests
 
     def encode(self) -> list[bytes]:  # noqa: D102 - see Call
         return [self._requests]

@@ -134,9 +134,8 @@ class Session:
         if private.replies is None:
             may_follow = self.relayed or not self.pending
             if may_follow and self._may_relay():
-                if requests := relay.cut_simple(data, self._relay_share):
-                    self._relay(requests)
-                    return taken + sum(map(len, requests))
+                if calls := relay.cut_simple(data, self._relay_share):
+                    return taken + self._relay(calls)
         elif not (self.pending or private.mute) and (count := foreign.count_plain(data, self._likely)):
             self._likely = count
             private.send_plain(data, count)
@@ -407,20 +406,22 @@ class Session:
         allowed = self.worker.relaying and not self._needs_private
         return allowed and self.resp == 2 and self.lane.up and self.lane.relays and self.lane.relay.up
 
-    def _relay(self, requests: list[bytes]) -> None:
-        """Send simple requests over the relay lane; nothing of this client may be under way over the other one."""
+    def _relay(self, calls: list[relay.RelayCall]) -> int:
+        """Send over the relay lane, while nothing of this client is under way over the other one; how many bytes."""
         lane = self.lane.relay
-        for start in range(0, len(requests), relay.MAX_REQUESTS):
-            call = relay.RelayCall(requests[start : start + relay.MAX_REQUESTS])
+        size = 0
+        for call in calls:
             lane.coalescer.add(self, call)
-            self.pending += 1
-            self._taken_bytes += call.size
+            size += call.size
         self.last_seq = 0  # the other lane numbers its calls itself
         self.last_queue = self.last_queue or ANY_QUEUE
         self.relayed = True
+        self.pending += len(calls)
+        self._taken_bytes += size
         lane.wake()
         if self._taken_bytes >= self._relay_share or self.pending >= relay.MAX_REQUESTS:
             self.wait_for_shared()
+        return size
 
     def _foreign(self, frame: Frame) -> None:
         name = frame.argv[0].upper()
@@ -430,7 +431,7 @@ class Session:
                 self.when_shared_quiet(lambda: self._foreign(frame))
                 return
             if is_relayed:
-                self._relay([encode_request(frame.argv)])
+                self._relay([relay.RelayCall(encode_request(frame.argv), 1)])
                 if self._taken_bytes > relay.MOST_SHARE_BYTES and self.framer.buffered_bytes:  # it pipelines large ones
                     self.leave_relay_lane()
                 return
