@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from functools import cache
 
 from valqd.commands.request import Request
 from valqd.commands.values import ID_PATTERN
@@ -38,11 +39,21 @@ MAX_SUFFIX_BYTES = 256
 #: Bytes by which a prefix's length is looked up: they tell the commands and the length of the queue's name apart.
 _HEAD = 22
 
+#: Larger bodies' lengths are parsed, though their command be all that a chunk holds.
+_MOST_FILLING_BYTES = 1023
+
 #: How many pops a run is, as an argument.
 _POPS = [bulk(b"%d" % pops) for pops in range(MAX_ITEMS + 1)]
 
 _ID = re.compile(ID_PATTERN)
 _ID_BULKS = re.compile(rb"(?:\$[1-9][0-9]?\r\n%b\r\n)+" % ID_PATTERN)
+
+
+@cache
+def _filling(most_bytes: int) -> dict[int, bytes]:
+    """By how many bytes are left of a chunk: the length line of the bulk that fills them (``9\r\n`` for 14)."""
+    lines = [(size, b"%d\r\n" % size) for size in range(min(most_bytes, _MOST_FILLING_BYTES) + 1)]
+    return {len(line) + size + 2: line for size, line in lines}
 
 
 def _bulk_at(data: bytes, start: int, most_bytes: int) -> tuple[int, int]:
@@ -112,12 +123,19 @@ class PushTemplate(Template):
         super().__init__(prefix)
         self._route = route
         self._most_bytes = min(most_bytes, MAX_BODY_BYTES)
+        self._filling = _filling(self._most_bytes)
 
     def take(self, data: bytes, pos: int, who: Recipient, coalescer: Coalescer) -> int:  # noqa: D102 - see Template
         prefix = self.prefix
         start = pos + len(prefix)
-        eol, end = _bulk_at(data, start, self._most_bytes)
         size = len(data)
+        line = self._filling.get(size - start)
+        if line is not None and data.startswith(line, start) and data.endswith(b"\r\n"):  # it is all that is left
+            if not self.takes(data, start + len(line), size - 2):
+                return pos
+            coalescer.join(who, self._route, data[start - 1 :], 1, 1, None)
+            return size
+        eol, end = _bulk_at(data, start, self._most_bytes)
         if end > size:
             return pos
         if end == size or not data.startswith(prefix, end):  # alone

@@ -102,17 +102,20 @@ class Session:
     def receive(self, data: bytes) -> None:
         """Bytes from the client."""
         framer = self.framer
-        while not self.held and framer.empty and (taken := self._take_at_once(data)):
+        while not self.held and framer.empty:
+            taken = self._take_at_once(data)
+            if taken == len(data):  # of most chunks, all is taken at once
+                return
+            if not taken:
+                break
             data = data[taken:]
-        if not data:
-            return
         framer.feed(data)
         if not self.held:
             self._advance()
 
     def _take_at_once(self, data: bytes) -> int:
         """Take what can be taken of ``data``, which begins with a frame, without cutting it; how many bytes."""
-        if not data or self.framer.unauthenticated:
+        if self.framer.unauthenticated:
             return 0
         private = self.private
         lane = self.lane
@@ -123,7 +126,7 @@ class Session:
                 self.pending += deals
                 self._taken_bytes += taken
                 lane.wake()
-                if enough or self._has_its_share:
+                if enough or self._has_its_share():
                     self.wait_for_shared()
                 if self.held or taken == len(data):
                     return taken
@@ -147,7 +150,9 @@ class Session:
         self.private.begin_batch()
         self._advancing = True
         try:
-            while waited and not (self.held or self.closed) and (taken := self._take_at_once(self.framer.peek())):
+            while waited and not (self.held or self.closed) and (data := self.framer.peek()):
+                if not (taken := self._take_at_once(data)):
+                    break
                 self.framer.skip(taken)
             self._take_frames()
         finally:
@@ -157,7 +162,7 @@ class Session:
     def _take_frames(self) -> None:
         taken = 0
         while not (self.held or self.closed or self._unread):
-            if self._has_its_share:
+            if self._has_its_share():
                 self.wait_for_shared()
                 break
             if self.private.has_many_due:
@@ -224,7 +229,6 @@ class Session:
             self.held = True
             self._resume = then
 
-    @property
     def _has_its_share(self) -> bool:
         """Whether as much of it is under way over the shared lane as one client may have there at once.
 
@@ -374,7 +378,7 @@ class Session:
                 self.pending += 1
                 self.lane.wake()
             has_many = route is None and (self._needs_private or self.pending >= _MAX_PENDING_LONE)
-            if has_many or self._has_its_share:
+            if has_many or self._has_its_share():
                 self.wait_for_shared()
 
     def ask(self, request: bytes, shape: Callable[[Any], bytes | None]) -> None:
