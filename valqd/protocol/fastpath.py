@@ -51,7 +51,7 @@ _ID_BULKS = re.compile(rb"(?:\$[1-9][0-9]?\r\n%b\r\n)+" % ID_PATTERN)
 
 @cache
 def _filling(most_bytes: int) -> dict[int, bytes]:
-    """By how many bytes are left of a chunk: the length line of the bulk that fills them (``9\r\n`` for 14)."""
+    """By how many bytes are left of a chunk: the line with the length of the bulk that fills them (9 for 14)."""
     lines = [(size, b"%d\r\n" % size) for size in range(min(most_bytes, _MOST_FILLING_BYTES) + 1)]
     return {len(line) + size + 2: line for size, line in lines}
 

@@ -136,9 +136,8 @@ class Session:
                 return taken + len(data)
         if private.replies is None:
             may_follow = self.relayed or not self.pending
-            if may_follow and self._may_relay():
-                if calls := relay.cut_simple(data, self._relay_share):
-                    return taken + self._relay(calls)
+            if may_follow and self._may_relay() and (calls := relay.cut_simple(data, self._relay_share)):
+                return taken + self._relay(calls)
         elif not (self.pending or private.mute) and (count := foreign.count_plain(data, self._likely)):
             self._likely = count
             private.send_plain(data, count)
