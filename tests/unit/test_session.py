@@ -87,6 +87,19 @@ def test_many_frames_that_come_at_once_are_taken_in_turns(host, session):
     assert not session.held
 
 
+@pytest.mark.parametrize("command", [("VALQ.POP", "q"), ("GET", "k")], ids=["shared lane", "relay lane"])
+def test_who_does_not_read_gets_no_more_though_a_wait_ends(host, session, command):
+    session.receive(request("VALQ.POP", "q"))
+    host.coalescer.take()
+    host.coalescer.deliver([])
+    session.receive(request("VALQ.POP", "q", "BLOCK", 0) + request(*command) * 3)
+    session.set_unread(True)
+    session.finish(b"$-1\r\n")
+    assert session.pending == 0
+    session.set_unread(False)
+    assert session.pending == 3
+
+
 @pytest.mark.parametrize(
     "talk",
     [

@@ -24,7 +24,7 @@ from valqd.protocol.whole import may_be_huge, parse
 
 #: Larger requests take the private lane.
 MAX_REQUEST_BYTES = 32 * 1024
-#: Most requests in one call, and most calls of one client.
+#: Most requests in one call, and calls of one client under way beyond which its next requests wait.
 MAX_REQUESTS = 32
 #: When so many bytes of one client's requests are under way, the rest waits, for who knows how much they bring: few at
 #: first, then twice as many after every answer.
@@ -115,9 +115,10 @@ def _cut_large(data: bytes, most: int) -> list[bytes]:
     if not values or (len(values) > 1 and len(data) > most):
         return []
     try:
-        requests = list(map(hiredis.pack_command, map(tuple, values)))
-        if all(map(is_simple, values)) and b"".join(requests) == data:
-            return requests
+        if all(map(is_simple, values)):
+            requests = list(map(hiredis.pack_command, map(tuple, values)))
+            if b"".join(requests) == data:
+                return requests
     except (LookupError, TypeError):  # not a list, or of what is no string
         pass
     return []
@@ -164,7 +165,7 @@ class RelayReplies:
                 if not coalescer.sent or at == len(data):
                     break
                 self._cut = _CutReplies(_oldest(coalescer).count)
-            at += self._cut.feed(data[at:])
+            at = self._cut.feed(data, at)
             replies = self._cut.replies
             if replies is None:
                 break
@@ -205,15 +206,15 @@ class _CutReplies:
         self._pieces: list[bytes] = []
         self._scanner = ReplyScanner()
 
-    def feed(self, data: bytes) -> int:
-        """Take what belongs to them; how many bytes."""
-        ends = self._scanner.feed(data, self._left)
+    def feed(self, data: bytes, start: int) -> int:
+        """Take what belongs to them, from ``start`` on; where that ends."""
+        ends = self._scanner.feed(data, self._left, start)
         self._left -= len(ends)
-        taken = len(data) if self._left else ends[-1].offset
-        self._pieces.append(data[:taken])
+        end = len(data) if self._left else ends[-1].offset
+        self._pieces.append(data[start:end])
         if not self._left:
             self.replies = b"".join(self._pieces)
-        return taken
+        return end
 
 
 def _holds_large_one(replies: bytes) -> bool:

@@ -36,13 +36,13 @@ class ReplyScanner:
         """True when the bytes fed so far end with a whole reply."""
         return not self._left and not self._skip and not self._line
 
-    def feed(self, data: bytes, most: int = 1 << 62) -> list[ReplyEnd]:
-        """Move over ``data``; the ends of all top-level replies finished by it, as offsets into ``data``.
+    def feed(self, data: bytes, most: int = 1 << 62, pos: int = 0) -> list[ReplyEnd]:
+        """Move over ``data`` from ``pos`` on; the ends of all top-level replies finished by it, as offsets into it.
 
         Behind ``most`` of them it stops, and is of no further use.
         """
         ends: list[ReplyEnd] = []
-        pos, size = 0, len(data)
+        size = len(data)
         while pos < size and len(ends) < most:
             if self._skip:
                 step = min(self._skip, size - pos)

@@ -149,7 +149,7 @@ class Session:
         self.private.begin_batch()
         self._advancing = True
         try:
-            while waited and not (self.held or self.closed) and (data := self.framer.peek()):
+            while waited and not (self.held or self.closed or self._unread) and (data := self.framer.peek()):
                 if not (taken := self._take_at_once(data)):
                     break
                 self.framer.skip(taken)
