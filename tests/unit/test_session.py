@@ -92,7 +92,8 @@ def test_who_does_not_read_gets_no_more_though_a_wait_ends(host, session, comman
     session.receive(request("VALQ.POP", "q"))
     host.coalescer.take()
     host.coalescer.deliver([])
-    session.receive(request("VALQ.POP", "q", "BLOCK", 0) + request(*command) * 3)
+    session.receive(request("VALQ.POP", "q", "BLOCK", 0))
+    session.receive(request(*command) * 3)
     session.set_unread(True)
     session.finish(b"$-1\r\n")
     assert session.pending == 0
