@@ -1,12 +1,13 @@
 """What the start says of the backend and of the port that it is given."""
 
+import contextlib
+import signal
 import socket
 import threading
-from contextlib import contextmanager, suppress
 
 import pytest
 
-from tests.crash.test_operating import start_refused
+from tests.crash.daemons import start_refused
 from tests.servers import Connection, Valkey, Valqd, free_port, listening_sockets, request, until
 from valqd.errors import StartError
 from valqd.io import embedded
@@ -68,7 +69,7 @@ def test_only_a_library_of_a_lower_revision_is_replaced(step, stays):
         assert (there.encode() in direct.call("FUNCTION", "LIST", "WITHCODE")[0][-1]) is stays
 
 
-@contextmanager
+@contextlib.contextmanager
 def loading():
     """A Valkey that takes two seconds to load its data."""
     with Valkey() as valkey:
@@ -82,7 +83,7 @@ def loading():
         valkey.start()
 
         def loads():
-            with suppress(OSError), Connection(valkey.port) as direct:
+            with contextlib.suppress(OSError), Connection(valkey.port) as direct:
                 return b"loading:1" in direct.call("INFO", "persistence")
 
         until(loads, 10, "it loads")
@@ -148,3 +149,88 @@ def test_an_eviction_policy_that_takes_messages_is_warned_of(policy, maxmemory, 
     options = ("--maxmemory-policy", policy, "--maxmemory", maxmemory)
     with Valkey(*options) as valkey, Valqd(valkey.url, workers=2) as daemon:
         assert daemon.output().count("maxmemory-policy is") == warned
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--backend", "127.0.0.1:6379"], "backend: must begin with valkey://"),
+        (["--backend", "valkey://:sesame@[::1"], "backend: no valid URL"),
+        (["--backend", "valkey://u:p#sesame@h:1"], "write @ as %40"),
+        (["--backend", "valkey://:sesame@h:x"], "backend: no valid URL"),
+        (["--backend", "valkey://h:1/?db=1"], "only /db may follow"),
+        (["--backend", "valkey://h:1", "--backend-ca-file", "/ca"], "backend_ca_file: is only of use with valkeys://"),
+        (["--backend", "valkey://127.0.0.1:1"], "backend valkey://127.0.0.1:1: "),
+        (["--backend", "valkey://a..b:1"], "backend valkey://a..b:1: no valid host name"),
+        (["--backend", "valkey://127.0.0.1/\u00b2"], "only /db may follow"),
+        (["--config", "/no/such/file"], "config: cannot read /no/such/file"),
+        (["--data-dir", "/dev/null/x"], "data_dir /dev/null/x: "),
+        (["--workers", "2", "--backend", "valkey://127.0.0.1:1"], "backend valkey://127.0.0.1:1: "),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_start_that_cannot_work_is_refused_in_one_line(arguments, said):
+    assert said in start_refused(*arguments)
+
+
+def test_an_unknown_setting_is_refused_and_what_kubernetes_sets_is_not(valkey):
+    assert "VALQD_NO_SUCH: unknown setting" in start_refused(VALQD_NO_SUCH="1")
+    assert "VALQD_PORT: unknown setting" in start_refused(VALQD_PORT="7000")  # there is no service of that name
+    of_services = {
+        "VALQD_VALKEY_SERVICE_HOST": "10.0.0.2",
+        "VALQD_VALKEY_PORT": "tcp://10.0.0.2:6379",
+        "VALQD_SERVICE_HOST": "10.0.0.1",
+        "VALQD_SERVICE_PORT_RESP": "6390",
+        "VALQD_PORT": "tcp://10.0.0.1:6390",
+        "VALQD_PORT_6390_TCP_ADDR": "10.0.0.1",
+    }
+    with Valqd(valkey.url, environment=of_services) as daemon, Connection(daemon.port) as connection:
+        assert connection.call("PING") == b"PONG"
+
+
+def test_a_port_in_use_and_a_folder_in_use_are_refused():
+    with Valqd() as daemon:
+        assert "Address already in use" in start_refused("--listen", f"127.0.0.1:{daemon.port}")
+        said = start_refused("--data-dir", daemon.folder + "/data")
+        assert f"in use by another valqd (valqd pid {daemon.pid}, its Valkey pid " in said
+
+
+def test_a_data_folder_that_cannot_be_used_is_refused(tmp_path):
+    (tmp_path / "users.acl").mkdir()
+    assert f"data_dir {tmp_path}: " in start_refused("--data-dir", tmp_path)
+    (tmp_path / "users.acl").rmdir()
+    (tmp_path / "valkey.sock").mkdir()
+    assert f"data_dir {tmp_path}: " in start_refused("--data-dir", tmp_path)
+    (tmp_path / "valkey.sock").rmdir()
+    (tmp_path / "valkey.log").mkdir()
+    assert f"data_dir {tmp_path}: Is a directory (valkey.log)" in start_refused("--data-dir", tmp_path)
+    (tmp_path / "valqd.lock").unlink()
+    (tmp_path / "valqd.lock").mkdir()
+    assert f"data_dir {tmp_path}: Is a directory (valqd.lock)" in start_refused("--data-dir", tmp_path)
+
+
+@pytest.mark.parametrize("second", [1, 2])
+def test_a_port_is_in_use_from_the_start(second):
+    """Though no worker serves it yet: they wait for their backend."""
+    with Valkey() as valkey:
+        valkey.signal(signal.SIGSTOP)
+        with Valqd(valkey.url, workers=2, wait=False) as first:
+
+            def listens():
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", first.port)):
+                    return True
+
+            until(listens, 5, "it listens")
+            try:
+                said = start_refused("--listen", f"127.0.0.1:{first.port}", "--workers", second)
+                assert "Address already in use" in said
+            finally:
+                valkey.signal(signal.SIGCONT)
+            first.wait_ready()
+
+
+def test_a_password_that_is_missing_or_wrong_is_said():
+    with Valkey("--requirepass", "sesame") as valkey:
+        assert "it wants a password: [user]:password@" in start_refused("--backend", valkey.url)
+        wrong = valkey.url.replace("//", "//:mustard@")
+        assert "WRONGPASS" in start_refused("--backend", wrong)
