@@ -16,6 +16,10 @@ local function call(keys, args)
   local cancelled = 1
   if state == 'inflight' then
     meta = meta or record.of_inflight(q, id)
+  end
+  if state == 'inflight' and not meta then
+    cancelled = 0 -- nothing is left of it
+  elseif state == 'inflight' then
     meta.c = 1 -- counted when its delivery ends, unless it is acknowledged
     record.free_dedup(q, id, meta)
     record.save(q, id, meta)

@@ -20,7 +20,7 @@ local function call(keys, args)
     ids = (reverse and order.by_time_reversed or order.by_time)(q, args[2], count, offset)
   end
   for i = 1, #ids do
-    messages[i] = view.find(q, ids[i])
+    messages[#messages + 1] = view.find(q, ids[i]) -- nil: it is lost
   end
   return reply.in_mode(messages, args[1])
 end

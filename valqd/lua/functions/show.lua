@@ -10,8 +10,9 @@ local function call(keys, args)
   life.settle(q, life.FULLY)
   queue.finish(q)
   local id, state, _, code, problem = receipt.find(q, args[2])
-  if not state then
-    return reply.error(code, problem)
+  local message = state and view.find(q, id)
+  if not message then -- with a state: its slot is lost
+    return reply.error(code or 'NOMSG', problem or 'no message ' .. number.text(id) .. " in queue '" .. q.name .. "'")
   end
-  return reply.in_mode(view.find(q, id), args[1])
+  return reply.in_mode(message, args[1])
 end

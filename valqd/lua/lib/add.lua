@@ -172,7 +172,10 @@ function add.dedup_holder(q, key)
   if over_at then
     return tonumber(over_at) > q.now and held or nil
   end
-  return not (q.behind and is_done(q, held)) and held or nil
+  if tonumber(held) > q.seq then -- added by this call
+    return held
+  end
+  return not is_done(q, held) and held or nil -- nothing holds a key whose message is lost, either
 end
 
 -- Add ready messages without options; q.seq moves by as many.  The caller saves the cursors.

@@ -18,7 +18,7 @@ local function oldest_ready_at(q)
       local to = number.text((1 - priority) * record.PRIORITY_STEP - 1)
       local id = server.call('ZRANGEBYSCORE', q.prefix .. 'ready', from, to, 'LIMIT', 0, 1)[1]
       if id and tonumber(id) < oldest then
-        oldest, at = tonumber(id), record.load(q, id).t
+        oldest, at = tonumber(id), (record.load(q, id) or {t = q.now}).t
       end
     end
   end

@@ -167,10 +167,14 @@ local function end_leases(q, ids)
   life.together(q, function()
     for i, text in ipairs(ids) do
       local meta = metas[i]
-      meta.f = q.now
-      meta.e = 'lease expired'
-      local id = tonumber(text)
-      life.give_back(q, id, meta, life.backoff_ms(q, id, meta.a), 'lease expired', meta.l)
+      if meta then
+        meta.f = q.now
+        meta.e = 'lease expired'
+        local id = tonumber(text)
+        life.give_back(q, id, meta, life.backoff_ms(q, id, meta.a), 'lease expired', meta.l)
+      else
+        record.lose(q, 'inflight', {text})
+      end
     end
   end)
   queue.flush(q)
@@ -178,7 +182,8 @@ end
 
 -- Delays that are over: their messages are ready.
 local function end_delays(q, ids)
-  local metas = record.load_all(q, ids)
+  local metas
+  ids, metas = record.whole(q, 'delayed', ids)
   queue.write(q, 'ZREM', 'delayed', ids)
   queue.gather(q)
   for i, text in ipairs(ids) do
@@ -189,7 +194,8 @@ end
 
 -- Messages whose TTL is over are removed; those in flight are looked at when their deliveries end.
 local function end_lives(q, ids)
-  local metas = record.load_all(q, ids)
+  local metas
+  ids, metas = record.whole(q, 'expiry', ids)
   local inflight = {}
   life.together(q, function()
     for i, id in ipairs(ids) do
@@ -245,8 +251,7 @@ function life.settle(q, limit)
   end_leases(q, due('inflight'))
   end_delays(q, due('delayed'))
   end_lives(q, due('expiry'))
-  local kept_long = due('dlq')
-  record.drop_all(q, kept_long, record.load_all(q, kept_long))
+  record.drop_all(q, record.whole(q, 'dlq', due('dlq')))
   local keys = due('windows')
   queue.write(q, 'ZREM', 'windows', keys)
   queue.write(q, 'HDEL', 'dedup', keys)

@@ -43,6 +43,19 @@ function log.forget_all(q, ids)
   end
 end
 
+-- A bucket was not as long as it must be (keys of the queue were evicted): make it anew, `at` empty elements and these.
+local function set_right(key, at, ...)
+  local before = {}
+  for i = 1, at do
+    before[i] = ''
+  end
+  server.call('UNLINK', key)
+  if at > 0 then
+    server.call('RPUSH', key, unpack(before))
+  end
+  server.call('RPUSH', key, ...)
+end
+
 -- Give ids q.seq+1 ... to the `values` (age, body, age, body ...; two empty ones for a record) and move q.seq.
 function log.append(q, values)
   local total = #values
@@ -53,7 +66,10 @@ function log.append(q, values)
     if at == 0 then
       server.call('HSET', q.prefix .. 'gone', bucket, 0)
     end
-    server.call('RPUSH', log.key(q, bucket), unpack(values, done + 1, done + count))
+    local key = log.key(q, bucket)
+    if server.call('RPUSH', key, unpack(values, done + 1, done + count)) ~= at + count then
+      set_right(key, at, unpack(values, done + 1, done + count))
+    end
     local empty = 0
     for i = done + 1, done + count, 2 do
       if values[i] == '' then

@@ -75,6 +75,10 @@ end
 
 -- Deliver a record with these fields: whether it was delivered, or its TTL is over or its attempts are used up.
 local function take_record(q, id, meta, options)
+  if not meta then
+    record.lose(q, 'ready', {number.text(id)})
+    return false
+  end
   if meta.x and meta.x <= q.now then
     life.expire(q, id, meta)
     return false
@@ -97,6 +101,30 @@ local function take_record(q, id, meta, options)
   return true
 end
 
+-- Drop the records whose bodies are lost (evicted, or deleted by hand), also from `taken`; the others' ids and fields.
+local function without_lost(q, taken, ids, metas, bodies)
+  local kept, fields, lost, lost_fields = {}, {}, {}, {}
+  for i, id in ipairs(ids) do
+    local list, of = bodies[i] and kept or lost, bodies[i] and fields or lost_fields
+    list[#list + 1] = id
+    of[#list] = metas[i]
+  end
+  record.drop_all(q, lost, lost_fields)
+  local n, total = 0, #taken.ids
+  for i = 1, total do
+    local stays = taken.bodies[i] ~= false
+    n = stays and n + 1 or n
+    for _, list in pairs(taken) do
+      local value = list[i]
+      list[i] = nil
+      if stays then
+        list[n] = value
+      end
+    end
+  end
+  return kept, fields
+end
+
 -- Records that were delivered, at these places of `taken`, get their bodies there; they are in flight, or gone with NOACK.
 local function move_records(q, taken, places, noack)
   local ids, metas = {}, {}
@@ -104,8 +132,13 @@ local function move_records(q, taken, places, noack)
     ids[i], metas[i] = taken.ids[place], taken.metas[place]
   end
   local bodies = server.call('HMGET', q.prefix .. 'body', unpack(ids))
+  local lost = false
   for i, place in ipairs(places) do
     taken.bodies[place] = bodies[i]
+    lost = lost or not bodies[i]
+  end
+  if lost then
+    ids, metas = without_lost(q, taken, ids, metas, bodies)
   end
   if noack then
     record.drop_all(q, ids, metas)

@@ -27,8 +27,10 @@ local function purge_index(q, index, last, offset)
   end
   local records, fields, plain = record.split(q, ids) -- plain ones are in flight
   record.drop_all(q, records, fields)
-  queue.write(q, 'ZREM', index, plain)
-  log.forget_all(q, plain)
+  record.lose(q, index, plain)
+  if index == 'inflight' then
+    log.forget_all(q, plain)
+  end
   return #ids, #found == PURGE_STEP, offset + #found - #ids
 end
 

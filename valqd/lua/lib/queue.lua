@@ -104,8 +104,25 @@ local function packed(bounds)
   return bounds and next(bounds) and cmsgpack.pack(bounds) or ''
 end
 
+-- Remove all keys of a queue but `sources`: what it dies to is made again.
+function queue.wipe(key)
+  queue.name_of(key) -- another key would name another's queue
+  local p = prefix_of(key)
+  local buckets = server.call('HKEYS', p .. 'gone')
+  for from = 1, #buckets, 1000 do
+    local names = {}
+    for i = from, math.min(#buckets, from + 999) do
+      names[#names + 1] = p .. 'log:' .. buckets[i]
+    end
+    server.call('UNLINK', unpack(names))
+  end
+  server.call('UNLINK', key, p .. 'gone', p .. 'inflight', p .. 'ready', p .. 'delayed', p .. 'dlq', p .. 'body', p .. 'meta',
+    p .. 'expiry', p .. 'dedup', p .. 'windows', p .. 'forward')
+end
+
 -- Returns when it was created.
 function queue.create(key, vt, attempts, retention, bounds)
+  queue.wipe(key) -- what is left of one whose hash was evicted
   local created_at = clock.now()
   server.call('HSET', key, 'seq', 0, 'head', 1, 'plain', 0, 'due', number.text(queue.FOREVER), 'vt', vt, 'delivered', 0,
     'acked', 0, 'limits', packed(bounds), 'created_at', number.text(created_at),

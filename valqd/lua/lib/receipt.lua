@@ -182,6 +182,9 @@ function receipt.nack(q, kind, delay_ms, reason, args, from)
   local count = 0
   local function give_back(id, meta)
     meta = meta or record.of_inflight(q, id)
+    if not meta then
+      return false
+    end
     record.leave(q, id, meta)
     if said or not is_unused then
       meta.f, meta.e = q.now, said
@@ -195,6 +198,7 @@ function receipt.nack(q, kind, delay_ms, reason, args, from)
     else
       life.give_back(q, id, meta, wait_ms, why, q.now)
     end
+    return true
   end
   life.together(q, function()
     for i = from, #args do
@@ -203,12 +207,12 @@ function receipt.nack(q, kind, delay_ms, reason, args, from)
       if not done[id] then -- one that has died is in no index before the end
         id, state, meta = receipt.find(q, args[i], true)
       end
-      if state then
+      local is_back = state and give_back(id, meta)
+      if is_back then
         done[id] = true
-        give_back(id, meta)
         count = count + 1
       end
-      results[#results + 1] = state and 1 or 0
+      results[#results + 1] = is_back and 1 or 0
     end
   end)
   queue.count(q, 'nacked', kind ~= 'RETURN' and count or 0)
@@ -228,6 +232,9 @@ function receipt.extend(q, text, ms)
   local max_lease = q.limits and q.limits.max_lease
   if max_lease then
     meta = meta or record.of_inflight(q, id) -- it was delivered before max_lease was set
+    if not meta then
+      return nil, 'NOMSG', 'no message ' .. number.text(id) .. " in queue '" .. q.name .. "'"
+    end
     meta.g = meta.g or q.now
     local most = math.max(meta.g + max_lease, tonumber(server.call('ZSCORE', q.prefix .. 'inflight', id)))
     deadline = math.min(deadline, most) -- what the lease has already is not taken from it

@@ -111,6 +111,20 @@ function record.drop_all(q, ids, metas)
   queue.write(q, 'ZREM', 'forward', forwarded)
 end
 
+-- What an index names, though its fields are lost (evicted, or deleted by hand), is no message any more.
+function record.lose(q, index, ids)
+  queue.write(q, 'ZREM', index, ids)
+  queue.write(q, 'HDEL', 'body', ids)
+  queue.write(q, 'ZREM', 'expiry', ids)
+end
+
+-- Of the ids of an index those that are records, and their fields; the others are lost.
+function record.whole(q, index, ids)
+  local records, fields, lost = record.split(q, ids)
+  record.lose(q, index, lost)
+  return records, fields
+end
+
 -- One record is gone for good.
 function record.drop(q, id, meta)
   record.drop_all(q, {number.text(id)}, {meta})
@@ -156,6 +170,7 @@ function record.of_all_inflight(q, ids, metas)
   end
   for bucket, members in pairs(buckets) do
     local first, last = queue.SLOTS, 0
+    local moved = 0 -- not those of which nothing is left: their keys were evicted or deleted
     for _, i in ipairs(members) do
       local slot = ids[i] - bucket * queue.SLOTS
       first, last = math.min(first, slot), math.max(last, slot)
@@ -163,10 +178,16 @@ function record.of_all_inflight(q, ids, metas)
     local found = server.call('LRANGE', log.key(q, bucket), first * 2 - 2, last * 2 - 1)
     for _, i in ipairs(members) do
       local at = (ids[i] - bucket * queue.SLOTS - first) * 2
-      metas[i] = {t = log.enqueued_at(q, found[at + 1]), n = 1, a = 1, s = 'i'}
-      record.create(q, ids[i], found[at + 2], metas[i])
+      local age = found[at + 1]
+      if age and age ~= '' then
+        metas[i] = {t = log.enqueued_at(q, age), n = 1, a = 1, s = 'i'}
+        record.create(q, ids[i], found[at + 2], metas[i])
+        moved = moved + 1
+      end
     end
-    log.forget(q, bucket, #members)
+    if moved > 0 then
+      log.forget(q, bucket, moved)
+    end
   end
 end
 
@@ -174,7 +195,11 @@ end
 function record.of_inflight(q, id)
   local metas = {}
   record.of_all_inflight(q, {id}, metas)
-  record.save(q, id, metas[1])
+  if metas[1] then
+    record.save(q, id, metas[1])
+  else
+    record.lose(q, 'inflight', {id})
+  end
   return metas[1]
 end
 
