@@ -44,6 +44,7 @@ class Lane:
         self.coalescer = Coalescer()
         self.up = self.relays = True
         self.relay = SimpleNamespace(coalescer=Coalescer(), up=True, wake=lambda: None)
+        self.relay_lanes = {2: self.relay}
         self._relay_replies = RelayReplies()
         self.state = WorkerState(AUTO, MAX_BODY_BYTES, Identity())
         self.log = []  # of each command as it is answered: its reply, and whether its client had left by then

@@ -57,7 +57,7 @@ def client(users):
             up=True,
             relays=True,
             names={},
-            relay=SimpleNamespace(up=False),
+            relay_lanes={2: SimpleNamespace(up=False)},
             wake=lambda: None,
             full_for=lambda client: False,
             forget_name=lambda session: None,

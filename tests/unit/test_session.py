@@ -30,7 +30,7 @@ class Host:
 
     def lane(self, identity):
         lane = SimpleNamespace(coalescer=self.coalescer, up=True, relays=True, names={}, wake=lambda: None)
-        lane.relay = SimpleNamespace(coalescer=Coalescer(), up=True, wake=lambda: None)
+        lane.relay_lanes = {2: SimpleNamespace(coalescer=Coalescer(), up=True, wake=lambda: None)}
         return lane
 
     def is_closing(self):

@@ -115,7 +115,7 @@ class Client(Outgoing, asyncio.Protocol):
             self._set_stop(Stop.TURN, True)
             self._worker.loop.call_soon(self._set_stop, Stop.TURN, False)
         lane = self._lane
-        if lane is not None and (lane.relay if session.relayed else lane).full_for(self):
+        if lane is not None and (lane.relay_lanes[session.resp] if session.relayed else lane).full_for(self):
             self._set_stop(Stop.LANE_FULL, True)
         if session.held and not self._may_send_more:
             self._set_stop(Stop.HELD, True)

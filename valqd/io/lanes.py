@@ -1,6 +1,6 @@
 """The shared lanes of one worker: opened for an identity when it is first proved, closed when nobody uses them.
 
-Bounds: one or two connections for each identity that clients have, and for _MOST_IDLE that none has any more.
+Bounds: one to three connections for each identity that clients have, and for _MOST_IDLE that none has any more.
 """
 
 from __future__ import annotations

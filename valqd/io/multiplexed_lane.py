@@ -102,6 +102,10 @@ class MultiplexedLane(ABC):
     def is_used(self) -> bool:
         """Whether clients have it."""
 
+    def greeting(self) -> list[list[bytes]]:
+        """The requests that a new connection begins with."""
+        return self.identity.greeting()
+
     @abstractmethod
     def new_connection(self) -> LaneConnection:
         """What is to be connected."""
@@ -159,7 +163,7 @@ class MultiplexedLane(ABC):
     def _greet(self, connection: LaneConnection) -> None:
         """Send the identity; calls follow when it is accepted."""
         self._connection = connection
-        requests = self.identity.greeting() or [[b"PING"]]  # has the default user a password by now?
+        requests = self.greeting() or [[b"PING"]]  # has the default user a password by now?
         self._greeting_due = len(requests)
         self._errors = []
         encode = encode_request if self._proofs else encode_own  # a client asks, or only the lane does
@@ -182,7 +186,7 @@ class MultiplexedLane(ABC):
 
     def _greeted(self) -> None:
         refused = self.identity.refusal(self._errors)
-        if refused is not None and not self.identity.greeting() and not refused.startswith(b"-NOAUTH"):
+        if refused is not None and not self.greeting() and not refused.startswith(b"-NOAUTH"):
             refused = None  # a user who may not PING
         if refused is None:
             self.up = True

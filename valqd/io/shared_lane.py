@@ -1,4 +1,4 @@
-"""The two lanes that clients of one identity share: for VALQ commands and handshakes, and for simple commands."""
+"""The lanes that clients of one identity share: for VALQ commands and handshakes, and for simple commands."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _NO_RELAY_S = 60.0
 
 
 class SharedLane(MultiplexedLane):
-    """For VALQ commands and handshakes.  Its ``relay`` is closed with it, and opened when it is needed."""
+    """For VALQ commands and handshakes.  Its relay lanes are closed with it, and opened when they are needed."""
 
     def __init__(self, lanes: SharedLanes, identity: Identity) -> None:
         super().__init__(lanes, identity)
         self.users = 0
         self.names: dict[object, bytes] = {}
-        self.relay = RelayLane(self, lanes)
+        self.relay_lanes = {resp: RelayLane(self, lanes, resp) for resp in (2, 3)}
         self.relays = True
         self.start()
 
@@ -45,28 +45,30 @@ class SharedLane(MultiplexedLane):
         if self.up:
             self._lanes.lane_up()
         if not self.is_over and self.identity.password is None:
-            self.relay.start()  # who came before there was a password goes on when there is one
+            self.relay_lanes[2].start()  # who came before there was a password goes on when there is one
 
-    def renew_relay(self) -> None:
-        """Open another relay lane in place of one that was refused: a password may have been set back."""
+    def renew_relay(self, resp: int) -> None:
+        """Have another relay lane in place of one that was refused: a password may have been set back."""
         if not self.is_over:
-            self.relay = RelayLane(self, self._lanes)
+            self.relay_lanes[resp] = RelayLane(self, self._lanes, resp)
 
     def ended(self) -> None:
         """The backend has refused its identity for good."""
-        self.relay.fail_all(self.why_down)
-        self.relay.close()
+        for relay in self.relay_lanes.values():
+            relay.fail_all(self.why_down)
+            relay.close()
         self._lanes.discard(self)
 
     def close(self) -> None:
         """Stop for good."""
-        self.relay.close()
+        for relay in self.relay_lanes.values():
+            relay.close()
         super().close()
 
     @property
     def busy(self) -> bool:
         """Whether it owes an answer."""
-        return super().busy or self.relay.busy
+        return super().busy or any(relay.busy for relay in self.relay_lanes.values())
 
     # ---- what it is called
 
@@ -91,16 +93,24 @@ class SharedLane(MultiplexedLane):
 
 
 class RelayLane(MultiplexedLane):
-    """For simple foreign commands of the same clients (see relay): its calls are all RelayCalls."""
+    """For simple foreign commands of the same clients (see relay): its calls are all RelayCalls.
 
-    def __init__(self, shared: SharedLane, lanes: SharedLanes) -> None:
+    ``resp``: the protocol version of these clients, and so its own.
+    """
+
+    def __init__(self, shared: SharedLane, lanes: SharedLanes, resp: int) -> None:
         super().__init__(lanes, shared.identity)
         self._shared = shared
+        self._resp = resp
 
     @property
     def is_used(self) -> bool:
         """Whether clients have it."""
         return self._shared.is_used
+
+    def greeting(self) -> list[list[bytes]]:
+        """The requests that a new connection begins with."""
+        return [*super().greeting(), [b"HELLO", b"%d" % self._resp]]
 
     def new_connection(self) -> LaneConnection:
         """What is to be connected."""
@@ -117,7 +127,7 @@ class RelayLane(MultiplexedLane):
 
     def ended(self) -> None:
         """The backend has refused its identity: its clients take lanes of their own, and hear it there."""
-        self.loop.call_later(_NO_RELAY_S, self._shared.renew_relay)
+        self.loop.call_later(_NO_RELAY_S, self._shared.renew_relay, self._resp)
 
     def stop(self) -> None:
         """For a while it is not used: one client's unread values must not gather here."""

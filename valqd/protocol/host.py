@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -72,13 +72,13 @@ class Lane(CallLane, Protocol):
 
     identity: Identity
     why_down: CommandError  #: what to answer at once when it is not ``up``
-    relays: bool  #: whether simple foreign commands may take its ``relay``
+    relays: bool  #: whether simple foreign commands may take ``relay_lanes``
     #: the name that each session gave by a relayed CLIENT SETNAME, oldest first; the connection bears the last one
     names: dict[object, bytes]
 
     @property
-    def relay(self) -> CallLane:
-        """The same identity's lane for simple foreign commands, whose calls are all RelayCalls."""
+    def relay_lanes(self) -> Mapping[int, CallLane]:
+        """By protocol version, the same identity's lanes for simple foreign commands: all their calls are RelayCalls."""
 
     def take_name(self, session: object, name: bytes) -> None:
         """A session's name, which is what the lane is called from now on."""

@@ -6,8 +6,8 @@
 A command is simple when it does nothing to its connection, never blocks, has one reply, and is not likely to bring
 much.  Requests and replies pass as they are: patterns tell where each ends.
 
-Anything else (another name, or one in mixed case, another number of arguments, RESP3, a client that already has a
-private lane) sends a request to the private lane.  A request is only sent if it is in canonical form, so that no bytes
+Anything else (another name, or one in mixed case, another number of arguments, a client that already has a private
+lane) sends a request to the private lane.  A request is only sent if it is in canonical form, so that no bytes
 of one client can break the lane of the others.
 """
 
@@ -79,7 +79,7 @@ def _patterns() -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
             heads = _one_of({b"$%d\r\n%b\r\n" % (len(name), name): b"" for name in names})
             bulks = bulk * (count - 1) if count <= _WRITTEN_OUT + 1 else rb"(?:%b){%d}" % (bulk, count - 1)
             requests[b"*%d\r\n" % count] = heads + bulks
-    reply = rb"[+:-][^\r\n]*\r\n|\$-1\r\n|" + bulk
+    reply = rb"[+:_,#(-][^\r\n]*\r\n|\$-1\r\n|" + bulk
     either = re.compile(rb"(%b)|.+" % _one_of(requests), re.DOTALL)
     return either, re.compile(rb"(%b)|.+" % reply, re.DOTALL)
 

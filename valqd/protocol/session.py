@@ -4,7 +4,7 @@
                         ├ any other VALQ command ─────────┴▶ shared lane (coalescer), while the private lane is quiet
                         ├ the same, rewritten to FCALL ────▶ private lane, inside MULTI or behind foreign commands
                         ├ handshake of a clean client ─────▶ answered, or shared lane (handshake)
-                        ├ its simple commands in RESP2 ────▶ shared relay lane (relay)
+                        ├ its simple commands ─────────────▶ shared relay lane (relay)
                         └ all else, byte for byte (foreign) ▶ private lane
 
 Replies leave in request order because at any moment only one lane has replies outstanding for this client: a command
@@ -407,11 +407,11 @@ class Session:
     def _may_relay(self) -> bool:
         """Whether simple commands of this (clean) client may take the relay lane."""
         allowed = self.worker.relaying and not self._needs_private
-        return allowed and self.resp == 2 and self.lane.up and self.lane.relays and self.lane.relay.up
+        return allowed and self.lane.up and self.lane.relays and self.lane.relay_lanes[self.resp].up
 
     def _relay(self, calls: list[relay.RelayCall]) -> int:
         """Send over the relay lane, while nothing of this client is under way over the other one; how many bytes."""
-        lane = self.lane.relay
+        lane = self.lane.relay_lanes[self.resp]
         size = 0
         for call in calls:
             lane.coalescer.add(self, call)

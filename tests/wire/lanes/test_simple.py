@@ -22,12 +22,12 @@ def fresh():
 
 
 @pytest.mark.parametrize("name", relay.COMMANDS)
-def test_each_is_answered_as_by_valkey(pair, direct, name):
+def test_each_is_answered_as_by_valkey(pair, direct, resp, name):
     command = request(name, *["1"] * (abs(relay.COMMANDS[name]) - 1))
     answers = []
     for port in (pair[0].port, pair[1].port):
         direct.call("FLUSHALL")
-        with Connection(port) as client:
+        with Connection(port, resp) as client:
             for kept in ((), KEPT.get(name[0], ("SET", "1", "1")), ("SET", "1", "x"), ("LPUSH", "1", "x")):
                 if kept:  # of the type that it wants, and of others
                     direct.call("DEL", "1")
@@ -92,7 +92,7 @@ def test_those_of_a_pipeline_and_queue_commands_take_effect_and_are_answered_in_
 def test_many_clients_that_pipeline_each_get_their_own(fresh, queue):
     daemon, direct = fresh
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(Connection(daemon.port)) for _ in range(20)]
+        clients = [stack.enter_context(Connection(daemon.port, resp=2 + at % 2)) for at in range(20)]
         connections = direct.call("CLIENT", "LIST").count(b"\n")
         for turn in range(50):
             for number, client in enumerate(clients):
