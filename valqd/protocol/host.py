@@ -78,7 +78,7 @@ class Lane(CallLane, Protocol):
 
     @property
     def relay_lanes(self) -> Mapping[int, CallLane]:
-        """By protocol version, the same identity's lanes for simple foreign commands: all their calls are RelayCalls."""
+        """The lanes of the same identity, by protocol version, for simple foreign commands: their calls are RelayCalls."""
 
     def take_name(self, session: object, name: bytes) -> None:
         """A session's name, which is what the lane is called from now on."""
