@@ -78,7 +78,7 @@ class Lane(CallLane, Protocol):
 
     @property
     def relay_lanes(self) -> Mapping[int, CallLane]:
-        """The lanes of the same identity, by protocol version, for simple foreign commands: their calls are RelayCalls."""
+        """By protocol version: those of the same identity for simple foreign commands, whose calls are RelayCalls."""
 
     def take_name(self, session: object, name: bytes) -> None:
         """A session's name, which is what the lane is called from now on."""
