@@ -299,11 +299,16 @@ class Client(Outgoing, asyncio.Protocol):
         if self.private_lane is not None:
             self.private_lane.greeted()
 
-    def refuse_private(self) -> None:
-        """No private lane for a client that has yet to authenticate."""
+    def close_private(self) -> None:
+        """Close the private lane, over which nothing is due."""
         if self.private_lane is not None:
             self.private_lane.close()
             self.private_lane = None
+
+    def refuse_private(self) -> None:
+        """No private lane for a client that has yet to authenticate."""
+        if self.private_lane is not None:
+            self.close_private()
             self._private_gone(NotAuthenticated(), sent=False)
 
     def send_private(self, data: bytes) -> None:

@@ -59,6 +59,7 @@ def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:
     understood pass as plain ones.
     """
     special = SPECIAL.get(name) if frame.kind is Kind.COMMAND or name in _KNOWN_BY_NAME else None
+    side.was_special |= name in SPECIAL or name in _OF_THE_CONNECTION
     blocks = _blocks(name, frame) and not side.in_multi
     if blocks and side.session.gone:
         side.session.when_private_quiet(side.session.close)  # it would take something for nobody
@@ -68,7 +69,7 @@ def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:
     elif blocks:
         side.send_waiting(frame.raw)
     elif special is None:
-        if frame.kind is Kind.COMMAND and name not in _BLOCKING and len(name) < 64:
+        if frame.kind is Kind.COMMAND and not (name in _BLOCKING or name in _OF_THE_CONNECTION) and len(name) < 64:
             remember(frame.argv[0])
         side.send_plain(frame.raw, 1)
         if frame.kind is Kind.STREAM and name in (b"AUTH", b"HELLO"):
@@ -340,6 +341,9 @@ _BLOCKING = frozenset({
 
 #: Behind a MULTI that was refused these change the connection at once: its answer is waited for before they are sent.
 _AWAIT_MULTI = _STOP_COUNTING | {b"CLIENT", b"MULTI", b"WATCH"}
+
+#: Change the connection, but nothing that the session has to know.
+_OF_THE_CONNECTION = frozenset({b"READONLY", b"READWRITE", b"ASKING", b"SCRIPT"})
 
 #: Go to their own handlers even inside MULTI; of all others it is only noted what EXEC will change.
 _AT_ONCE_IN_MULTI = _PUBSUB | {b"EXEC", b"DISCARD", b"RESET", b"QUIT"}

@@ -137,6 +137,9 @@ class Host(Protocol):
     def send_private(self, data: bytes) -> None:
         """Send on the private lane."""
 
+    def close_private(self) -> None:
+        """Close the private lane, over which nothing is due."""
+
     def block(self, request: Request) -> None:
         """Run a POP or MPOP that may wait.  The session holds; the answer goes to ``Session.finish``."""
 

@@ -53,6 +53,7 @@ class PrivateSide:
         # State that the backend's connection holds
         self.multi: Transaction | None = None
         self.has_state = False  # CLIENT TRACKING and the like: cannot be made again on another connection
+        self.was_special = False  # a command was sent that means something to its connection
         self.watches = False  # WATCH, and no EXEC, DISCARD or UNWATCH since
         self.changes_at = 0  # which of all replies tells whether it is another user, or in another database, now
         self.silent = False  # CLIENT REPLY OFF
@@ -156,6 +157,11 @@ class PrivateSide:
         """Whether a mark among replies that do not match requests would be answered."""
         raw = self.replies is not None and self.replies.raw
         return self.uncounted and not (raw or self.silent or self.in_multi)
+
+    @property
+    def is_spare(self) -> bool:
+        """Whether another connection would do as well: nothing is due, and no command was one of its connection's."""
+        return self.is_quiet and not (self.was_special or self.has_state or self.streaming or self.is_broken)
 
     # ---- opening
 
@@ -396,6 +402,17 @@ class PrivateSide:
         self.reset()
         self.session.resume_if_quiet()
 
+    def leave(self) -> None:
+        """Do without the lane until it is needed again.  It must be spare."""
+        session = self.session
+        self.replies = None
+        self.calls.forget()
+        self.reset()
+        session.last_queue = session.last_queue or ANY_QUEUE  # WAIT on another connection covers nothing of this one
+        session.host.close_private()
+        if name := session.client_info.get(b"CLIENT SETNAME"):
+            session.lane.take_name(session, name)
+
     # ---- state
 
     def untold(self, names: Collection[bytes]) -> None:
@@ -416,5 +433,5 @@ class PrivateSide:
         """Nothing is left of what its connection held: RESET, or there is no connection any more."""
         self.leave_multi()
         self.silent = self.skip_next = self.may_be_subscribed = False
-        self.has_state = self.watches = self.identity_is_unknown = self.resp_is_unknown = False
+        self.has_state = self.watches = self.identity_is_unknown = self.resp_is_unknown = self.was_special = False
         self.changes_at = 0

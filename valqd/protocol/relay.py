@@ -93,6 +93,11 @@ def is_simple(argv: list[bytes]) -> bool:
     return least <= len(argv) <= most
 
 
+def is_all_simple(data: bytes) -> bool:
+    """Whether ``data`` is nothing but small simple requests."""
+    return bool(_REQUEST.findall(data)[-1])
+
+
 def cut_simple(data: bytes, most: int) -> list[RelayCall]:
     """Calls for the simple requests that ``data`` begins with.
 

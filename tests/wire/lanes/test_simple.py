@@ -213,3 +213,43 @@ def test_who_pipelines_large_ones_gets_a_lane_of_its_own(fresh, queue):
         client.send_raw(b"".join(request("STRLEN", f"{queue}{number}") for number in range(100)))
         assert [client.read() for _ in range(100)] == [4000] * 100
         assert len(lanes_of(direct)) == before + 1
+
+
+def calm(client, queue, reads):
+    for number in range(reads):
+        assert client.call("SET", queue, number) == b"OK"
+        client.send_raw(request("GET", queue) * 2)
+        assert [client.read(), client.read()] == [b"%d" % number] * 2
+
+
+def test_a_lane_of_its_own_that_is_not_needed_any_more_is_given_up(fresh, queue, resp):
+    daemon, direct = fresh
+    with Connection(daemon.port, resp) as client:
+        assert client.call("CLIENT", "SETNAME", "joe") == b"OK"
+        calm(client, queue, 1)
+        before = len(lanes_of(direct))
+        for turn in range(1, 4):  # each time it takes longer
+            assert client.call("LRANGE", "none", "0", "-1") == []
+            calm(client, queue, 7 * 2**turn)
+            assert len(lanes_of(direct)) == before + 1
+            calm(client, queue, 5 * 2**turn)
+            until(lambda: len(lanes_of(direct)) == before, 5, "it is closed")
+            assert sum(b" name=joe " in lane for lane in lanes_of(direct)) == 1
+            assert client.call("VALQ.PUSH", queue, "x")
+        assert client.call("WAIT", "0", "0") == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["CLIENT ID", "MULTI | EXEC", "WATCH k", "SELECT 2", "READONLY", "CLIENT NO-EVICT ON", "WAIT 0 0"],
+)
+def test_a_lane_that_may_mean_something_is_kept(fresh, queue, words):
+    daemon, direct = fresh
+    with Connection(daemon.port) as client:
+        assert client.call("LRANGE", "none", "0", "-1") == []
+        for command in words.split(" | "):
+            client.call(*command.split())
+        calm(client, queue, 4)  # a database has shared lanes of its own
+        before = len(lanes_of(direct))
+        calm(client, queue, 40)
+        assert len(lanes_of(direct)) == before
