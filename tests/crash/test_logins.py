@@ -11,13 +11,13 @@ from tests.servers import Connection, Valkey, Valqd, as_map, request, until
 from tests.wire.expect import blocked, noticed, refused
 
 
-def test_new_clients_are_asked_for_a_password_that_the_default_user_got():
+def test_new_clients_are_asked_for_a_password_that_the_default_user_got(resp):
     with (
         Valkey() as valkey,
         Valqd(valkey.url) as daemon,
         Connection(valkey.port) as direct,
-        Connection(daemon.port) as before,
-        Connection(daemon.port) as private,
+        Connection(daemon.port, resp) as before,
+        Connection(daemon.port, resp) as private,
     ):
         assert before.call("VALQ.PUSH", "q", "x") == b"1"
         assert private.call("LRANGE", "none", "0", "-1") == []
@@ -37,9 +37,9 @@ def test_new_clients_are_asked_for_a_password_that_the_default_user_got():
         for connection in (before, private):
             assert connection.call("PING") == b"PONG"
             assert connection.call("SET", "k", "1") == b"OK"
-            assert connection.call("GET", "k") == b"1"
+            for _ in range(40):  # and leaves its own lane for one that was opened before
+                assert connection.call("GET", "k") == b"1"
             assert isinstance(connection.call("VALQ.PUSH", "q", "x"), bytes)
-        assert private.call("LRANGE", "none", "0", "-1") == []
         direct.call("ACL", "SETUSER", "default", "nopass")
 
         def welcome():
@@ -260,9 +260,10 @@ def test_who_spoke_resp3_before_a_password_was_needed_still_does():
         Connection(daemon.port, 3, timeout_s=5) as client,
     ):
         direct.call("CONFIG", "SET", "requirepass", "pw")
-        refused(client.call("HGETALL", "none"), "NOAUTH")
+        refused(client.call("CONFIG", "GET", "none"), "NOAUTH")
         assert client.call("AUTH", "pw") == b"OK"
-        assert client.call("HGETALL", "none") == {}
+        for command in (("CONFIG", "GET", "none"), ("HGETALL", "none")):
+            assert client.call(*command) == {}
 
 
 def test_a_name_that_was_given_in_hello_needs_no_right_again():

@@ -12,7 +12,7 @@ from valqd.protocol.framing import MAX_BULK_BYTES
 from valqd.protocol.handshake import Hello
 from valqd.protocol.host import Identity, WorkerState
 from valqd.protocol.private_calls import ANY_QUEUE
-from valqd.protocol.session import _MAX_FRAMES, _MAX_PENDING, Session
+from valqd.protocol.session import _LOOK_EVERY, _MAX_FRAMES, _MAX_PENDING, Session
 
 
 class Host:
@@ -21,6 +21,7 @@ class Host:
     def __init__(self):
         self.written, self.sent, self.soon, self.released, self.paused_ms, self.runs = [], [], [], [], [], []
         self.closed = self.closing = False
+        self.relay_is_ready = self.private_stands = True
         self.coalescer = Coalescer()
         self.write = self.write_now = self.written.append
         self.send_private = self.sent.append
@@ -30,7 +31,8 @@ class Host:
 
     def lane(self, identity):
         lane = SimpleNamespace(coalescer=self.coalescer, up=True, relays=True, names={}, wake=lambda: None)
-        lane.relay_lanes = {2: SimpleNamespace(coalescer=Coalescer(), up=True, wake=lambda: None)}
+        is_ready = lambda: self.relay_is_ready  # noqa: E731
+        lane.relay_lanes = {2: SimpleNamespace(coalescer=Coalescer(), up=True, wake=lambda: None, is_ready=is_ready)}
         return lane
 
     def is_closing(self):
@@ -44,6 +46,9 @@ class Host:
 
     def open_private(self, greeting):
         pass
+
+    def close_private(self):
+        return self.private_stands
 
     def release(self, queue, data):
         self.released.append((queue, data))
@@ -203,6 +208,18 @@ def test_a_name_that_valkey_would_refuse_is_left_to_it():
     assert Hello.of([b"HELLO", b"3", b"SETNAME", b"a"]).is_plain
     for name in (b"a b", b"a\n", b"\x7f", b"\xe4"):
         assert not Hello.of([b"HELLO", b"3", b"SETNAME", name]).is_plain
+
+
+@pytest.mark.parametrize("lacks", [None, "relay_is_ready", "private_stands"])
+def test_a_private_lane_is_left_for_one_that_stands_while_it_stands_itself(host, session, lacks):
+    converse(session, ("LRANGE none 0 -1", b"*0\r\n"))
+    if lacks is not None:
+        setattr(host, lacks, False)
+    for _ in range(3 * _LOOK_EVERY):
+        session.receive(request("GET", "k"))
+        if session.private.replies is not None:
+            session.private.received(b"$-1\r\n")
+    assert (session.private.replies is None) == (lacks is None)
 
 
 def test_nothing_of_a_client_that_was_reset_is_replayed(host, session):

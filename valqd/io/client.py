@@ -299,16 +299,18 @@ class Client(Outgoing, asyncio.Protocol):
         if self.private_lane is not None:
             self.private_lane.greeted()
 
-    def close_private(self) -> None:
-        """Close the private lane, over which nothing is due."""
-        if self.private_lane is not None:
-            self.private_lane.close()
-            self.private_lane = None
+    def close_private(self) -> bool:
+        """Close the private lane, over which nothing is due; False if it was lost, as its session will hear."""
+        lane = self.private_lane
+        if lane is None or lane.is_lost:
+            return False
+        lane.close()
+        self.private_lane = None
+        return True
 
     def refuse_private(self) -> None:
         """No private lane for a client that has yet to authenticate."""
-        if self.private_lane is not None:
-            self.close_private()
+        if self.close_private():
             self._private_gone(NotAuthenticated(), sent=False)
 
     def send_private(self, data: bytes) -> None:

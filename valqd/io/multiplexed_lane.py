@@ -306,6 +306,13 @@ class MultiplexedLane(ABC):
         else:
             self._flush()  # the backend is idle: every microsecond of waiting would be one of doing nothing
 
+    def is_ready(self) -> bool:
+        """Whether its connection stands and was accepted; if there is none, one is opened for who asks next."""
+        if self._connection is None:
+            self.start()
+            self.needed.set()
+        return self._connection is not None and not self._greeting_due and self.refused is None
+
     def _plan_flush(self) -> None:
         self._flush_planned = True
         self.loop.call_soon(self._flush)

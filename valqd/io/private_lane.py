@@ -186,6 +186,11 @@ class PrivateLane(asyncio.Protocol):
         elif not private.pops_due:  # over TLS, what is still to come would not be read
             transport.close()
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether its connection was closed, and is being found out why."""
+        return self._transport is not None and self._transport.is_closing()
+
     def close(self) -> None:
         """Close for good."""
         self._client = None

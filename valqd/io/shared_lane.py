@@ -44,8 +44,9 @@ class SharedLane(MultiplexedLane):
         """It is connected, or cannot be."""
         if self.up:
             self._lanes.lane_up()
-        if not self.is_over and self.identity.password is None:
-            self.relay_lanes[2].start()  # who came before there was a password goes on when there is one
+            if self.identity.password is None:
+                for relay in self.relay_lanes.values():
+                    relay.start()  # who came before there was a password goes on when there is one
 
     def renew_relay(self, resp: int) -> None:
         """Have another relay lane in place of one that was refused: a password may have been set back."""

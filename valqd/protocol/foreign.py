@@ -59,7 +59,7 @@ def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:
     understood pass as plain ones.
     """
     special = SPECIAL.get(name) if frame.kind is Kind.COMMAND or name in _KNOWN_BY_NAME else None
-    side.was_special |= name in SPECIAL or name in _OF_THE_CONNECTION
+    side.was_special |= (name in SPECIAL and name != b"COMMAND") or name in _OF_THE_CONNECTION
     blocks = _blocks(name, frame) and not side.in_multi
     if blocks and side.session.gone:
         side.session.when_private_quiet(side.session.close)  # it would take something for nobody

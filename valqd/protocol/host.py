@@ -66,6 +66,9 @@ class CallLane(Protocol):
     def wake(self) -> None:
         """Calls were joined: send them in this turn of the loop."""
 
+    def is_ready(self) -> bool:
+        """Whether its connection stands and was accepted; if there is none, one is opened for who asks next."""
+
 
 class Lane(CallLane, Protocol):
     """The one of an identity, for VALQ commands and handshakes."""
@@ -137,8 +140,8 @@ class Host(Protocol):
     def send_private(self, data: bytes) -> None:
         """Send on the private lane."""
 
-    def close_private(self) -> None:
-        """Close the private lane, over which nothing is due."""
+    def close_private(self) -> bool:
+        """Close the private lane, over which nothing is due; False if it was lost, as ``PrivateSide`` is to hear."""
 
     def block(self, request: Request) -> None:
         """Run a POP or MPOP that may wait.  The session holds; the answer goes to ``Session.finish``."""

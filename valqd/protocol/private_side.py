@@ -403,13 +403,14 @@ class PrivateSide:
         self.session.resume_if_quiet()
 
     def leave(self) -> None:
-        """Do without the lane until it is needed again.  It must be spare."""
+        """Do without the lane until it is needed again.  It must be spare; one that is lost is left to ``lost``."""
         session = self.session
+        if not session.host.close_private():
+            return
         self.replies = None
         self.calls.forget()
         self.reset()
         session.last_queue = session.last_queue or ANY_QUEUE  # WAIT on another connection covers nothing of this one
-        session.host.close_private()
         if name := session.client_info.get(b"CLIENT SETNAME"):
             session.lane.take_name(session, name)
 

@@ -428,7 +428,7 @@ class Session:
             self._calm_looks = 0
             return False
         self._calm_looks += 1
-        if self._calm_looks < self._calm_after:
+        if self._calm_looks < self._calm_after or not self.lane.relay_lanes[self.resp].is_ready():
             return False
         self._calm_looks = 0
         self._calm_after *= 2

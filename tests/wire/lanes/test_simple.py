@@ -230,6 +230,7 @@ def test_a_lane_of_its_own_that_is_not_needed_any_more_is_given_up(fresh, queue,
         before = len(lanes_of(direct))
         for turn in range(1, 4):  # each time it takes longer
             assert client.call("LRANGE", "none", "0", "-1") == []
+            assert isinstance(client.call("COMMAND", "COUNT"), int)
             calm(client, queue, 7 * 2**turn)
             assert len(lanes_of(direct)) == before + 1
             calm(client, queue, 5 * 2**turn)

@@ -44,7 +44,8 @@ function log.forget_all(q, ids)
 end
 
 -- A bucket was not as long as it must be (keys of the queue were evicted): make it anew, `at` empty elements and these.
-local function set_right(key, at, ...)
+local function set_right(q, bucket, at, ...)
+  local key = log.key(q, bucket)
   local before = {}
   for i = 1, at do
     before[i] = ''
@@ -54,6 +55,7 @@ local function set_right(key, at, ...)
     server.call('RPUSH', key, unpack(before))
   end
   server.call('RPUSH', key, ...)
+  server.call('HINCRBY', q.prefix .. 'gone', bucket, 0) -- this field may be lost too
 end
 
 -- Give ids q.seq+1 ... to the `values` (age, body, age, body ...; two empty ones for a record) and move q.seq.
@@ -66,9 +68,8 @@ function log.append(q, values)
     if at == 0 then
       server.call('HSET', q.prefix .. 'gone', bucket, 0)
     end
-    local key = log.key(q, bucket)
-    if server.call('RPUSH', key, unpack(values, done + 1, done + count)) ~= at + count then
-      set_right(key, at, unpack(values, done + 1, done + count))
+    if server.call('RPUSH', log.key(q, bucket), unpack(values, done + 1, done + count)) ~= at + count then
+      set_right(q, bucket, at, unpack(values, done + 1, done + count))
     end
     local empty = 0
     for i = done + 1, done + count, 2 do
