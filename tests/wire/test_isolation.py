@@ -354,10 +354,10 @@ def test_after_a_large_value_simple_commands_do_not_ride_together():
 
         for client in clients:
             assert client.call("GET", "none") is None
-        until(lambda: connections() == 4, what="control's, the two shared lanes and this one")
+        until(lambda: connections() == 5, what="control's, the three shared lanes and this one")
         for number, client in enumerate(clients):
             assert client.call("GET", "large") == b"x" * 100_000
-            assert connections() == 4 + number  # the first came over the shared lane, the others by their own
+            assert connections() == 5 + number  # the first came over the shared lane, the others by their own
 
 
 # ---- limits and waits
