@@ -100,7 +100,8 @@ def test_requests_of_all_sizes_are_told_alike_by_the_pattern_and_without():
 
 REPLIES = [
     b"+OK\r\n", b"$-1\r\n", b":-1\r\n", b"$0\r\n\r\n", b"*0\r\n", b"-ERR no\r\n", b"$3\r\nvar\r\n",
-    b"*2\r\n$1\r\na\r\n:1\r\n", b"$2\r\n\r\n\r\n", b"$600\r\n%b\r\n" % (b"+" * 600),
+    b"*2\r\n$1\r\na\r\n:1\r\n", b"$2\r\n\r\n\r\n", b"_\r\n", b",1.5\r\n", b"%1\r\n$1\r\na\r\n*1\r\n_\r\n",
+    b"$600\r\n%b\r\n" % (b"+" * 600),
 ]  # fmt: skip
 replies = st.lists(st.sampled_from(REPLIES), min_size=1, max_size=4)
 

@@ -6,13 +6,14 @@ import pytest
 
 from tests.servers import request
 from valqd.errors import BackendDown
+from valqd.protocol.calm import LOOK_EVERY
 from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.fastpath import MAX_BYTES_AT_ONCE
 from valqd.protocol.framing import MAX_BULK_BYTES
 from valqd.protocol.handshake import Hello
 from valqd.protocol.host import Identity, WorkerState
 from valqd.protocol.private_calls import ANY_QUEUE
-from valqd.protocol.session import _LOOK_EVERY, _MAX_FRAMES, _MAX_PENDING, Session
+from valqd.protocol.session import _MAX_FRAMES, _MAX_PENDING, Session
 
 
 class Host:
@@ -215,7 +216,7 @@ def test_a_private_lane_is_left_for_one_that_stands_while_it_stands_itself(host,
     converse(session, ("LRANGE none 0 -1", b"*0\r\n"))
     if lacks is not None:
         setattr(host, lacks, False)
-    for _ in range(3 * _LOOK_EVERY):
+    for _ in range(3 * LOOK_EVERY):
         session.receive(request("GET", "k"))
         if session.private.replies is not None:
             session.private.received(b"$-1\r\n")

@@ -25,6 +25,7 @@ from valqd.commands.request import Request, function_call
 from valqd.errors import BackendReplaced, CommandError
 from valqd.protocol import foreign, handshake, relay
 from valqd.protocol.calls import Route, error_line, nothing_popped
+from valqd.protocol.calm import Calm
 from valqd.protocol.encoding import encode
 from valqd.protocol.fastpath import MAX_BYTES_AT_ONCE
 from valqd.protocol.framing import BROKEN_REQUEST, MAX_ARGUMENTS, Frame, Kind, RequestFramer
@@ -38,9 +39,6 @@ from valqd.protocol.requests import echo_call, encode_request, join_merged
 _MAX_PENDING = 1024
 #: The same for commands that are not merged, any of which may bring a large reply.
 _MAX_PENDING_LONE = 32
-#: Of so many reads for a private lane one is looked at, and after so many with nothing but simple commands the client
-#: leaves that lane, the first time.
-_LOOK_EVERY, _CALM_LOOKS = 16, 2
 #: Frames taken from one client before others have their turn.
 _MAX_FRAMES = 512
 
@@ -69,9 +67,7 @@ class Session:
         self.relayed = False  # what is pending is on the relay lane
         self._relay_share = relay.FIRST_SHARE_BYTES  # so much of it may be there at once
         self._needs_private = False  # simple commands do not take the relay lane any more
-        self._private_reads = 0  # that came while it had a private lane
-        self._calm_looks = 0  # in a row, at such reads, that held nothing but simple commands
-        self._calm_after = _CALM_LOOKS  # so many of them, it leaves its private lane
+        self._calm = Calm()
         self._gone = False  # it has hung up
         self.closed = False  # nothing is taken from it, or written to it, any more
         # Holding: bytes wait in the framer until what is awaited has come
@@ -140,10 +136,9 @@ class Session:
             if (request := self.templates.seen_whole(data)) is not None:
                 self._share(request)
                 return taken + len(data)
-        if private.replies is not None:
-            self._private_reads += 1
-            if self._private_reads % _LOOK_EVERY == 0 and self._is_calm(data):
-                private.leave()
+        if private.replies is not None and self._calm.is_due() and self._can_leave_private(data):
+            self._calm.use()
+            private.leave()
         if private.replies is None:
             may_follow = self.relayed or not self.pending
             if may_follow and self._may_relay() and (calls := relay.cut_simple(data, self._relay_share)):
@@ -419,20 +414,11 @@ class Session:
         allowed = self.worker.relaying and not self._needs_private
         return allowed and self.lane.up and self.lane.relays and self.lane.relay_lanes[self.resp].up
 
-    def _is_calm(self, data: bytes) -> bool:
-        """Whether a client sends only simple commands, for all that was seen of it, and can leave its private lane.
-
-        Each time it takes twice as many looks: a lane that is needed now and then is not to be opened again and again.
-        """
-        if self.pending or not self.private.is_spare or not self._may_relay() or not relay.is_all_simple(data):
-            self._calm_looks = 0
-            return False
-        self._calm_looks += 1
-        if self._calm_looks < self._calm_after or not self.lane.relay_lanes[self.resp].is_ready():
-            return False
-        self._calm_looks = 0
-        self._calm_after *= 2
-        return True
+    def _can_leave_private(self, data: bytes) -> bool:
+        """Whether it has long sent nothing that needs its private lane, and a relay lane stands for ``data``."""
+        is_spare = not self.pending and self.private.is_spare and self._may_relay()
+        is_long_enough = self._calm.saw(is_spare and relay.is_all_simple(data))
+        return is_long_enough and self.lane.relay_lanes[self.resp].is_ready()
 
     def _relay(self, calls: list[relay.RelayCall]) -> int:
         """Send over the relay lane, while nothing of this client is under way over the other one; how many bytes."""
@@ -465,7 +451,7 @@ class Session:
                 return
             if handshake.take(self, name, frame):
                 return
-        self._calm_looks = 0
+        self._calm.disturb()
         self.when_shared_quiet(lambda: foreign.forward(self.private, name, frame))
 
     def _is_simple(self, frame: Frame) -> bool:

@@ -137,9 +137,9 @@ def test_who_is_told_that_a_script_runs_too_long_is_told_so_once_for_each(queue)
             assert other.call("GET", queue) == b"v"
 
 
-def test_when_their_connection_is_closed_those_under_way_may_have_been_applied(fresh, queue):
+def test_when_their_connection_is_closed_those_under_way_may_have_been_applied(fresh, queue, resp):
     daemon, direct = fresh
-    with Connection(daemon.port, timeout_s=5) as client, Connection(daemon.port, timeout_s=5) as other:
+    with Connection(daemon.port, resp, timeout_s=5) as client, Connection(daemon.port, resp, timeout_s=5) as other:
         assert client.call("SET", queue, "v") == b"OK"
         assert other.call("GET", queue) == b"v"
         try:
