@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.lua import states
 from tests.servers import Connection, Valkey, request
 from valqd.lua import bundle
 
@@ -124,6 +125,15 @@ class Queue:
 
     def stored(self):
         return sorted(self.link.ok("KEYS", f"valq:{{{self.name}}}:*"))
+
+    def set_state(self, **numbers):
+        """Overwrite some of the numbers that its hash keeps packed."""
+        self.link.ok("HSET", self.key, "state", states.changed(self.link.ok("HGET", self.key, "state"), **numbers))
+
+    def skip_ids(self, count):
+        """As if so many messages had come and gone."""
+        seq = states.read(self.link.ok("HGET", self.key, "state"))["seq"]
+        self.set_state(seq=seq + count)
 
     def pass_time(self, ms):
         """Move time on by ``ms`` for every function, also of a library that was loaded since; else it stands still."""

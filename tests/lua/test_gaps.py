@@ -18,7 +18,7 @@ def ids(q):
         found.append(int(q.push("plain")))
         urgent = q.push(*["urgent"] * (BUCKET - 1), priority=1)
         assert q.ack(*urgent) == BUCKET - 1
-        q.link.ok("HINCRBY", q.key, "seq", gap * BUCKET)  # as if as many urgent ones had come and gone
+        q.skip_ids(gap * BUCKET)
     found.append(int(q.push("plain")))
     return found
 
@@ -72,7 +72,7 @@ def test_what_is_there_costs_no_more_than_a_gap_before_it(q):
     q.create()
     q.push("plain")
     assert q.ack(*q.push(*["urgent"] * (BUCKET - 1), priority=1)) == BUCKET - 1
-    q.link.ok("HINCRBY", q.key, "seq", 600 * BUCKET)
+    q.skip_ids(600 * BUCKET)
     q.fill(700 * BUCKET)
     calls, _ = q.calls_of("peek", "n2", "ready", 10, 0, "")
     assert "HKEYS" not in calls

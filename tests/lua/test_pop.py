@@ -274,7 +274,7 @@ def test_a_pop_for_one_passes_over_what_is_not_delivered_any_more(q):
 def test_what_mpop_took_is_delivered_though_a_later_key_is_no_queues(q, broken):
     q.push("a1", "a2")
     other = q.other("b")
-    other.push("b1")
+    other.push("b1", priority=1)
     q.link.ok("DEL", f"valq:{{b}}:{broken}")
     q.link.ok("SET", f"valq:{{b}}:{broken}", "x")
     keys = [q.key, other.key]
@@ -283,3 +283,21 @@ def test_what_mpop_took_is_delivered_though_a_later_key_is_no_queues(q, broken):
     assert [flat(each)["body"] for each in q.do("mpop", "n2", AUTO, "10", "", "", keys=keys)] == [b"a3"]
     if broken == "queue":
         assert str(q.fcall("mpop", "n2", AUTO, "10", "", "", keys=keys)).startswith("WRONGTYPE ")
+
+
+def test_where_no_records_are_left_none_are_looked_for(q):
+    assert q.ack(*q.push("option", "option", priority=1)) == 2
+    q.push(*["plain"] * 3)
+    assert q.ids() == [3, 4, 5]  # the first POP sees that none is ready
+    assert q.ack("3") == 1  # and the first ACK that none is there
+    for function, args, commands in (
+        ("push_many", (AUTO, "x"), {"HMGET", "RPUSH", "HSET"}),
+        ("pop_many", (AUTO, "1", ""), {"HMGET", "LRANGE", "ZADD", "HSET"}),
+        ("ack_many", ("4-1",), {"HMGET", "ZREM", "HINCRBY", "HSET"}),
+    ):
+        calls, _ = q.calls_of(function, *args)
+        del calls["FCALL"], calls["CONFIG|RESETSTAT"]
+        assert calls == dict.fromkeys(commands, 1)
+    q.push("option", priority=1)
+    assert q.ids() == [7]
+    assert q.ack("7-1", "5-1", "6-1") == 3

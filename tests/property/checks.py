@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.lua import states
 from tests.lua.conftest import flat
 from tests.property.model import Model, Queue
 from tests.property.sending import Sending
@@ -78,6 +79,9 @@ class Checks(Sending):
         """Records have a body, fields and one index entry each; the log's buckets count what is of no use in them."""
         read, prefix = self.link.ok, f"valq:{{{queue.name}}}:"
         records = set(read("HKEYS", prefix + "meta"))
+        state = states.read(read("HGET", prefix + "queue", "state"))
+        assert state["may_have_records"] or not records
+        assert state["may_have_ready"] or not read("EXISTS", prefix + "ready")
         assert records == set(read("HKEYS", prefix + "body"))
         indexed = {state: read("ZRANGE", prefix + state, 0, -1) for state in STATES}
         entries = [number for state in STATES for number in indexed[state]]

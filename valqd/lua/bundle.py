@@ -22,7 +22,7 @@ from valqd.errors import QUEUE_CODES
 LIBRARY_NAME = "valq1"
 FUNCTION_PREFIX = "valq1_"
 #: Which of two builds of the same contract is newer: a daemon never replaces a library of a higher revision.
-REVISION = 1
+REVISION = 2
 
 #: Commands that the library calls; all of them are in Valkey 7.2, as it calls them.
 CALLED_COMMANDS = (

@@ -98,7 +98,7 @@ local function call(keys, args)
   end
   queue.finish(q) -- before what may end the call
   local target = q
-  if args[4] ~= '' then
+  if args[4] ~= '' and keys[2] ~= keys[1] then
     target = queue.open(keys[2])
     if not target then
       return none_moved and queue.missing(keys[2]) or {0, ''}

@@ -93,7 +93,7 @@ local function drop(q, ids)
     if plain[1] then
       q.plain = q.plain - #plain
       q.head = tonumber(plain[#plain]) + 1 -- all plain ones before it are dropped
-      q.moved = true
+      q.changed = true
     end
   end
   queue.count(q, 'dropped', #ids)
@@ -206,7 +206,7 @@ function add.plain(q, bodies, from, to)
       q.head = first
     end
     q.plain = q.plain + plain
-    q.moved = true
+    q.changed = true
   end
   log.append(q, values)
   if large then
@@ -293,5 +293,5 @@ end
 
 -- At the end of a function that may have added.
 function add.finish(q)
-  queue.finish(q, 'seq', q.seq)
+  queue.finish(q)
 end

@@ -102,7 +102,7 @@ local function move(q, target, dead)
         record.enter(target, record.add(target, bodies[n], copy), copy, 'r')
       end
       record.flush(target)
-      queue.finish(target, 'seq', target.seq)
+      queue.finish(target)
       ids, metas, copies, bodies = {}, {}, {}, {}
       held = 0
     end

@@ -273,7 +273,7 @@ function life.find_due(q)
     due = math.min(due, q.limits.pause_in or queue.FOREVER, q.limits.pause_out or queue.FOREVER)
   end
   q.due = due
-  q.due_changed = true
+  q.changed = true
   if due < queue.FOREVER then
     volatile.note(q.name, due)
   end

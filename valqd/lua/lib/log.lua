@@ -17,8 +17,14 @@ local function place_of(id)
   return bucket, (id - 1 - bucket * queue.SLOTS) * 2
 end
 
+local last_prefix, last_bucket, last_key
+
 function log.key(q, bucket)
-  return q.prefix .. 'log:' .. bucket
+  if bucket ~= last_bucket or q.prefix ~= last_prefix then -- most calls want the last one again
+    last_prefix, last_bucket = q.prefix, bucket
+    last_key = q.prefix .. 'log:' .. bucket
+  end
+  return last_key
 end
 
 -- `count` more slots of a bucket are of no use; the last one takes the bucket with it.
@@ -82,6 +88,7 @@ function log.append(q, values)
     end
     done = done + count
     q.seq = q.seq + count / 2
+    q.changed = true
   end
 end
 
@@ -102,7 +109,7 @@ function log.clear(q, id)
   server.call('LSET', key, at, '')
   server.call('LSET', key, at + 1, '')
   q.plain = q.plain - 1
-  q.moved = true
+  q.changed = true
   log.forget(q, bucket, 1)
 end
 
@@ -234,7 +241,7 @@ function log.each_ready(q, from, visit)
       if pairs_found[i] ~= '' then
         if at_head then -- nothing before this one is ready: the next walk need not look there
           at_head = false
-          q.moved = q.moved or id - 1 > q.head
+          q.changed = q.changed or id - 1 > q.head
           q.head = id - 1
         end
         if visit(id - 1, pairs_found[i], pairs_found[i + 1]) == false then

@@ -7,6 +7,7 @@ local RECORD_BATCH = 256
 -- Messages that one POP finds not to be delivered any more, before it leaves the others to the next.
 local MOST_FAILED = 2000
 local MOST_DEAD = 500 -- where they are moved to another queue
+local NONE = {}
 local MOST_AT_ONCE = 10000 -- as the daemon lets no more be asked for, who calls functions himself gets no more
 
 -- What a POP asks for.  count: '' for one message, and no array; vt: ms or ''; flags: N for NOACK, M for WITHMETA; post: of
@@ -65,12 +66,20 @@ local function take_plain(q, want, below, taken, leases, deadline)
   end
   q.plain = id > q.seq and 0 or q.plain - (n - before)
   q.head = id
-  q.moved = true
+  q.changed = true
 end
 
 -- Ids and scores of the first ready records, at most RECORD_BATCH of them.
 local function first_records(q, want)
-  return server.call('ZRANGE', q.prefix .. 'ready', 0, math.min(want, RECORD_BATCH) - 1, 'WITHSCORES')
+  if q.may_have_ready == 0 then
+    return NONE
+  end
+  local found = server.call('ZRANGE', q.prefix .. 'ready', 0, math.min(want, RECORD_BATCH) - 1, 'WITHSCORES')
+  if not found[1] then
+    q.may_have_ready = 0
+    q.changed = true
+  end
+  return found
 end
 
 -- Deliver a record with these fields: whether it was delivered, or its TTL is over or its attempts are used up.
@@ -256,10 +265,10 @@ end
 -- After taking `count` messages.
 function pop.finish(q, count)
   if count > 0 then
-    queue.finish(q, 'delivered', q.delivered + count)
-  else
-    queue.finish(q)
+    q.delivered = q.delivered + count
+    q.changed = true
   end
+  queue.finish(q)
 end
 
 -- The i-th of what was taken, as a value.  queue_name: MPOP's `queue`, or nil.

@@ -61,7 +61,7 @@ local function purge_log(q, last)
     visited = visited + 1
   end
   q.head = id
-  q.moved = true
+  q.changed = true
   return removed, more
 end
 

@@ -2,8 +2,8 @@
 -- requires: cache, clock, number, reply, volatile, waiters
 --
 -- Keys of queue q, all under "valq:{q}:" (KEYS[1] of every function is "valq:{q}:queue", the rest follow from it):
---   queue      HASH  see FIELDS; also attempts and retention (ms), bytes, and INFO's counters; created_at is there exactly
---                    when the queue is
+--   queue      HASH  see FIELDS; also attempts and retention (ms), bytes, and INFO's other counters; created_at is there
+--                    exactly when the queue is
 --   log:<b>    LIST  bucket b holds ids b*128+1 .. (b+1)*128: two elements a slot, age (ms after created_at) and body;
 --                    a slot of two empty elements belongs to a record or to a message that is gone
 --   gone       HASH  bucket -> slots that no plain message uses any more; its fields are exactly the existing buckets
@@ -28,20 +28,28 @@ queue.SLOTS = 128
 queue.PLAIN_BYTES = 1024
 queue.FOREVER = 9007199254740991
 
--- Fields that every hot function reads, in the order of HMGET; the hash is created in this order.
---   seq last id; head first id of the log that may be ready; plain how many plain messages are ready;
---   due lower bound of the next time at which anything must be settled; vt visibility timeout, ms;
+-- Fields that every function reads, in the order of HMGET; the hash is created in this order.
+--   state what hot functions change, see STATE; vt visibility timeout, ms;
 --   limits packed table of what few queues have (see limits; trim: the sweep is to drop what is over them), or empty
-local FIELDS = {'seq', 'head', 'plain', 'due', 'vt', 'delivered', 'acked', 'limits', 'created_at'}
+local FIELDS = {'state', 'vt', 'limits', 'created_at'}
+
+-- The field `state`, packed, for to read and write a field costs as much as most commands do:
+--   seq last id; head first id of the log that may be ready; plain how many plain messages are ready;
+--   due lower bound of the next time at which anything must be settled; delivered, acked totals;
+--   may_have_ready, may_have_records 0 when there is certainly no ready record, or no record at all
+local STATE = '>I7I7I7I7I7I7BB'
+local STATE_BYTES = 44
+-- The same as fields of their own, as they were before the library's revision 2.
+local OLD_FIELDS = {'seq', 'head', 'plain', 'due', 'delivered', 'acked'}
 
 -- An open queue, before anything is read into it; all fields named, for a table that grows is made anew.
 local function blank()
   return {
     key = false, prefix = false, name = false, now = 0, seq = 0, head = 0, plain = 0, due = 0, vt = 0, created_at = 0,
-    delivered = false, acked = false, limits = false,
+    delivered = 0, acked = 0, may_have_ready = 0, may_have_records = 0, limits = false,
     counts = {}, -- what functions add to counters
     attempts = false, retention = false, -- see queue.rules
-    due_changed = false, moved = false, -- whether due, or head and plain, are to be written
+    changed = false, -- whether its state is to be written
     wakes = false, -- whether there may be something at the end for who waits
     gathered = false, -- see queue.put
     behind = false, settled = 0, -- see life.settle
@@ -65,43 +73,55 @@ end
 local name_of = cache.of(queue.name_of, 1000)
 local prefix_of = cache.of(function(key) return key:sub(1, -6) end, 1000)
 
+-- As the field of that name holds them.
+local function packed(bounds)
+  return bounds and next(bounds) and cmsgpack.pack(bounds) or ''
+end
+
+-- The state of a queue of before revision 2, which has it from now on.
+local function converted(key)
+  local v = server.call('HMGET', key, unpack(OLD_FIELDS))
+  for i = 1, #v do
+    v[i] = tonumber(v[i]) or error('ERR this is no queue', 0)
+  end
+  v[7], v[8] = 1, 1
+  local state = struct.pack(STATE, unpack(v))
+  server.call('HSET', key, 'state', state)
+  server.call('HDEL', key, unpack(OLD_FIELDS))
+  return state
+end
+
 -- Open the queue of `key`, as the table `q` if given; nil if there is none.  Its limits are a table or nil.
 function queue.open(key, q)
   local v = server.call('HMGET', key, unpack(FIELDS))
-  if not v[9] then
+  if not v[4] then
     return nil
   end
+  local state = v[1] or converted(key)
+  if #state ~= STATE_BYTES then
+    error('ERR this is no queue', 0)
+  end
   q = q or blank()
-  q.key = key
-  q.prefix = prefix_of(key)
-  q.name = name_of(key)
+  if q.key ~= key then
+    q.key, q.prefix, q.name = key, prefix_of(key), name_of(key)
+  end
   q.now = clock.now()
-  q.seq = tonumber(v[1])
-  q.head = tonumber(v[2])
-  q.plain = tonumber(v[3])
-  q.due = tonumber(v[4])
-  q.vt = tonumber(v[5])
-  q.delivered = v[6] -- these two as text: few functions need them
-  q.acked = v[7]
-  q.limits = v[8] ~= '' and cmsgpack.unpack(v[8]) or nil
-  q.created_at = tonumber(v[9])
+  q.seq, q.head, q.plain, q.due, q.delivered, q.acked, q.may_have_ready, q.may_have_records = struct.unpack(STATE, state)
+  q.vt = tonumber(v[2])
+  q.limits = v[3] ~= '' and cmsgpack.unpack(v[3]) or nil
+  q.created_at = tonumber(v[4])
   if not (q.head >= 1 and q.seq <= queue.FOREVER - queue.SLOTS) then -- beyond that, adding 1 gives the same number
     error('ERR this is no queue', 0)
   end
   if q == queue.only then -- what the last call left
     q.attempts, q.retention = false, false
     q.slotless, q.steps = 0, 0
-    q.due_changed, q.moved, q.wakes, q.behind, q.gathered, q.ended = false, false, false, false, false, false
+    q.changed, q.wakes, q.behind, q.gathered, q.ended = false, false, false, false, false
     if next(q.counts) then
       q.counts = {}
     end
   end
   return q
-end
-
--- As the field of that name holds them.
-local function packed(bounds)
-  return bounds and next(bounds) and cmsgpack.pack(bounds) or ''
 end
 
 -- Remove all keys of a queue but `sources`: what it dies to is made again.
@@ -124,9 +144,8 @@ end
 function queue.create(key, vt, attempts, retention, bounds)
   queue.wipe(key) -- what is left of one whose hash was evicted
   local created_at = clock.now()
-  server.call('HSET', key, 'seq', 0, 'head', 1, 'plain', 0, 'due', number.text(queue.FOREVER), 'vt', vt, 'delivered', 0,
-    'acked', 0, 'limits', packed(bounds), 'created_at', number.text(created_at),
-    'attempts', attempts, 'retention', retention)
+  server.call('HSET', key, 'state', struct.pack(STATE, 0, 1, 0, queue.FOREVER, 0, 0, 0, 0), 'vt', vt, 'limits', packed(bounds),
+    'created_at', number.text(created_at), 'attempts', attempts, 'retention', retention)
   return created_at
 end
 
@@ -220,24 +239,23 @@ function queue.note_due(q, ms)
       waiters.wake_all(q.name, q.now)
     end
     q.due = ms
-    q.due_changed = true
+    q.changed = true
     volatile.note(q.name, ms)
   end
 end
 
--- Write back what a function changed in cursors and counters; `...` are further fields and values.
-function queue.save(q, ...)
+-- Write back what a function changed in state and counters.
+function queue.save(q)
   for field, by in pairs(q.counts) do
     if by ~= 0 then
       server.call('HINCRBY', q.key, field, number.text(by))
     end
     q.counts[field] = nil
   end
-  if q.due_changed then
-    q.due_changed = false
-    server.call('HSET', q.key, 'due', number.arg(q.due), ...)
-  elseif select('#', ...) > 0 then
-    server.call('HSET', q.key, ...)
+  if q.changed then
+    q.changed = false
+    server.call('HSET', q.key, 'state', struct.pack(STATE, q.seq, q.head, q.plain, q.due, q.delivered, q.acked,
+      q.may_have_ready, q.may_have_records))
   end
 end
 
@@ -267,14 +285,9 @@ function queue.save_limits(q)
   server.call('HSET', q.key, 'limits', packed(q.limits))
 end
 
--- At the end of a function: write what is left to be written, with `...` (fields and values), and wake who waits for what
--- became ready.
-function queue.finish(q, ...)
-  if q.moved then
-    queue.save(q, 'head', q.head, 'plain', q.plain, ...)
-  else
-    queue.save(q, ...)
-  end
+-- At the end of a function: write what is left to be written, and wake who waits for what became ready.
+function queue.finish(q)
+  queue.save(q)
   if q.wakes then
     queue.wake(q)
   end

@@ -64,7 +64,14 @@ end
 
 -- Whether some of these may name records: every record that is not in flight is in one of three other indexes.
 local function may_name_records(q, count, only_receipts)
+  if q.may_have_records == 0 then
+    return false
+  end
   local records = server.call('HLEN', q.prefix .. 'meta')
+  if records == 0 then
+    q.may_have_records = 0
+    q.changed = true
+  end
   if records == 0 or not only_receipts or count < FEW then
     return records > 0
   end
@@ -138,7 +145,8 @@ local function ack_batch(q, args, from, to, results, at)
   -- The hot case, one plain message in flight: removing tells whether it is that.
   if not ids[2] and not metas and not q.behind and (numbers[1] or '1') == '1'
     and server.call('ZREM', q.prefix .. 'inflight', ids[1]) == 1 then
-    forget(q, ids)
+    log.forget(q, log.bucket(ids[1]), 1)
+    volatile.compacts[q.name] = true
     results[at + 1] = 1
     return 1
   end
@@ -165,7 +173,8 @@ function receipt.ack(q, args, from)
     acked = acked + ack_batch(q, args, start, math.min(#args, start + ACK_BATCH - 1), results, start - from)
   end
   if acked > 0 then
-    queue.save(q, 'acked', q.acked + acked)
+    q.acked = q.acked + acked
+    q.changed = true
   end
   return acked, results
 end

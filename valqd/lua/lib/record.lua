@@ -18,6 +18,8 @@ function record.load(q, id)
 end
 
 function record.save(q, id, meta)
+  q.may_have_records = 1
+  q.changed = true
   queue.put(q, 'HSET', 'meta', number.text(id), cmsgpack.pack(meta))
 end
 
@@ -32,6 +34,8 @@ function record.enter(q, id, meta, state, score)
   if state == 'r' then
     score = ready_score(id, meta)
     q.wakes = true
+    q.may_have_ready = 1
+    q.changed = true
   else
     score = number.arg(score)
   end
