@@ -14,6 +14,8 @@ of one client can break the lane of the others.
 from __future__ import annotations
 
 import re
+from functools import cache
+from itertools import accumulate, islice
 
 import hiredis
 
@@ -69,8 +71,8 @@ def _one_of(tails: dict[bytes, bytes]) -> bytes:
     return parts[0] if len(parts) == 1 else b"(?:%b)" % b"|".join(parts)
 
 
-def _patterns() -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
-    """Of a simple request in canonical form, and of a reply that is no array; as a group, or all that is left."""
+def _patterns() -> tuple[bytes, bytes]:
+    """Of a simple request in canonical form, and of a reply that is no array."""
     bulk = rb"\$" + _one_of({b"%d\r\n" % size: rb".{%d}\r\n" % size for size in range(_MOST_BYTES + 1)})
     requests = {}
     for count in range(1, _MOST_ARGUMENTS + 1):
@@ -79,12 +81,18 @@ def _patterns() -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
             heads = _one_of({b"$%d\r\n%b\r\n" % (len(name), name): b"" for name in names})
             bulks = bulk * (count - 1) if count <= _WRITTEN_OUT + 1 else rb"(?:%b){%d}" % (bulk, count - 1)
             requests[b"*%d\r\n" % count] = heads + bulks
-    reply = rb"[+:_,#(-][^\r\n]*\r\n|\$-1\r\n|" + bulk
-    either = re.compile(rb"(%b)|.+" % _one_of(requests), re.DOTALL)
-    return either, re.compile(rb"(%b)|.+" % reply, re.DOTALL)
+    return _one_of(requests), rb"(?:[+:_,#(-][^\r\n]*\r\n|\$-1\r\n|%b)" % bulk
 
 
 _REQUEST, _REPLY = _patterns()
+#: Requests one by one, or in a group all that is left: so ``findall`` copies nothing but that.
+_REQUESTS = re.compile(rb"%b|(.+)" % _REQUEST, re.DOTALL)
+
+
+@cache
+def _replies(count: int) -> re.Pattern[bytes]:
+    """The pattern of so many replies.  To make one takes 9 ms."""
+    return re.compile(rb"%b{%d}" % (_REPLY, count), re.DOTALL)
 
 
 def is_simple(argv: list[bytes]) -> bool:
@@ -95,7 +103,7 @@ def is_simple(argv: list[bytes]) -> bool:
 
 def is_all_simple(data: bytes) -> bool:
     """Whether ``data`` is nothing but small simple requests."""
-    return bool(_REQUEST.findall(data)[-1])
+    return not _REQUESTS.findall(data)[-1]
 
 
 def cut_simple(data: bytes, most: int) -> list[RelayCall]:
@@ -103,16 +111,18 @@ def cut_simple(data: bytes, most: int) -> list[RelayCall]:
 
     Not for all that are: of small ones ``most`` bytes, of large ones only if nothing else follows.
     """
-    requests: list[bytes] = _REQUEST.findall(data, 0, most)
-    if not requests[-1]:  # what is none
-        requests.pop()
-    if not requests:
-        requests = _cut_large(data, most)
-    count = len(requests)
+    matches: list[bytes] = _REQUESTS.findall(data, 0, most)
+    rest = matches[-1]  # what is none
+    count = len(matches) - (rest != b"")
     if 0 < count <= MAX_REQUESTS:
-        return [RelayCall(data[: sum(map(len, requests))], count)]
-    starts = range(0, count, MAX_REQUESTS)
-    return [RelayCall(b"".join(requests[at : at + MAX_REQUESTS]), min(count - at, MAX_REQUESTS)) for at in starts]
+        return [RelayCall(data[: min(most, len(data)) - len(rest)], count)]
+    if count:
+        ends = [request.end() for request in islice(_REQUESTS.finditer(data, 0, most), count)]
+    else:
+        ends = list(accumulate(map(len, _cut_large(data, most))))
+    groups = [ends[at : at + MAX_REQUESTS] for at in range(0, len(ends), MAX_REQUESTS)]
+    starts = [0, *(group[-1] for group in groups)]
+    return [RelayCall(data[start : group[-1]], len(group)) for start, group in zip(starts, groups, strict=False)]
 
 
 def _cut_large(data: bytes, most: int) -> list[bytes]:
@@ -181,19 +191,11 @@ class RelayReplies:
 
     def _deliver_small(self, data: bytes, start: int, coalescer: Coalescer) -> int:
         """Deliver to calls all of whose replies are whole and small, up to the first that is not; how many bytes."""
-        replies: list[bytes] = _REPLY.findall(data, start)
-        if not replies[-1]:  # what is none, or not whole
-            replies.pop()
-        taken = at = 0
-        while coalescer.sent and at < len(replies):
-            to = at + _oldest(coalescer).count
-            if to > len(replies):
-                break
-            answer = b"".join(replies[at:to])
-            at = to
-            taken += len(answer)
-            coalescer.deliver(answer)
-        return taken
+        at = start
+        while coalescer.sent and (answer := _replies(_oldest(coalescer).count).match(data, at)):
+            at = answer.end()
+            coalescer.deliver(answer[0])
+        return at - start
 
 
 def _oldest(coalescer: Coalescer) -> RelayCall:
