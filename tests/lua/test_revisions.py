@@ -25,7 +25,7 @@ CALLS = {
     "purge": ("n2", "", "main"),
     "redrive": ("n2", "", "ALL", "", ""),
     "sweep": ("1", 1000),
-    "arm": ("me/0", 1, ""),
+    "arm": ("me/0", 1, bytes(16)),
     "delete": ("n2",),
 }
 

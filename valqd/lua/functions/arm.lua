@@ -39,11 +39,11 @@ local function call(keys, args)
   local settled = 0 -- where more is due, the timer is over at once: one call is not to hold up everybody
   for i, key in ipairs(keys) do
     local joined = pcall(waiters.join, queue.name_of(key), post, tonumber(args[2 * i]), args[2 * i + 1], exact)
-    local looked, ready, next_ms, count = pcall(look_at, key, post, settled < life.FULLY)
-    settled = settled + (looked and count or 0)
     if not joined then
       results[i] = {0, LOOK_AGAIN_MS} -- nothing wakes them
     else
+      local looked, ready, next_ms, count = pcall(look_at, key, post, settled < life.FULLY)
+      settled = settled + (looked and count or 0)
       results[i] = looked and {ready, next_ms} or {0, -1} -- what is there is no queue: the others are armed all the same
     end
   end

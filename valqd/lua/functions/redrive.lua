@@ -28,7 +28,14 @@ local function redrive_one(q, target, id)
       return false
     end
     local copy = {t = meta.t, n = 0, a = 0, p = meta.p, v = meta.v, m = meta.m, h = meta.h, e = meta.e, f = meta.f, D = meta.D}
-    record.enter(target, record.add(target, body, copy), copy, 'r')
+    local written, problem = pcall(function()
+      record.enter(target, record.add(target, body, copy), copy, 'r')
+    end)
+    if not written then
+      server.call('HSET', q.prefix .. 'body', id, body)
+      letters.put_back(q, id, meta)
+      error(problem, 0)
+    end
   end
   return meta
 end
@@ -36,6 +43,19 @@ end
 -- When the last that is dead died: it may be later than now if the clock was set back.
 local function last_death(q)
   return tonumber(server.call('ZRANGE', q.prefix .. 'dlq', -1, -1, 'WITHSCORES')[2] or 0)
+end
+
+-- As many of these ids as a step may move to another queue.
+local function those_of_one_step(q, ids)
+  local fits = letters.one_step(q)
+  local some = {}
+  for i, id in ipairs(ids) do
+    if not fits(id) then
+      break
+    end
+    some[i] = id
+  end
+  return some
 end
 
 -- One step: moved, token for the next ('' when done), text of a FULL error.
@@ -54,10 +74,11 @@ local function redrive(q, target, args, token)
       local id, n = receipt.parse(args[i])
       ids[#ids + 1] = n and '0' or id -- the lease of a receipt is over: it names nothing here
     end
-    at = at + #ids
   else
     ids = order.by_time(q, 'dlq', math.min(left, REDRIVE_STEP), 0)
   end
+  ids = target ~= q and those_of_one_step(q, ids) or ids
+  at = at + #ids
   for _, id in ipairs(ids) do
     id = tonumber(id)
     local meta = left > moved and record.load(q, id)

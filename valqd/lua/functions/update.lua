@@ -10,8 +10,10 @@ local function call(keys, args)
   local q = queue.need(keys[1])
   life.settle(q, life.BRIEFLY)
   queue.finish(q) -- before what may end the call
-  local settings, bounds = limits.parse(q.name, q.limits or {}, args, 2)
-  limits.note_target(q.name, q.created_at, q.limits, bounds)
+  local settings, bounds, names_target = limits.parse(q.name, q.limits or {}, args, 2)
+  if names_target then -- else the caller lends his rights to whom he does not know
+    limits.note_target(q.name, q.created_at, q.limits, bounds)
+  end
   q.limits = bounds
   queue.save_limits(q)
   for field, value in pairs(settings) do

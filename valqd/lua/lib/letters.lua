@@ -3,9 +3,21 @@
 
 local letters = {}
 
--- How many one step of the sweeper moves, and how many bytes of bodies are gathered at a time.
-local MAX_FORWARDED = 100
+-- How many a step moves to another queue, each of some 20 us, and as if it were one more for MOVE_BYTES of its body.
+local MOST_MOVED = 500
+local MOVE_BYTES = 65536
+-- How many bytes of bodies are gathered at a time.
 local MOST_HELD_BYTES = 1048576
+
+-- A function that tells of one message after another whether a step may still move it.
+function letters.one_step(q)
+  local moved = 0
+  return function(id)
+    local fits = moved < MOST_MOVED
+    moved = moved + 1 + server.call('HSTRLEN', q.prefix .. 'body', id) / MOVE_BYTES
+    return fits
+  end
+end
 
 -- The queue that takes this one's dead, made if it is missing; nil if the caller may not write there, or it is in another
 -- slot of a cluster.  Nothing is written before that is known.  Who has it done (a daemon, anybody whose call finds a lease
@@ -78,56 +90,79 @@ function letters.is_sound(body, meta)
   return count == #headers and count % 2 == 0
 end
 
--- Of dead messages ({id, fields} each) move those that are sound to `target`, at most MOST_HELD_BYTES of bodies at once; the
--- others.  What is moved is removed first: if that fails, nothing is there twice.
+-- Write these dead messages of q to `target`.
+local function write(q, target, ids, metas, bodies)
+  queue.gather(target)
+  for n, meta in ipairs(metas) do
+    local copy = {t = target.now, n = 0, a = 0, p = meta.p, h = letter_headers(q, tonumber(ids[n]), meta), e = meta.e,
+      f = meta.f, D = meta.D}
+    record.enter(target, record.add(target, bodies[n], copy), copy, 'r')
+  end
+  record.flush(target)
+  queue.finish(target)
+end
+
+-- Of dead messages ({id, fields} each) move those that are sound to `target`, at most MOST_HELD_BYTES of bodies at once.
+-- What is moved is removed first: if that fails, nothing is there twice.  Returns those that are not sound; and, in no index
+-- but with their bodies, those that the target could not take, for one of its keys is not what it must be, or not the
+-- caller's to write.
 local function move(q, target, dead)
-  local unsound = {}
-  local ids, metas, copies, bodies = {}, {}, {}, {}
+  local unsound, failed = {}, {}
+  local ids, metas, bodies = {}, {}, {}
   local held = 0
   for i, message in ipairs(dead) do
     local id, meta = message[1], message[2]
-    local body = server.pcall('HGET', q.prefix .. 'body', id)
-    if letters.is_sound(body, meta) then
+    local body = not failed[1] and server.pcall('HGET', q.prefix .. 'body', id)
+    if failed[1] then
+      failed[#failed + 1] = message
+    elseif letters.is_sound(body, meta) then
       local n = #ids + 1
       ids[n], metas[n], bodies[n] = number.text(id), meta, body
-      copies[n] = {t = target.now, n = 0, a = 0, p = meta.p, h = letter_headers(q, id, meta), e = meta.e, f = meta.f, D = meta.D}
       held = held + #body
     else
       unsound[#unsound + 1] = message
     end
-    if held > MOST_HELD_BYTES or i == #dead then
+    if ids[1] and (held > MOST_HELD_BYTES or i == #dead) then
       record.drop_all(q, ids, metas)
-      queue.gather(target)
-      for n, copy in ipairs(copies) do
-        record.enter(target, record.add(target, bodies[n], copy), copy, 'r')
+      if not pcall(write, q, target, ids, metas, bodies) then
+        for n, text in ipairs(ids) do
+          server.call('HSET', q.prefix .. 'body', text, bodies[n])
+          failed[n] = {tonumber(text), metas[n]}
+        end
       end
-      record.flush(target)
-      queue.finish(target)
-      ids, metas, copies, bodies = {}, {}, {}, {}
+      ids, metas, bodies = {}, {}, {}
       held = 0
     end
   end
-  return unsound
+  return unsound, failed
 end
 
 -- Put the dead ({id, fields} each, in no index) where they are to be: in their dead letter queue, whatever limits that has and
--- even when it is paused (the dead are not lost), or else in their own.
+-- even when it is paused (the dead are not lost), or else in their own.  There those wait that others may move, or the next
+-- step: the sweeper does, with the daemon's own rights.
 function letters.bury(q, dead)
-  local elsewhere = q.limits and q.limits.dlq
-  local target = elsewhere and open_elsewhere(q)
-  if target then
-    dead = move(q, target, dead)
-    elsewhere = false
-  end
-  for _, message in ipairs(dead) do
-    local id, meta = message[1], message[2]
-    if elsewhere then -- the sweeper may, with the daemon's own rights
-      server.call('ZADD', q.prefix .. 'forward', number.text(q.now), id)
-      volatile.note(q.name, q.now)
-    else
-      meta.w = nil
+  local stay, wait = dead, {}
+  if q.limits and q.limits.dlq then
+    local target = open_elsewhere(q)
+    local fits = letters.one_step(q)
+    local now = {}
+    for _, message in ipairs(dead) do
+      table.insert(target and fits(message[1]) and now or wait, message)
     end
-    record.enter(q, id, meta, 'q', q.now)
+    local failed
+    stay, failed = move(q, target, now)
+    for _, message in ipairs(failed) do
+      wait[#wait + 1] = message
+    end
+  end
+  for _, message in ipairs(stay) do
+    message[2].w = nil
+    record.enter(q, message[1], message[2], 'q', q.now)
+  end
+  for _, message in ipairs(wait) do
+    server.call('ZADD', q.prefix .. 'forward', number.text(q.now), message[1])
+    volatile.note(q.name, q.now)
+    record.enter(q, message[1], message[2], 'q', q.now)
   end
   local _, retention = queue.rules(q)
   if retention > 0 then
@@ -135,24 +170,40 @@ function letters.bury(q, dead)
   end
 end
 
--- Move dead letters, at most MAX_FORWARDED, that wait in this queue for somebody with rights on its dead letter queue.  True
+-- Move dead letters, as many as a step may, that wait in this queue for somebody with rights on its dead letter queue.  True
 -- if there are more.
 function letters.forward(q)
   if not (q.limits and q.limits.dlq) then
     return false
   end
-  local dead = {}
-  for i, text in ipairs(server.call('ZRANGE', q.prefix .. 'forward', 0, MAX_FORWARDED - 1)) do
-    dead[i] = {tonumber(text) or text, record.load(q, text)}
-  end
-  local target = dead[1] and open_elsewhere(q)
+  local texts = server.call('ZRANGE', q.prefix .. 'forward', 0, MOST_MOVED - 1)
+  local target = texts[1] and open_elsewhere(q)
   if not target then
     return false
   end
-  for _, message in ipairs(move(q, target, dead)) do
+  local fits = letters.one_step(q)
+  local dead = {}
+  for i, text in ipairs(texts) do
+    if not fits(text) then
+      break
+    end
+    dead[i] = {tonumber(text) or text, record.load(q, text)}
+  end
+  local unsound, failed = move(q, target, dead)
+  for _, message in ipairs(failed) do
+    letters.put_back(q, message[1], message[2])
+    unsound[#unsound + 1] = message
+  end
+  for _, message in ipairs(unsound) do
     server.call('ZREM', q.prefix .. 'forward', message[1])
   end
-  return #dead == MAX_FORWARDED
+  return #dead < #texts or #texts == MOST_MOVED
+end
+
+-- A dead letter that is in no index, but has its body, is where it was.
+function letters.put_back(q, id, meta)
+  meta.w = nil
+  record.enter(q, id, meta, 'q', meta.D)
 end
 
 -- A dead letter gets another life.

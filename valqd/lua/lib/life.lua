@@ -8,9 +8,6 @@ local life = {}
 life.BRIEFLY, life.FULLY = 200, 1000
 
 local MAX_TIES = 2000
--- How many dead a step moves to another queue, each of some 20 us, and more for MOVE_BYTES of its body.
-local MAX_MOVED = 500
-local MOVE_BYTES = 65536
 
 -- How long a message waits before it is ready again, by the queue's backoff; ms.  Jitter only ever shortens it.
 -- The jitter is taken from id and time: Valkey gives every call the same random numbers.
@@ -130,14 +127,13 @@ end
 -- ids, and their fields by the same index.
 local function without_too_many(q, ids, metas)
   local kept, fields = {}, {}
-  local moved = 0
+  local fits = letters.one_step(q)
   local attempts = queue.rules(q)
   for i, id in ipairs(ids) do
     local meta = metas[i]
     local stays = false
     if (meta and meta.a or 1) >= (meta and meta.m or attempts) and not (meta and meta.c) then
-      stays = moved >= MAX_MOVED
-      moved = moved + 1 + (meta and server.call('HSTRLEN', q.prefix .. 'body', id) / MOVE_BYTES or 0)
+      stays = not fits(id)
     end
     if not stays then
       kept[#kept + 1] = id

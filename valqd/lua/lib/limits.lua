@@ -40,10 +40,12 @@ function limits.note_target(name, created_at, old, new)
 end
 
 -- Read {field, value} pairs of args from index `at` for queue `name`, on top of the limits `old`.  Returns those of
--- vt, attempts and retention that are given (as strings), and the new limits.  On a bad value the call ends (see guard).
+-- vt, attempts and retention that are given (as strings), the new limits, and whether the dead letter queue is among what is
+-- given.  On a bad value the call ends (see guard).
 function limits.parse(name, old, args, at)
   local settings = {}
   local new = {}
+  local names_target = false
   for field, value in pairs(old) do
     new[field] = value
   end
@@ -62,11 +64,12 @@ function limits.parse(name, old, args, at)
         error(reply.error('ERR', "DLQ '" .. value .. "' leads back to queue '" .. name .. "', or over 100 queues or more"))
       end
       new.dlq = value ~= '' and value or nil
+      names_target = true
     elseif field == 'max_length' or field == 'max_bytes' or field == 'max_lease' then
       new[field] = tonumber(value)
     else
       error(reply.error('ERR', "unknown field '" .. field .. "'"))
     end
   end
-  return settings, new
+  return settings, new, names_target
 end
