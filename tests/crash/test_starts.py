@@ -1,13 +1,15 @@
 """What the start says of the backend and of the port that it is given."""
 
 import contextlib
+import ipaddress
 import signal
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
-from tests.crash.daemons import start_refused
+from tests.crash.daemons import WORKERS, start_refused
 from tests.servers import Connection, Valkey, Valqd, free_port, listening_sockets, request, until
 from valqd.errors import StartError
 from valqd.io import embedded
@@ -234,3 +236,24 @@ def test_a_password_that_is_missing_or_wrong_is_said():
         assert "it wants a password: [user]:password@" in start_refused("--backend", valkey.url)
         wrong = valkey.url.replace("//", "//:mustard@")
         assert "WRONGPASS" in start_refused("--backend", wrong)
+
+
+def link_local() -> list[str]:
+    """This host's link-local addresses, with their scopes."""
+    table, found = Path("/proc/net/if_inet6"), []
+    for line in table.read_text().splitlines() if table.exists() else []:
+        address, _, _, scope, _, interface = line.split()
+        if scope == "20":
+            found.append(f"{ipaddress.ip_address(bytes.fromhex(address))}%{interface}")
+    return found
+
+
+@WORKERS
+@pytest.mark.skipif(not link_local(), reason="this host has no such address")
+def test_a_link_local_address_is_listened_on(valkey, workers):
+    host, port = link_local()[0], free_port()
+    with Valqd(valkey.url, wait=False, listen=f"[{host}]:{port}", workers=workers) as daemon:
+        until(lambda: f"{port}, backend" in daemon.output(), 10, "started")
+        with socket.create_connection((host, port)) as client:
+            client.sendall(b"PING\r\n")
+            assert client.recv(10) == b"+PONG\r\n"

@@ -19,6 +19,7 @@ from valqd.protocol.calls import error_line
         ("unix:s", Backend(path="s")),
         ("unix:///run/v.sock", Backend(path="/run/v.sock")),
         ("unix:///run/a?b", Backend(path="/run/a?b")),
+        ("unix:///run/valkey@6379/s", Backend(path="/run/valkey@6379/s")),
         ("unix:@abstract", Backend(path="@abstract")),
         ("unix://u:p%2F@/run/v.sock?db=4", Backend(path="/run/v.sock", user=b"u", password=b"p/", db=4)),
     ],
@@ -70,3 +71,13 @@ def test_errors_keep_bytes_that_are_no_text_wherever_they_are_cut(size):
     assert len(protocol.got) == 5
     assert [error_line(protocol.got[place]) for place in (1, 3, 4)] == [errors[0], errors[1], errors[1]]
     assert Refused(errors[0]).resp() == errors[0]
+
+
+def test_errors_that_are_the_same_but_for_bytes_that_are_no_text_are_told_apart():
+    errors = [b"-NOQUEUE no such queue '%c'\r\n" % byte for byte in range(0x80, 0x100)]
+    stream = b"+OK\r\n" + b"".join(errors) + b"$9\r\n-NOQUEUE\n\r\n" + b"".join(errors[::-1])
+    protocol = Replies()
+    for at in range(0, len(stream), 1000):
+        protocol.data_received(stream[at : at + 1000])
+    del protocol.got[1 + len(errors)], protocol.got[0]
+    assert list(map(error_line, protocol.got)) == errors + errors[::-1]

@@ -240,12 +240,28 @@ def test_who_waits_here_and_leaves_with_much_unread_is_no_client_any_more(queue)
         with Connection(daemon.port) as leaving:
             leaving.send_raw(request("VALQ.POP", queue, "BLOCK", "0") + request("SET", "k", "x" * 1000) * 200)
             blocked(other, queue)
+        until(lambda: answers_ping(daemon), 5, "its place is free")
 
-        def is_taken():
-            with Connection(daemon.port) as client:
-                return client.call("PING") == b"PONG"
 
-        until(is_taken, 5, "its place is free")
+@pytest.mark.parametrize("ended", ["killed", "half closed"])
+def test_who_is_to_be_closed_and_does_not_read_keeps_no_place(ended):
+    """What it is still owed would wait for ever."""
+    with Valkey() as valkey, Valqd(valkey.url, max_clients=2) as daemon, Connection(daemon.port) as other:
+        assert other.call("SET", "large", "x" * (1 << 20)) == b"OK"
+        with Connection(daemon.port) as stuck:
+            address = "{}:{}".format(*stuck.socket.getsockname())
+            stuck.send_raw(request("GET", "large") * 16)
+            if ended == "half closed":
+                stuck.socket.shutdown(socket.SHUT_WR)
+            time.sleep(0.5)
+            if ended == "killed":
+                assert other.call("CLIENT", "KILL", "ADDR", address) == 1
+            until(lambda: answers_ping(daemon), 15, "its place is free")
+
+
+def answers_ping(daemon):
+    with Connection(daemon.port) as client:
+        return client.call("PING") == b"PONG"
 
 
 def test_a_large_delete_goes_on_to_its_end_without_its_client(pair, queue):

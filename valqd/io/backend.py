@@ -8,7 +8,7 @@ import re
 import socket
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, cast
@@ -97,7 +97,7 @@ class Backend:
         """
         if unix := _UNIX_URL.fullmatch(url):
             user, password, path, db = unix.groups()
-            if not path or "@" in path[1:]:
+            if not path or ("@" in path[1:] and not path.startswith("/")):
                 raise SettingError("backend", f"names no socket: unix://[user:password@]/path[?db=n] ({_ESCAPES})")
             return cls(path=path, user=_unquoted(user), password=_unquoted(password), db=int(db or 0))
         # No error repeats the URL: it may hold a password.
@@ -211,10 +211,13 @@ class ReplyProtocol(asyncio.Protocol, ABC):
         """Parse, and hand on each reply in order."""
         reader = self._reader
         reader.feed(data)
+        error_lines = None
         try:
             while (reply := reader.gets()) is not _NOT_YET:
-                if isinstance(reply, hiredis.ReplyError):
-                    reply = _as_sent(reply, self._cut_line + data)
+                if isinstance(reply, hiredis.ReplyError) and "\ufffd" in str(reply):
+                    if error_lines is None:
+                        error_lines = _ERROR_LINE.finditer(self._cut_line + data)
+                    reply = _as_sent(reply, error_lines)
                 self.reply_received(reply)
         except hiredis.ProtocolError:
             self.transport.abort()
@@ -235,11 +238,13 @@ _MAX_ERROR_BYTES = 4096
 _ERROR_LINE = re.compile(rb"^-(.*?)\r\n", re.MULTILINE)
 
 
-def _as_sent(error: hiredis.ReplyError, data: bytes) -> hiredis.ReplyError:
-    """The error with bytes that are no UTF-8 as surrogates, from what was read: hiredis puts U+FFFD for them."""
+def _as_sent(error: hiredis.ReplyError, lines: Iterator[re.Match[bytes]]) -> hiredis.ReplyError:
+    """The error with bytes that are no UTF-8 as surrogates: hiredis puts U+FFFD for them.
+
+    ``lines``: what was read and looks like an error, behind the last one that was asked for.
+    """
     text = str(error)
-    if "\ufffd" in text:
-        for line in _ERROR_LINE.findall(data):
-            if line.decode(errors="replace") == text:
-                return hiredis.ReplyError(line.decode(errors="surrogateescape"))
+    for line in lines:
+        if line[1].decode(errors="replace") == text:
+            return hiredis.ReplyError(line[1].decode(errors="surrogateescape"))
     return error

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import select
+import sys
 from collections.abc import Callable
 from enum import Flag, auto
 from typing import TYPE_CHECKING, Any, cast
@@ -36,6 +37,8 @@ _ENDING_TICK_S = 0.01
 _LOOK_S = 1.0
 #: How long what a client sends is read and dropped after it was closed gently.
 _LINGER_S = 1.0
+#: A client that is being closed, and takes nothing of what it is still owed for so long, loses it.
+_STUCK_S = 5.0
 #: Seen even when unread bytes come before it; systems other than Linux cannot tell.
 _PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
 #: A read of this size means that more is waiting.
@@ -246,12 +249,24 @@ class Client(Outgoing, asyncio.Protocol):
         if self.waiter is not None:
             self.waiter.client_gone()
         if not gently:
-            self.transport.close()
+            self._close_transport()
             return
         self._set_stop(self._stop, False)  # what it sends from now on is dropped
         with contextlib.suppress(OSError, RuntimeError):
             self.transport.write_eof()
-        self._worker.loop.call_later(_LINGER_S, self.transport.close)
+        self._worker.loop.call_later(_LINGER_S, self._close_transport)
+
+    def _close_transport(self) -> None:
+        self.transport.close()
+        self._abort_when_stuck(sys.maxsize)
+
+    def _abort_when_stuck(self, unsent_before: int) -> None:
+        """Without this, one that does not read would keep its place for as long as it likes."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent >= unsent_before:
+            self.transport.abort()
+        elif unsent:
+            self._worker.loop.call_later(_STUCK_S, self._abort_when_stuck, unsent)
 
     def is_closing(self) -> bool:
         """Whether what is written now does not reach the client: its connection was reset, or is being closed."""

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from valqd import __version__
 from valqd.config import Settings
@@ -84,10 +85,8 @@ def _address(listening: socket.socket) -> str:
 def _listening(settings: Settings) -> Iterator[socket.socket]:
     """The listening socket: the first worker's, or on a unix socket all workers'.  Nobody else can listen there."""
     if settings.listen.startswith("unix:"):
-        path = settings.listen.removeprefix("unix:")
-        _remove_stale_socket(path)
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        target: str | tuple[str, int] = path
+        target: str | tuple[Any, ...] = settings.listen.removeprefix("unix:")
     else:
         host, _, port = settings.listen.rpartition(":")
         host = host.strip("[]")
@@ -96,6 +95,9 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
         keep_alive(listening, _KEEPALIVE_S)  # its connections inherit it
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         target = (host, int(port))
+        if family == socket.AF_INET6:  # a link-local one has a scope
+            with contextlib.suppress(OSError):
+                target = socket.getaddrinfo(host, int(port), family)[0][4]
     with contextlib.closing(listening):
         try:
             _bind(listening, target)
@@ -115,7 +117,7 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
                 os.unlink(target)
 
 
-def _file(target: str | tuple[str, int]) -> tuple[int, int] | None:
+def _file(target: str | tuple[Any, ...]) -> tuple[int, int] | None:
     """What tells a unix socket's file from another of the same path; None if there is none."""
     with contextlib.suppress(OSError):
         if isinstance(target, str):
@@ -124,15 +126,17 @@ def _file(target: str | tuple[str, int]) -> tuple[int, int] | None:
     return None
 
 
-def _bind(listening: socket.socket, target: str | tuple[str, int]) -> None:
-    """Bind, waiting a moment for a port that is in use.  Raises OSError."""
+def _bind(listening: socket.socket, target: str | tuple[Any, ...]) -> None:
+    """Bind, waiting a moment for a port that is in use, or a path.  Raises OSError."""
     deadline = time.monotonic() + _BIND_FOR_S
     while True:
         try:
+            if isinstance(target, str):
+                _remove_stale_socket(target)
             listening.bind(target)
             return
         except OSError as error:
-            if error.errno != errno.EADDRINUSE or isinstance(target, str) or time.monotonic() > deadline:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
                 raise
             stop_if_told()
             time.sleep(0.05)
