@@ -334,3 +334,9 @@ def test_a_wait_behind_a_lane_that_was_lost_covers_what_was_written_on_it(sessio
     session.private.received(b"*0\r\n")
     session.private.lost(BackendDown(), sent=True)
     assert session.last_queue == ANY_QUEUE
+
+
+def test_who_quits_is_closed_even_if_the_lane_is_lost_before_valkey_does(host, session):
+    converse(session, ("OBJECT ENCODING k", b"$-1\r\n"), ("QUIT", b"+OK\r\n"))
+    assert host.closed
+    assert host.written[-1] == b"+OK\r\n"

@@ -11,8 +11,8 @@ MODULES = sorted((ROOT / "valqd").rglob("*.py"))
 PURE = [path for path in MODULES if path.parent.name in ("protocol", "commands", "lua")]
 #: What the pure packages may import beside each other.
 ALLOWED = {
-    *("abc", "collections", "dataclasses", "enum", "functools", "itertools", "operator", "random", "re", "textwrap"),
-    *("__future__", "typing", "unicodedata", "hiredis"),
+    *("abc", "collections", "copy", "dataclasses", "enum", "functools", "itertools", "operator", "random", "re"),
+    *("__future__", "textwrap", "typing", "unicodedata", "hiredis"),
 }
 #: And bundle.py, the files that it joins.
 ALSO_ALLOWED = {"bundle.py": {"importlib", "graphlib"}}

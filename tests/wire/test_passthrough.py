@@ -203,6 +203,9 @@ def test_monitor_shows_what_clients_send_and_nothing_of_the_daemons_own(pair):
         assert other.read() == [b"seen", b"1"]
         shown = [monitor.read().split(b"] ")[1] for _ in range(3)]
         assert shown == [b'"BLPOP" "seen" "0"', b'"SELECT" "3"', b'"RPUSH" "seen" "1"']
+        looks_like_one = b'a\n+1700000000.1 [0 127.0.0.1:5] "sELECT" "0"\nb'
+        assert monitor.call("ECHO", looks_like_one) == looks_like_one
+        assert b'] "ECHO" "a' in monitor.read()
 
 
 def test_tracking_pushes_arrive(pair):

@@ -11,7 +11,7 @@ from tests.wire.expect import exact, refused
 #: What each user lacks.
 USERS = {
     "nomulti": "-multi", "nodiscard": "-discard", "nounsubscribe": "-unsubscribe", "noreply": "-client|reply",
-    "noquit": "-quit",
+    "noquit": "-quit", "noreplconf": "-replconf",
 }  # fmt: skip
 
 
@@ -73,6 +73,9 @@ def answers(port, user, writes, expected=None):
         ("nodiscard", ["MULTI | SET a b | DISCARD", "SET a b", "EXEC", "GET a"]),
         ("", ["GET a", "MULTI | SET a b | DISCARD | GET a", "DISCARD"]),
         ("", ["REPLCONF ACK 0", "PING", "REPLCONF GETACK *", "SELECT 99 | PING", "REPLCONF capa eof | PING"]),
+        ("", ["REPLCONF ACK | PING", "REPLCONF ACK | SELECT 1 | GET a", "REPLCONF bogus 1 ACK 0 | SELECT 99 | PING"]),
+        ("noreplconf", ["REPLCONF ACK 0 | PING", "REPLCONF ACK 0 | SELECT 99 | PING", "GET a | REPLCONF GETACK *"]),
+        ("", ["GET a | CLIENT REPLY SKIP | REPLCONF ACK 0 | PING", "SELECT 99 | PING"]),
         ("", ["GET a", "QUIT | NOSUCH | SET afterquit 1"]),
         ("", ["MULTI | QUIT | SET afterquit 1"]),
         ("noquit", ["GET a", "QUIT | SELECT 99 | PING"]),
@@ -93,6 +96,17 @@ def test_what_follows_quit_is_not_run(pair, queue, private):
         client.send_raw(request("QUIT") + request("VALQ.PUSH") + request("VALQ.PUSH", queue, "x"))
         assert client.read_until_closed() == b"+OK\r\n"
         assert not direct.call("EXISTS", f"valq:{{{queue}}}:queue")
+
+
+def test_what_replconf_is_refused_with_is_no_other_commands_reply(pair, queue):
+    _, behind, daemon = pair
+    with Connection(daemon.port) as client, Connection(behind.port) as direct:
+        client.send_raw(said("REPLCONF ACK | SELECT 1 | PING"))
+        refused(client.read(), "ERR syntax error")
+        assert [client.read(), client.read()] == [b"OK", b"PONG"]
+        assert client.call("VALQ.PUSH", queue, "x") == b"1"
+        assert direct.call("SELECT", "1") == b"OK"
+        assert direct.call("EXISTS", f"valq:{{{queue}}}:queue") == 1
 
 
 def test_a_select_behind_a_refused_multi_moves_nobody(pair, queue):

@@ -15,7 +15,7 @@ OPTIONS: tuple[Option | OneOf, ...] = (
         "wait for a message, at most this many milliseconds, 0 for ever",
     ),
     Option("VT", (OptionValue("seconds", LEASE),), "visibility timeout of this delivery"),
-    Option("NOACK", doc="gone on delivery: at most once, nothing to acknowledge"),
+    Option("NOACK", doc="gone on delivery: at most once, nothing to acknowledge (VT changes nothing then)"),
     Option("WITHMETA", doc="adds enqueued_at, deadline (null with NOACK), priority, headers, age_ms, last_error"),
 )
 

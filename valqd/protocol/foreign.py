@@ -11,7 +11,6 @@ from operator import itemgetter
 
 from valqd.protocol import client_command, command_reply, handshake
 from valqd.protocol.framing import Frame, Kind
-from valqd.protocol.monitor import MonitorFilter
 from valqd.protocol.private_side import PrivateSide, Transaction
 from valqd.protocol.replies import split_elements
 from valqd.protocol.watched import Effect, Handler, if_ok, ok, unless_subscribed
@@ -204,12 +203,12 @@ def _quit(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         return reply
 
     side.send_watched(raw, watch)
-    side.session.when_private_quiet(lambda: side.session.hold() if leaves else None)
+    side.session.when_private_quiet(lambda: side.session.close() if leaves else None)
 
 
 def _replconf(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if {b"ACK", b"GETACK"}.intersection(map(bytes.upper, argv[1::2])):
-        side.send(raw)  # these have no reply
+        side.send_unanswered(raw)
     else:
         side.send_plain(raw, 1)
 
@@ -300,7 +299,7 @@ def _monitor(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if side.monitors:  # Valkey does not answer a second one
         side.send(raw)
     else:
-        side.stop_counting(raw, monitor=MonitorFilter())
+        side.stop_counting(raw, monitor=True)
 
 
 def _sync(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:

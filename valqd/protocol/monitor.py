@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from valqd.protocol.replies import ReplyScanner
 from valqd.protocol.requests import encode_request
 
 _OWN = re.compile(rb'\+[\d.]+ \[\d+ [^"]+\] "[a-z][A-Z_]+"')
@@ -25,28 +26,35 @@ def encode_own(argv: list[bytes]) -> bytes:
 class MonitorFilter:
     """Takes the daemons' own lines, and those of the functions that they call, out of what MONITOR brings.
 
-    Bound: the head of a line, until it is clear whether it stays.
+    Lines are replies of their own: what looks like one inside a value or a message is none.  Bound: the head of a line,
+    until it is clear whether it stays.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, scanner: ReplyScanner) -> None:
+        """``scanner``: knows how far what came before has got."""
+        self.was_refused = False  #: MONITOR was
+        self._scanner = scanner
+        self._is_answered = False  # MONITOR is: a push may come before
         self._head = b""  # the start of a line, too short to tell whether it stays
-        self._inside = False  # in the rest of a line whose start has told
+        self._inside = not scanner.at_boundary  # in the rest of a reply whose start has told
         self._drops = False  # what it told
         self._drops_functions = False  # the last call was a daemon's own, and so are the lines of its function
 
     def feed(self, data: bytes) -> bytes:
         """Bytes of the backend; those that the client gets."""
         out: list[bytes] = []
-        *lines, rest = (self._head + data).split(b"\n")
-        self._head = b""
-        for line in lines:
-            self._take(line + b"\n", out)
+        start = 0
+        for end in self._scanner.feed(data):
+            self._take(data[start : end.offset], out)
             self._inside = False
-        if rest and (self._inside or len(rest) > _MAX_HEAD_BYTES):
-            self._take(rest, out)
-            self._inside = True
-        else:
-            self._head = rest
+            start = end.offset
+        if rest := data[start:]:
+            head = self._head + rest
+            if head[:1] == b"+" and len(head) <= _MAX_HEAD_BYTES and not self._inside:
+                self._head = head
+            else:
+                self._take(rest, out)
+                self._inside = True
         return b"".join(out)
 
     def end(self) -> bytes:
@@ -55,7 +63,11 @@ class MonitorFilter:
         return head
 
     def _take(self, piece: bytes, out: list[bytes]) -> None:
+        piece, self._head = self._head + piece, b""
         if not self._inside:
+            if not self._is_answered and piece[:1] != b">":
+                self._is_answered = True
+                self.was_refused = piece[:1] == b"-"
             if _BY_FUNCTION.match(piece):
                 self._drops = self._drops_functions
             else:

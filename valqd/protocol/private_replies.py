@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from copy import copy
 
 from hiredis import PushNotification
 
@@ -59,6 +60,10 @@ class PrivateReplies:
         self._cut_bytes = 0  # of what was passed on, how many belong to a reply that is not whole yet
         self._held = bytearray()  # the start of a special reply, or of what may be a marker
         self._output: deque[bytes | Gap] = deque()  # what waits: a gap and all behind it
+
+    def scanner(self) -> ReplyScanner:
+        """Another scanner that has got as far."""
+        return copy(self._scanner)
 
     def expect(self, count: int) -> None:
         """``count`` plain replies will come."""

@@ -74,7 +74,7 @@ class PrivateSide:
         self._batch: list[bytes] | None = None  # between begin_batch and end_batch: what was sent in that time
         self._cut_push = bytearray()  # bytes held back because an answer must not get into the middle of a push
         self._monitor: MonitorFilter | None = None  # while it is in MONITOR
-        self._may_be_refused = False  # MONITOR or SYNC was sent; the first byte of the answer tells
+        self._may_be_refused = False  # SYNC was sent; the first byte of the answer tells
 
     # ---- what the session asks
 
@@ -222,6 +222,11 @@ class PrivateSide:
         """Send requests of the client that will be answered by ``count`` replies."""
         self._send_expecting(raw, lambda replies: replies.expect(count))
 
+    def send_unanswered(self, raw: bytes) -> None:
+        """Send a request of the client that has no reply unless it is refused."""
+        self.skip_next = True  # as if the client had said so
+        self.send_plain(raw, 1)
+
     def send_waiting(self, raw: bytes) -> None:
         """Send a request of the client that may wait until another client does something."""
         self.send_plain(raw, 1)
@@ -256,7 +261,7 @@ class PrivateSide:
     def _fence_skip(self) -> None:
         """The command behind CLIENT REPLY SKIP was sent: the reply to a mark sent behind it tells when it is done.
 
-        If a reply comes before that of the mark, SKIP was refused, and it is the client's.
+        If a reply comes before that of the mark, SKIP (or what has no reply) was refused, and it is the client's.
         """
         if not self.alters_replies and self.replies is not None:
             request, answer = self._new_mark()
@@ -280,10 +285,10 @@ class PrivateSide:
 
     # ---- Pub/Sub and the like
 
-    def stop_counting(self, raw: bytes, *, stream: bool = False, monitor: MonitorFilter | None = None) -> None:
+    def stop_counting(self, raw: bytes, *, stream: bool = False, monitor: bool = False) -> None:
         """Send a request from which on replies do not match requests, as soon as all that are due have come.
 
-        ``stream``: a replication stream begins, unless it is refused.  ``monitor``: MONITOR, whose lines go through it.
+        ``stream``: a replication stream begins, unless it is refused.  ``monitor``: the request is MONITOR.
         """
         replies = self.open()
 
@@ -295,10 +300,10 @@ class PrivateSide:
             replies.stop_counting()
             self.skip_next = False
             self.calls.look_again()
-            self._may_be_refused |= monitor is not None or (stream and not replies.raw)
+            self._may_be_refused |= stream and not replies.raw
             replies.raw = stream
-            self._monitor = monitor
-            self.may_count_again = monitor is None
+            self._monitor = MonitorFilter(replies.scanner()) if monitor else None
+            self.may_count_again = not monitor
             self.send(raw)
 
         self.send_when_quiet(send)
@@ -344,7 +349,6 @@ class PrivateSide:
         if self._may_be_refused:
             self._may_be_refused = False
             if data[:1] == b"-":
-                self._monitor = None
                 replies.raw = False
                 self.may_count_again = True
         out = replies.feed(data)
@@ -353,7 +357,8 @@ class PrivateSide:
             waiting.popleft()
         if self._monitor is not None:
             out = self._monitor.feed(out)
-            if not replies.uncounted:
+            if self._monitor.was_refused or not replies.uncounted:
+                self.may_count_again = self._monitor.was_refused
                 out += self._monitor.end()
                 self._monitor = None
         if self._cut_push or session.pending or (session.held and not replies.outstanding):

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 _BULKS = b"$=!"
+#: Longer lines are of scalars (a line of MONITOR holds a whole command), of which only the first byte counts.
+_MAX_HEADER_BYTES = 64
 _AGGREGATES = {ord("*"): 1, ord("%"): 2, ord("~"): 1, ord(">"): 1, ord("|"): 2}
 
 
@@ -22,7 +24,7 @@ class ReplyEnd(NamedTuple):
 class ReplyScanner:
     """Incremental scanner of RESP2 and RESP3 replies.
 
-    Its only buffer is a header line cut by a chunk border: bounded by the longest simple string or error of Valkey.
+    Its only buffer is the start of a header line cut by a chunk border.
     """
 
     def __init__(self) -> None:
@@ -53,7 +55,7 @@ class ReplyScanner:
                 continue
             eol = data.find(b"\n", pos)
             if eol < 0:
-                self._line += data[pos:]
+                self._line += data[pos : pos + _MAX_HEADER_BYTES - len(self._line)]
                 break
             line = self._line + data[pos:eol] if self._line else data[pos:eol]
             self._line = b""
