@@ -42,7 +42,7 @@ class Lane:
 
     def __init__(self, connection):
         self.coalescer = Coalescer()
-        self.up = self.relays = True
+        self.up = self.relays = self.flush_planned = True
         self.relay = SimpleNamespace(coalescer=Coalescer(), up=True, wake=lambda: None)
         self.relay_lanes = {2: self.relay}
         self._relay_replies = RelayReplies()

@@ -49,8 +49,18 @@ def run(templates, data):
     """How many bytes were taken, how many deals were made, and the items of the calls in order."""
     coalescer = Coalescer()
     taken, deals, _ = templates.run(data, Nobody(), coalescer)
+    found = taken, deals, joined(coalescer)
+    if templates.take_alone(data, Nobody(), alone := Coalescer()):
+        assert (len(data), 1, joined(alone)) == found
+    else:
+        assert joined(alone) == []
+    return found
+
+
+def joined(coalescer):
+    """The items of its calls, by their functions."""
     coalescer.take()
-    return taken, deals, [(call.route.head.split(b"\r\n")[3], b"".join(call.items)) for call in coalescer.sent]
+    return [(call.route.head.split(b"\r\n")[3], b"".join(call.items)) for call in coalescer.sent]
 
 
 commands = st.one_of(
@@ -65,6 +75,19 @@ commands = st.one_of(
 def test_no_id_passes_for_two(templates):
     data = request("VALQ.ACK", "q", b"1\r\n$1\r\n2") * 2
     assert run(templates, data)[0] == 0
+
+
+def test_what_is_alone_is_taken_if_it_is_whole(templates):
+    sizes = [0, 1, 9, 10, 99, 100, 999, 1000, 1023]
+    bodies = [body * size for size in sizes for body in (b"x", b"\r", b"\n", b"*")]
+    ids = [b"1", b"17", b"17-1", b"1234567-12", b"9223372036854775807-12"]
+    for whole in (*(PUSH + bulk(body)[1:] for body in bodies), POP, *(ACK + bulk(name)[1:] for name in ids)):
+        coalescer = Coalescer()
+        assert templates.take_alone(whole, Nobody(), coalescer), whole
+        assert [call.deals[0][1:] for call in coalescer._unsent] in ([(1, None)], [(1, b"$-1\r\n")])
+        for cut in (whole[:-1], whole[:-2] + b"\rx", whole + b"\n", whole + whole, whole[1:]):
+            assert not templates.take_alone(cut, Nobody(), coalescer), cut
+        run(templates, whole)
 
 
 @given(st.lists(commands, min_size=1, max_size=12), st.integers(0, 400))

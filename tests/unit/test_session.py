@@ -31,7 +31,8 @@ class Host:
         self.block = self.run_steps = self.runs.append
 
     def lane(self, identity):
-        lane = SimpleNamespace(coalescer=self.coalescer, up=True, relays=True, names={}, wake=lambda: None)
+        lane = SimpleNamespace(coalescer=self.coalescer, up=True, relays=True, names={})
+        lane.wake, lane.flush_planned = lambda: None, False
         is_ready = lambda: self.relay_is_ready  # noqa: E731
         lane.relay_lanes = {2: SimpleNamespace(coalescer=Coalescer(), up=True, wake=lambda: None, is_ready=is_ready)}
         return lane

@@ -43,6 +43,8 @@ _STUCK_S = 5.0
 _PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
 #: A read of this size means that more is waiting.
 _LARGE_READ_BYTES = 128 * 1024
+#: A client's only command, if no larger, need not wait for room in its lane.
+_SMALL_READ_BYTES = 4 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +79,8 @@ class Client(Outgoing, asyncio.Protocol):
     def __init__(self, worker: Worker) -> None:
         super().__init__(worker.outbox)
         self._worker = worker
+        #: Whether what is written now does not reach the client: its connection was reset, or is being closed.
+        self.is_closing: Callable[[], bool]
         self._stop = Stop.NONE
         self._lane: SharedLane | None = None
         self.private_lane: PrivateLane | None = None
@@ -91,6 +95,7 @@ class Client(Outgoing, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accept, or answer as Valkey does when there are too many clients."""
         transport = self.transport = cast(asyncio.Transport, transport)
+        self.is_closing = transport.is_closing
         self._since = self.written_at = self._worker.loop.time()
         self.session = Session(self, self._worker.state, self._worker.next_client_id())
         log.debug("client %d: from %s", self.session.client_id, transport.get_extra_info("peername"))
@@ -118,7 +123,11 @@ class Client(Outgoing, asyncio.Protocol):
             self._set_stop(Stop.TURN, True)
             self._worker.loop.call_soon(self._set_stop, Stop.TURN, False)
         lane = self._lane
-        if lane is not None and (lane.relay_lanes[session.resp] if session.relayed else lane).full_for(self):
+        if (
+            lane is not None
+            and (session.pending > 1 or len(data) > _SMALL_READ_BYTES)
+            and (lane.relay_lanes[session.resp] if session.relayed else lane).full_for(self)
+        ):
             self._set_stop(Stop.LANE_FULL, True)
         if session.held and not self._may_send_more:
             self._set_stop(Stop.HELD, True)
@@ -267,10 +276,6 @@ class Client(Outgoing, asyncio.Protocol):
             self.transport.abort()
         elif unsent:
             self._worker.loop.call_later(_STUCK_S, self._abort_when_stuck, unsent)
-
-    def is_closing(self) -> bool:
-        """Whether what is written now does not reach the client: its connection was reset, or is being closed."""
-        return self.transport.is_closing()
 
     def lane(self, identity: Identity) -> SharedLane:
         """The shared lane of an identity that was proved, from now on this client's."""

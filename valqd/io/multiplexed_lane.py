@@ -84,7 +84,7 @@ class MultiplexedLane(ABC):
         self._greeting_unsent: list[bytes] = []
         self._greeting_due = 0  # replies to it still to come
         self._errors: list[bytes | None] = []  # what they were so far
-        self._flush_planned = False
+        self.flush_planned = False
         self._busy_wait = BusyWait(self.loop, self.coalescer, lanes.may_busy_wait)
         self._paused: set[Client] = set()  # that wait for room
         self._proofs: list[Callable[[bytes | None], None]] = []
@@ -279,7 +279,7 @@ class MultiplexedLane(ABC):
         if coalescer.recovering:
             if coalescer.must_resend:
                 self._lanes.loader.load(self._resend)
-        elif not (coalescer.idle or self._flush_planned):  # what came while it was recovering
+        elif not (coalescer.idle or self.flush_planned):  # what came while it was recovering
             self._plan_flush()
         self._busy_wait.answered()
         if self._paused and self._half_empty():
@@ -299,7 +299,7 @@ class MultiplexedLane(ABC):
 
     def wake(self) -> None:
         """Calls were joined: send them in this turn."""
-        if self._flush_planned:
+        if self.flush_planned:
             return
         if self.coalescer.sent or self.coalescer.crowd > _FEW:
             self._plan_flush()  # at its end, with what others send
@@ -314,11 +314,11 @@ class MultiplexedLane(ABC):
         return self._connection is not None and not self._greeting_due and self.refused is None
 
     def _plan_flush(self) -> None:
-        self._flush_planned = True
+        self.flush_planned = True
         self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        self._flush_planned = False
+        self.flush_planned = False
         coalescer = self.coalescer
         connection = self._connection
         if connection is None or self._greeting_due or self.refused is not None:

@@ -79,10 +79,11 @@ class Outgoing:
     def flush(self) -> None:
         """Hand everything to the transport."""
         parts = self._parts
-        if parts:
+        if len(parts) == 1:  # most are
+            data = parts.pop()
+            if not self.transport.is_closing():
+                self.transport.write(data)
+        elif parts:
             self._parts = []
             if not self.transport.is_closing():
-                if len(parts) == 1:  # most are: a call less
-                    self.transport.write(parts[0])
-                else:
-                    write_pieces(self.transport, parts)
+                write_pieces(self.transport, parts)

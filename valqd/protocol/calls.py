@@ -176,8 +176,14 @@ class PushCall(MergedCall):
     def deliver(self, reply: Any) -> None:  # noqa: D102 - see Call
         if type(reply) is int:
             first = reply
+            one = _id_format(first, self.units)
             for recipient, count, _ in self.deals:
-                recipient.answer(ids(first, count))
+                if not one:
+                    recipient.answer(ids(first, count))
+                elif count == 1:
+                    recipient.answer(one % first)
+                else:
+                    recipient.answer(one * count % tuple(range(first, first + count)))
                 first += count
         elif type(reply) is list:
             self.deal_each(reply, _id_or_error)
@@ -297,16 +303,18 @@ _CALL_TYPES: dict[str, type[MergedCall]] = {
 }
 
 
+def _id_format(first: int, count: int) -> bytes:
+    """The format of an id as a bulk string, if ``count`` ids from ``first`` on have as many digits; else empty."""
+    width = len(str(first))
+    return b"$%d\r\n%%d\r\n" % width if first + count <= 10**width else b""
+
+
 def ids(first: int, count: int) -> bytes:
     """``count`` consecutive ids as bulk strings."""
-    if count == 1:
-        digits = b"%d" % first
-        return b"$%d\r\n%b\r\n" % (len(digits), digits)
-    last = first + count - 1
-    width = len(str(first))
-    if len(str(last)) == width:
-        return (b"$%d\r\n%%d\r\n" % width * count) % tuple(range(first, last + 1))
-    return b"".join([ids(number, 1) for number in range(first, last + 1)])
+    numbers = range(first, first + count)
+    if one := _id_format(first, count):
+        return one * count % tuple(numbers)
+    return b"".join([ids(number, 1) for number in numbers])
 
 
 def _id_or_error(value: int | bytes) -> bytes:

@@ -40,20 +40,21 @@ MAX_SUFFIX_BYTES = 256
 _HEAD = 22
 
 #: Larger bodies' lengths are parsed, though their command be all that a chunk holds.
-_MOST_FILLING_BYTES = 1023
+_MOST_ALONE_BYTES = 1023
 
 #: How many pops a run is, as an argument.
 _POPS = [bulk(b"%d" % pops) for pops in range(MAX_ITEMS + 1)]
 
 _ID = re.compile(ID_PATTERN)
+_ID_BULK = re.compile(rb"\$[1-9][0-9]?\r\n%b\r\n" % ID_PATTERN)
 _ID_BULKS = re.compile(rb"(?:\$[1-9][0-9]?\r\n%b\r\n)+" % ID_PATTERN)
 
 
 @cache
-def _filling(most_bytes: int) -> dict[int, bytes]:
-    """By how many bytes are left of a chunk: the line with the length of the bulk that fills them (9 for 14)."""
-    lines = [(size, b"%d\r\n" % size) for size in range(min(most_bytes, _MOST_FILLING_BYTES) + 1)]
-    return {len(line) + size + 2: line for size, line in lines}
+def _heads(most_bytes: int) -> dict[int, bytes]:
+    """How a bulk begins, by how many bytes it has in all (with ``$9`` if 15)."""
+    heads = [(size, b"$%d\r\n" % size) for size in range(min(most_bytes, _MOST_ALONE_BYTES) + 1)]
+    return {len(head) + size + 2: head for size, head in heads}
 
 
 def _bulk_at(data: bytes, start: int, most_bytes: int) -> tuple[int, int]:
@@ -83,6 +84,10 @@ class Template(ABC):
         Where they end; ``pos``: it is cut, or unusual, and nothing was joined.
         """
 
+    def take_alone(self, data: bytes, who: Recipient, coalescer: Coalescer) -> bool:
+        """Join the command if it is all of ``data``.  The hottest path; False: ``take`` is to look at it."""
+        return False
+
     def fills(self, size: int) -> bool:
         """Whether ``size`` bytes taken may bring as large a reply as one client should get at once."""
         return False
@@ -98,6 +103,7 @@ class PopTemplate(Template):
         super().__init__(prefix)
         self._route = route
         self._wanted = wanted
+        self._alone = _POPS[1] + wanted
         self._null = null
 
     def take(self, data: bytes, pos: int, who: Recipient, coalescer: Coalescer) -> int:  # noqa: D102 - see Template
@@ -112,6 +118,12 @@ class PopTemplate(Template):
         coalescer.join(who, self._route, _POPS[pops] + self._wanted, pops, pops, self._null)
         return end
 
+    def take_alone(self, data: bytes, who: Recipient, coalescer: Coalescer) -> bool:  # noqa: D102 - see Template
+        if len(data) != len(self.prefix):
+            return False
+        coalescer.join(who, self._route, self._alone, 1, 1, self._null)
+        return True
+
     def fills(self, size: int) -> bool:  # noqa: D102 - see Template
         return size >= len(self.prefix) * self._route.max_items
 
@@ -123,18 +135,13 @@ class PushTemplate(Template):
         super().__init__(prefix)
         self._route = route
         self._most_bytes = min(most_bytes, MAX_BODY_BYTES)
-        self._filling = _filling(self._most_bytes)
+        self._bulk_at = len(prefix) - 1  # with its ``$``
+        self._heads = _heads(self._most_bytes)
 
     def take(self, data: bytes, pos: int, who: Recipient, coalescer: Coalescer) -> int:  # noqa: D102 - see Template
         prefix = self.prefix
         start = pos + len(prefix)
         size = len(data)
-        line = self._filling.get(size - start)
-        if line is not None and data.startswith(line, start) and data.endswith(b"\r\n"):  # it is all that is left
-            if not self.takes(data, start + len(line), size - 2):
-                return pos
-            coalescer.join(who, self._route, data[start - 1 :], 1, 1, None)
-            return size
         eol, end = _bulk_at(data, start, self._most_bytes)
         if end > size:
             return pos
@@ -162,6 +169,14 @@ class PushTemplate(Template):
         coalescer.join(who, self._route, bulks, count, count, None)
         return end
 
+    def take_alone(self, data: bytes, who: Recipient, coalescer: Coalescer) -> bool:  # noqa: D102 - see Template
+        item = data[self._bulk_at :]
+        head = self._heads.get(len(item))
+        if head is None or item[: len(head)] != head or item[-2:] != b"\r\n":
+            return False
+        coalescer.join(who, self._route, item, 1, 1, None)
+        return True
+
     def takes(self, data: bytes, start: int, end: int) -> bool:
         """Whether the argument at ``start`` to ``end`` is plain."""
         return True
@@ -173,6 +188,14 @@ class PushTemplate(Template):
 
 class AckTemplate(PushTemplate):
     """An ACK of one id or receipt: as a PUSH, but not every argument is plain."""
+
+    def take_alone(self, data: bytes, who: Recipient, coalescer: Coalescer) -> bool:  # noqa: D102 - see Template
+        item = data[self._bulk_at :]
+        head = self._heads.get(len(item))
+        if head is None or item[: len(head)] != head or _ID_BULK.fullmatch(item) is None:
+            return False
+        coalescer.join(who, self._route, item, 1, 1, None)
+        return True
 
     def takes(self, data: bytes, start: int, end: int) -> bool:  # noqa: D102 - see PushTemplate
         return _ID.fullmatch(data, start, end) is not None
@@ -290,6 +313,14 @@ class Templates:
     def seen_whole(self, data: bytes) -> Request | None:
         """What ``data`` asks for, if it is such a request."""
         return self._whole.get(data) if len(data) <= MAX_WHOLE_BYTES else None
+
+    def take_alone(self, data: bytes, who: Recipient, coalescer: Coalescer) -> bool:
+        """Join the plain command that is all of ``data``, as most are: what ``run`` would do too, but not as fast."""
+        for length in self._lengths.get(data[:_HEAD], ()):
+            template = self._by_prefix.get(data[:length])
+            if template is not None:
+                return template.take_alone(data, who, coalescer)
+        return False
 
     def run(self, data: bytes, who: Recipient, coalescer: Coalescer) -> tuple[int, int, bool]:
         """Join the plain commands at the start of ``data``, as far as one client's share goes.

@@ -62,6 +62,7 @@ class CallLane(Protocol):
 
     coalescer: Coalescer
     up: bool  #: False: it has no connection, and nothing may be joined
+    flush_planned: bool  #: what is joined now is sent in this turn without ``wake``
 
     def wake(self) -> None:
         """Calls were joined: send them in this turn of the loop."""
@@ -107,8 +108,9 @@ class Host(Protocol):
         ``gently``: it may still be sending, and is to read what was written all the same.
         """
 
-    def is_closing(self) -> bool:
-        """Whether what is written now does not reach the client."""
+    @property
+    def is_closing(self) -> Callable[[], bool]:
+        """Tells whether what is written now does not reach the client."""
 
     def lane(self, identity: Identity) -> Lane:
         """The shared lane of an identity that was proved."""

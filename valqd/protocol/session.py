@@ -33,6 +33,7 @@ from valqd.protocol.host import Host, Identity, WorkerState
 from valqd.protocol.lone_calls import LoneCall
 from valqd.protocol.private_calls import ANY_QUEUE
 from valqd.protocol.private_side import PrivateSide
+from valqd.protocol.relay import LARGE_REPLY_BYTES
 from valqd.protocol.requests import echo_call, encode_request, join_merged
 
 #: Commands under way over the shared lane beyond which a client's next ones wait.
@@ -75,6 +76,7 @@ class Session:
         self._resume: Callable[[], None] | None = None  # when a lane is awaited: runs first once it is quiet
         self._unread = False  # it does not read its replies
         self._advancing = False  # frames are being taken: what ends a hold need not take the next
+        self._sends_one = True  # its chunks are probably one command each
         self._likely = 0  # how many foreign requests its next chunk probably holds: as many as the last
 
     @property
@@ -103,7 +105,17 @@ class Session:
 
     def receive(self, data: bytes) -> None:
         """Bytes from the client."""
-        framer = self.framer
+        framer, lane = self.framer, self.lane
+        if (
+            self._sends_one
+            and lane.up
+            and framer.empty
+            and self.private.replies is None
+            and not (self.held or self.relayed or framer.unauthenticated)
+            and self.templates.take_alone(data, self, lane.coalescer)
+        ):
+            self._joined(1, len(data), False)
+            return
         while not self.held and framer.empty:
             taken = self._take_at_once(data)
             if taken == len(data):  # of most chunks, all is taken at once
@@ -125,11 +137,8 @@ class Session:
         if lane.up and not self.relayed and (private.replies is None or not private.must_be_used):
             taken, deals, enough = self.templates.run(data, self, lane.coalescer)
             if taken:
-                self.pending += deals
-                self._taken_bytes += taken
-                lane.wake()
-                if enough or self._has_its_share():
-                    self.wait_for_shared()
+                self._sends_one = data.rfind(b"*") == 0
+                self._joined(deals, taken, enough)
                 if self.held or taken == len(data):
                     return taken
                 data = data[taken:]
@@ -148,6 +157,16 @@ class Session:
             private.send_plain(data, count)
             return taken + len(data)
         return taken
+
+    def _joined(self, deals: int, size: int, enough: bool) -> None:
+        """The fast path has joined so many deals, of ``size`` bytes of the client."""
+        self.pending += deals
+        self._taken_bytes += size
+        lane = self.lane
+        if not lane.flush_planned:
+            lane.wake()
+        if enough or self.pending >= _MAX_PENDING or self._taken_bytes >= MAX_BYTES_AT_ONCE:
+            self.wait_for_shared()
 
     def _advance(self, *, waited: bool = False) -> None:
         """Take what was fed.  ``waited``: it was not looked at yet, so that much of it may be taken at once."""
@@ -294,7 +313,7 @@ class Session:
                 self._relay_share = min(2 * self._relay_share, relay.MOST_SHARE_BYTES)
         if not self.closed:
             self.host.write(data)
-            if len(data) > relay.LARGE_REPLY_BYTES:
+            if len(data) > LARGE_REPLY_BYTES:
                 self.leave_relay_lane()  # such replies would hold up others
             if self._resume is not None and not self.pending:
                 self.resume_if_quiet()
@@ -302,7 +321,7 @@ class Session:
     def answer_fragments(self, fragments: list[bytes]) -> None:
         """One deal's bytes in pieces."""
         if not self.closed:
-            if sum(map(len, fragments)) > relay.LARGE_REPLY_BYTES:
+            if sum(map(len, fragments)) > LARGE_REPLY_BYTES:
                 self.leave_relay_lane()
             for fragment in fragments[:-1]:
                 self.host.write(fragment)
