@@ -97,3 +97,14 @@ def test_records_without_bodies_keep_nobody_from_the_others(q):
     assert b"whole" in replies[0]
     assert b"plain" in replies[0]
     assert q.counts() == (0, 2, 0, 0)
+
+
+def test_what_is_lost_is_not_taken_off_the_plain_ones(q):
+    q.create(max_length=3, overflow="DROPHEAD")
+    q.push("lost", "lost", "lost", priority=1)
+    q.link.ok("DEL", "valq:{orders}:meta")
+    q.push("a", priority=1)
+    q.push("b", "c")
+    assert q.counts()[0] <= 5
+    bodies = [message["body"] for message in q.pop(10)]
+    assert bodies == [b"a", b"b", b"c"]

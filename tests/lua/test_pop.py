@@ -301,3 +301,16 @@ def test_where_no_records_are_left_none_are_looked_for(q):
     q.push("option", priority=1)
     assert q.ids() == [7]
     assert q.ack("7-1", "5-1", "6-1") == 3
+
+
+def test_a_call_that_fails_halfway_hides_no_record(q):
+    q.push("later", delay=1000)
+    assert q.ack(q.push("x", dedup="k", dedup_window=1000)) == 1
+    assert q.ids() == []  # none is ready, as the queue knows now
+    q.pass_time(1000)
+    q.link.ok("DEL", "valq:{orders}:dedup")
+    q.link.ok("SET", "valq:{orders}:dedup", "x")
+    assert str(q.fcall("pop", "n2", AUTO, "", "", "")).startswith("WRONGTYPE ")
+    q.link.ok("DEL", "valq:{orders}:dedup")
+    q.sweep()
+    assert q.pop()["body"] == b"later"

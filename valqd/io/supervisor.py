@@ -96,7 +96,7 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         target = (host, int(port))
         if family == socket.AF_INET6:  # a link-local one has a scope
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, UnicodeError):
                 target = socket.getaddrinfo(host, int(port), family)[0][4]
     with contextlib.closing(listening):
         try:

@@ -203,7 +203,7 @@ def _quit(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         return reply
 
     side.send_watched(raw, watch)
-    side.session.when_private_quiet(lambda: side.session.close() if leaves else None)
+    side.session.when_private_quiet(lambda: side.session.close(gently=True) if leaves else None)
 
 
 def _replconf(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:

@@ -28,10 +28,14 @@ local function redrive_one(q, target, id)
       return false
     end
     local copy = {t = meta.t, n = 0, a = 0, p = meta.p, v = meta.v, m = meta.m, h = meta.h, e = meta.e, f = meta.f, D = meta.D}
+    local new_id = target.seq + 1
     local written, problem = pcall(function()
       record.enter(target, record.add(target, body, copy), copy, 'r')
     end)
     if not written then
+      if server.pcall('HDEL', target.prefix .. 'body', new_id) == 1 then
+        queue.count(target, 'bytes', -#body)
+      end
       server.call('HSET', q.prefix .. 'body', id, body)
       letters.put_back(q, id, meta)
       error(problem, 0)

@@ -80,6 +80,19 @@ local function to_drop(q, over, over_bytes, most, count, bytes)
   return ids, not enough(), false
 end
 
+-- Of ready messages without a record's fields, the plain ones; what an index names was a record, and its fields are lost.
+local function without_lost(q, ids)
+  if not ids[1] or q.may_have_ready == 0 then
+    return ids
+  end
+  local plain, lost = {}, {}
+  for i, score in ipairs(server.call('ZMSCORE', q.prefix .. 'ready', unpack(ids))) do
+    table.insert(score and lost or plain, ids[i])
+  end
+  record.lose(q, 'ready', lost)
+  return plain
+end
+
 -- Drop these ready messages: the oldest ones, upwards.
 local function drop(q, ids)
   for from = 1, #ids, DROP_PAGE do
@@ -87,8 +100,9 @@ local function drop(q, ids)
     for i = from, math.min(#ids, from + DROP_PAGE - 1) do
       page[#page + 1] = number.text(ids[i])
     end
-    local records, fields, plain = record.split(q, page)
+    local records, fields, others = record.split(q, page)
     record.drop_all(q, records, fields)
+    local plain = without_lost(q, others)
     log.forget_all(q, plain)
     if plain[1] then
       q.plain = q.plain - #plain

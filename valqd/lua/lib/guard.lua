@@ -1,6 +1,6 @@
 -- guard: what Valkey refuses (NOPERM, WRONGTYPE, OOM ...) reaches the caller as Valkey worded it; and an error reply with
 -- which a helper ends the call (NOQUEUE, PAUSED) as that helper did.
--- requires: nothing
+-- requires: queue
 
 local guard = {}
 
@@ -10,6 +10,9 @@ function guard.wrap(call)
     local done, result = pcall(call, keys, args)
     if done then
       return result
+    end
+    for _, key in ipairs(keys) do
+      pcall(queue.distrust, key)
     end
     local text = type(result) == 'table' and result.err or result -- a table or its text, by Valkey's version
     text = text:gsub('^ERR ACL failure in script: ', 'NOPERM ') -- what it would have said outside of a function

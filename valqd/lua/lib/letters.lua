@@ -90,31 +90,34 @@ function letters.is_sound(body, meta)
   return count == #headers and count % 2 == 0
 end
 
--- Write these dead messages of q to `target`.
+-- Write these dead messages of q to `target`; whether it took them: one of its keys may not be what it must be, or not be
+-- the caller's to write.  Its ids are used up then all the same.
 local function write(q, target, ids, metas, bodies)
   queue.gather(target)
-  for n, meta in ipairs(metas) do
-    local copy = {t = target.now, n = 0, a = 0, p = meta.p, h = letter_headers(q, tonumber(ids[n]), meta), e = meta.e,
-      f = meta.f, D = meta.D}
-    record.enter(target, record.add(target, bodies[n], copy), copy, 'r')
-  end
-  record.flush(target)
-  queue.finish(target)
+  local done = pcall(function()
+    for n, meta in ipairs(metas) do
+      local copy = {t = target.now, n = 0, a = 0, p = meta.p, h = letter_headers(q, tonumber(ids[n]), meta), e = meta.e,
+        f = meta.f, D = meta.D}
+      record.enter(target, record.add(target, bodies[n], copy), copy, 'r')
+    end
+    record.flush(target)
+  end)
+  target.gathered, target.slotless = false, 0
+  return pcall(queue.finish, target) and done
 end
 
 -- Of dead messages ({id, fields} each) move those that are sound to `target`, at most MOST_HELD_BYTES of bodies at once.
--- What is moved is removed first: if that fails, nothing is there twice.  Returns those that are not sound; and, in no index
--- but with their bodies, those that the target could not take, for one of its keys is not what it must be, or not the
--- caller's to write.
+-- What is moved is removed first: if that fails, nothing is there twice.  Returns those that are not sound; those that the
+-- target did not take, which are in no index, but have their bodies; and those behind them, which were not touched.
 local function move(q, target, dead)
-  local unsound, failed = {}, {}
+  local unsound, failed, rest = {}, {}, {}
   local ids, metas, bodies = {}, {}, {}
   local held = 0
   for i, message in ipairs(dead) do
     local id, meta = message[1], message[2]
     local body = not failed[1] and server.pcall('HGET', q.prefix .. 'body', id)
     if failed[1] then
-      failed[#failed + 1] = message
+      rest[#rest + 1] = message
     elseif letters.is_sound(body, meta) then
       local n = #ids + 1
       ids[n], metas[n], bodies[n] = number.text(id), meta, body
@@ -124,7 +127,7 @@ local function move(q, target, dead)
     end
     if ids[1] and (held > MOST_HELD_BYTES or i == #dead) then
       record.drop_all(q, ids, metas)
-      if not pcall(write, q, target, ids, metas, bodies) then
+      if not write(q, target, ids, metas, bodies) then
         for n, text in ipairs(ids) do
           server.call('HSET', q.prefix .. 'body', text, bodies[n])
           failed[n] = {tonumber(text), metas[n]}
@@ -134,7 +137,7 @@ local function move(q, target, dead)
       held = 0
     end
   end
-  return unsound, failed
+  return unsound, failed, rest
 end
 
 -- Put the dead ({id, fields} each, in no index) where they are to be: in their dead letter queue, whatever limits that has and
@@ -149,10 +152,12 @@ function letters.bury(q, dead)
     for _, message in ipairs(dead) do
       table.insert(target and fits(message[1]) and now or wait, message)
     end
-    local failed
-    stay, failed = move(q, target, now)
-    for _, message in ipairs(failed) do
-      wait[#wait + 1] = message
+    local failed, rest
+    stay, failed, rest = move(q, target, now)
+    for _, others in ipairs({failed, rest}) do
+      for _, message in ipairs(others) do
+        wait[#wait + 1] = message
+      end
     end
   end
   for _, message in ipairs(stay) do

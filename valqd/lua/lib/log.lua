@@ -77,6 +77,8 @@ function log.append(q, values)
     if server.call('RPUSH', log.key(q, bucket), unpack(values, done + 1, done + count)) ~= at + count then
       set_right(q, bucket, at, unpack(values, done + 1, done + count))
     end
+    q.seq = q.seq + count / 2 -- before what may fail: the log has them
+    q.changed = true
     local empty = 0
     for i = done + 1, done + count, 2 do
       if values[i] == '' then
@@ -87,8 +89,6 @@ function log.append(q, values)
       log.forget(q, bucket, empty)
     end
     done = done + count
-    q.seq = q.seq + count / 2
-    q.changed = true
   end
 end
 

@@ -91,6 +91,15 @@ local function converted(key)
   return state
 end
 
+-- A call on the queue of `key` has failed: what it wrote before is there, but its state was not saved.  So there may be
+-- records.
+function queue.distrust(key)
+  local state = key:match(queue.KEY) and server.call('HGET', key, 'state')
+  if state and #state == STATE_BYTES then
+    server.call('HSET', key, 'state', state:sub(1, -3) .. '\1\1')
+  end
+end
+
 -- Open the queue of `key`, as the table `q` if given; nil if there is none.  Its limits are a table or nil.
 function queue.open(key, q)
   local v = server.call('HMGET', key, unpack(FIELDS))
@@ -254,7 +263,8 @@ function queue.save(q)
   end
   if q.changed then
     q.changed = false
-    server.call('HSET', q.key, 'state', struct.pack(STATE, q.seq, q.head, q.plain, q.due, q.delivered, q.acked,
+    local plain, due = q.plain > 0 and q.plain or 0, q.due > 0 and q.due or 0 -- keys may be lost: packed, -1 would be 2^56-1
+    server.call('HSET', q.key, 'state', struct.pack(STATE, q.seq, q.head, plain, due, q.delivered, q.acked,
       q.may_have_ready, q.may_have_records))
   end
 end
