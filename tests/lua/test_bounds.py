@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.lua.conftest import AUTO
+from tests.lua.conftest import AUTO, flat
 
 
 def test_a_pattern_that_would_be_looked_for_byte_by_byte_for_seconds_is_refused(q):
@@ -80,12 +80,32 @@ WIDE = b"[" + b"\x01-\xfe" * 340 + b"]"
 def test_wide_sets_in_a_pattern_hold_up_nobody(q, pattern):
     q.push(*[b"\xff" * 1000] * 500)
     began = time.monotonic()
-    cursor, found = q.do("scan", "n2", "0", "", "", "", pattern, "500", "")
-    assert (cursor, found) == (b"0", [])
+    assert scanned(q, pattern)[0] == []
     for number in range(200):
         q.other(f"q{number}").create()
     assert q.do("list", "n2", "", b"\xff" + pattern, keys=[]) == []
     assert time.monotonic() - began < 3  # it was over a minute
+
+
+def scanned(q, pattern):
+    """The ids of all messages that match, and in how many steps these were found."""
+    ids, cursor, steps = [], b"0", 0
+    while True:
+        cursor, found = q.do("scan", "n2", cursor, "", "", "", pattern, "1000", "")
+        ids += [int(flat(message)["id"]) for message in found]
+        steps += 1
+        if cursor == b"0":
+            return ids, steps
+
+
+@pytest.mark.parametrize(("size", "count"), [(1000, 500), (100_000, 30)], ids=["plain", "records"])
+def test_a_step_looks_for_a_pattern_in_so_many_bytes_at_most(q, size, count):
+    q.push(*[b"x" * size + b"y"] * count)
+    assert q.ids(5, vt=1000) == [1, 2, 3, 4, 5]
+    assert q.nack("2", kind="FATAL") == 1
+    ids, steps = scanned(q, "*xy")
+    assert sorted(ids) == list(range(1, count + 1))
+    assert steps >= size * count // 400_000
 
 
 def test_a_pattern_is_as_long_as_the_daemon_lets_it_be(q):

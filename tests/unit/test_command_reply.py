@@ -3,6 +3,7 @@
 import pytest
 
 from valqd.protocol.command_reply import complete
+from valqd.protocol.replies import split_elements
 
 
 @pytest.mark.parametrize(
@@ -38,3 +39,14 @@ def test_commands_of_a_category():
 def test_errors_come_back_as_they_are(sub):
     error = b"-ERR unknown subcommand or wrong number of arguments\r\n"
     assert complete([b"COMMAND", sub, b"x"], error, 2) == error
+
+
+@pytest.mark.parametrize("resp", [2, 3])
+def test_names_that_come_again_and_again_do_not_multiply_the_reply(resp):
+    names = [b"valq", b"VALQ", b"valq|push"] * 1000
+    once = complete([b"COMMAND", b"DOCS", b"valq", b"valq|push"], b"*0\r\n" if resp == 2 else b"%0\r\n", resp)
+    assert complete([b"COMMAND", b"DOCS", *names], b"*0\r\n" if resp == 2 else b"%0\r\n", resp) == once
+    nulls = [b"*-1\r\n" if resp == 2 else b"_\r\n"] * len(names)
+    rows = split_elements(complete([b"COMMAND", b"INFO", *names], b"*%d\r\n%b" % (len(names), b"".join(nulls)), resp))
+    assert len(rows) == len(names)
+    assert sum(row not in nulls[:1] for row in rows) == 64

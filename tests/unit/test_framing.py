@@ -299,3 +299,31 @@ def test_what_waits_is_not_seen_from_within_a_frame():
     assert framer.peek() == b""
     framer.feed(b"$1\r\nk\r\n")
     assert framer.next().argv == [b"GET", b"k"]
+
+
+@pytest.mark.parametrize("empty", [b"\n", b"\r\n", b"*0\r\n", b"\n\r\n*0\r\n"])
+def test_empty_lines_are_passed_over_however_many(empty):
+    frames, _ = frames_of([empty * 5000 + multibulk(b"GET", b"k") + empty * 5000 + b"PING\r\n"])
+    assert [frame.argv for frame in frames] == [[b"GET", b"k"], [b"PING"]]
+
+
+def test_a_large_body_does_not_stay_while_what_follows_it_waits():
+    framer = RequestFramer(is_ours, MAX_BODY)
+    framer.feed(multibulk(b"VALQ.PUSH", b"q", b"x" * MAX_BODY) + multibulk(b"VALQ.POP", b"q"))
+    assert framer.next().argv[0] == b"VALQ.PUSH"
+    assert len(framer._buf) < 100
+    assert framer.next().argv == [b"VALQ.POP", b"q"]
+
+
+def test_what_was_looked_at_in_vain_is_not_looked_at_again_before_most_of_it_is_gone():
+    framer = RequestFramer(is_ours, MAX_BODY)
+    framer.feed(multibulk(b"GET", b"k") * 100 + b"PING\r\n")
+    looked = 0
+    while framer.buffered_bytes:
+        if data := framer.peek():
+            looked += len(data)
+            framer.peeked_in_vain()
+        assert framer.next()
+    assert looked < 3 * 2300  # each byte a few times, not a hundred
+    framer.feed(multibulk(b"GET", b"k"))
+    assert framer.peek() == multibulk(b"GET", b"k")

@@ -48,3 +48,22 @@ async def test_a_refusal_of_a_later_step_is_told_but_where_nothing_is_left(comma
     ids = [b"%d-1" % number if command != "DEL" else b"%d" % number for number in range(1, 1501)]
     await run_steps(session, parse([b"VALQ", command.encode(), b"q", *ids], 2, MAX_BULK_BYTES))
     assert answers == [answer]
+
+
+async def test_ids_that_are_done_are_not_sent_again():
+    asked = []
+
+    class Notes(Lane):
+        def add(self, who, call):
+            asked.append(call.request.count(b"\r\n$"))
+            super().add(who, call)
+
+    answers = []
+    ids = [b"%d" % number for number in range(1, 2001)]
+    steps = [[1, b"99:500:1"] for _ in range(1499)] + [[1, b"99:500:500"], [1, b""]]
+    worker = SimpleNamespace(auto_create=b"")
+    session = SimpleNamespace(lane=Notes(*steps, None), resp=2, worker=worker, finish=answers.append)
+    await run_steps(session, parse([b"VALQ.REDRIVE", b"q", b"ID", b"2000", *ids, b"TO", b"r"], 2, MAX_BULK_BYTES))
+    assert answers == [b":1501\r\n"]
+    assert max(asked) < 1020
+    assert asked[-1] < 20

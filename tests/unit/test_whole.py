@@ -47,6 +47,7 @@ def test_what_is_not_whole_or_not_sane_is_refused(data):
     [
         b"*2147483647\r\n", b"*1\r\n$1\r\na\r\n*1000000\r\n", b"*1\r\n>2000000000\r\n", b"*1\r\n~4000000000\r\n",
         b"*2\r\n$3\r\nGET\r\n~99999999\r\n", b"|100000000\r\n", b"*1\r\n$1\r\na\r\n|99999\r\n", b"*99999\r\n" * 1000,
+        b"*9999\r\n" * 1000, b"*1\r\n$1\r\na\r\n" + b"*2\r\n>9\r\n:1\r\n" * 9, b"*1\r\n~9\r\n" * 9,
     ],
 )  # fmt: skip
 def test_no_room_is_made_for_what_is_only_announced(data):

@@ -17,7 +17,7 @@ def _build(args: Arguments) -> Request:
     ids = args.every("id")
     queues = (queue, target) if target else (queue,)
     call = (b"ID" if ids else b"ALL", target, args.get("limit"), *ids)
-    return Request("redrive", queues, call, steps=Steps.TOKEN)
+    return Request("redrive", queues, call, steps=Steps.TOKEN, fixed_args=3 if ids else 0)
 
 
 SPEC = Command(

@@ -47,7 +47,12 @@ class Request(NamedTuple):
     merge: Merge | None = None  #: None: is always a call of its own
     block_ms: int | None = None  #: how long to wait for a message; 0 for ever, None not at all
     fair: bool = False  #: the daemon begins with another of ``queues`` each time
-    fixed_args: int = 0  #: for Steps.IDS: how many of ``args`` are no ids
+    fixed_args: int = 0  #: if it takes ids at the end of ``args`` in steps: how many of them are no ids
+
+    @property
+    def wanted(self) -> int:
+        """How many messages a POP asks for."""
+        return int(self.args[0] or 1) if self.function == "pop" else 0
 
     @property
     def is_lost_with_its_client(self) -> bool:

@@ -32,7 +32,7 @@ _HELD_BYTES = 64 * 1024
 _WAITING_BYTES = 4 * 1024 * 1024
 #: How long, at most, a client that has hung up is owed answers.
 _ENDING_S = 5.0
-_ENDING_TICK_S = 0.01
+_ENDING_TICK_S, _LONGEST_ENDING_TICK_S = 0.01, 0.3
 #: How often is looked whether a client that waits, and is not read from, has left.
 _LOOK_S = 1.0
 #: How long what a client sends is read and dropped after it was closed gently.
@@ -151,10 +151,12 @@ class Client(Outgoing, asyncio.Protocol):
         return self.is_owed and not (self.waiter is not None or private.may_block or private.streaming)
 
     async def _close_when_answered(self) -> None:
+        tick_s = _ENDING_TICK_S
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_ENDING_S):
                 while self.is_owed:
-                    await asyncio.sleep(_ENDING_TICK_S)
+                    await asyncio.sleep(tick_s)
+                    tick_s = min(2 * tick_s, _LONGEST_ENDING_TICK_S)
         self.session.close()
         if self._is_lost:
             self._end()

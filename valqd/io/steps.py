@@ -103,9 +103,22 @@ async def _for_all_ids(lane: Lane, request: Request, session: Session) -> int:
 async def _until_done(lane: Lane, request: Request, session: Session) -> int | list[bytes]:
     parts: list[Any] = []
     token = b""
+    fixed, ids = request.args[: request.fixed_args], request.args[request.fixed_args :] if request.fixed_args else ()
     while True:
-        argv = function_call(request, b"e%d" % session.resp, session.worker.auto_create, token)
+        some = request._replace(args=(*fixed, *ids[:MOST_IDS])) if ids else request
+        argv = function_call(some, b"e%d" % session.resp, session.worker.auto_create, token)
         part, token = await ask(lane, argv, begun=bool(token))
         parts.append(part)
+        if ids:
+            token, taken = _from_the_start(token)
+            ids = ids[taken:]
         if not token:
             return sum(parts) if isinstance(part, int) else sorted(set().union(*parts))
+
+
+def _from_the_start(token: bytes) -> tuple[bytes, int]:
+    """The token of a command with ids, as if none of them were done; and how many are, which need not be sent again."""
+    parts = token.split(b":")  # see functions/redrive.lua
+    if len(parts) < 3:
+        return token, 0
+    return b":".join([*parts[:2], b"0", *parts[3:]]), int(parts[2])

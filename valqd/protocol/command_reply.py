@@ -21,7 +21,9 @@ def _with_count(raw: bytes, added: int, elements: Sequence[bytes]) -> bytes:
 
 
 #: A longer pattern finds none of our commands: to compile it would take time from everybody.
-_MAX_PATTERN_BYTES = 256
+_MAX_PATTERN_BYTES = 64
+#: So many rows of ours are in one reply at most: each is about as large as a thousand requests for it.
+_MOST_ROWS = 64
 _GLOB_PART = re.compile(rb"\*+|\?|\[(\^?)((?:\\.|[^\]\\]-.|[^\]\\])*\\?)\]?|\\?(.)", re.DOTALL)
 _CLASS_PART = re.compile(rb"([^\\])-(.)|\\?(.)", re.DOTALL)
 
@@ -91,14 +93,15 @@ def complete(argv: list[bytes], raw: bytes, resp: int) -> bytes:
         return _with_count(raw, len(rows), rows)
     if sub == b"INFO":
         elements = split_elements(raw)
-        for at, name in enumerate(argv[2:]):
-            if (row := introspection.command_info(name)) is not None:
-                elements[at] = encode(row, resp)
+        ours = [(at, row) for at, name in enumerate(argv[2:]) if (row := introspection.command_info(name)) is not None]
+        for at, row in ours[:_MOST_ROWS]:
+            elements[at] = encode(row, resp)
         return raw[: raw.index(b"\n") + 1] + b"".join(elements)
     if len(argv) == 2:
         docs = _all_docs(resp)
     else:
-        pairs = [pair for name in argv[2:] if (pair := introspection.command_doc(name)) is not None]
+        names = list(dict.fromkeys(map(bytes.lower, argv[2:])))  # each once
+        pairs = [pair for name in names if (pair := introspection.command_doc(name)) is not None]
         docs = [encode(name, resp) + encode(doc, resp) for name, doc in pairs]
     return _with_count(raw, len(docs) if raw[:1] == b"%" else 2 * len(docs), docs)
 

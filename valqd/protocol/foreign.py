@@ -316,6 +316,7 @@ def _command(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         side.send_plain(raw, 1)
     else:
         side.send_watched(*asked)
+        side.session.wait_for_private()  # to complete the reply takes some time: one at a time
 
 
 @unless_subscribed

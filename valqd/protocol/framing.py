@@ -43,6 +43,7 @@ BROKEN_REQUEST = b"*1\r\n!\r\n"
 _UNAUTHENTICATED_ARGUMENTS = 10
 _UNAUTHENTICATED_BULK_BYTES = 16 * 1024
 _INT_MAX = 2**31 - 1
+_EMPTY_LINES = re.compile(rb"(?:\r?\n|\*0\r\n)+")
 _DECIMAL = re.compile(rb"(?:0|-?[1-9][0-9]*)\Z")
 #: Most lengths are small: to look them up takes a fifth of the time of reading them.  Each is within every bound.
 _SMALL = {b"%d" % value: value for value in range(1024)}
@@ -84,6 +85,7 @@ class RequestFramer:
         self._pending: list[bytes] = []  # received but not yet joined to _buf
         self._pending_bytes = 0
         self._is_fresh = False  # bytes came since ``next`` tried last to cut all at once
+        self._vain_bytes = 0  # of these no more could be taken without cutting them
         self._need = 0  # bytes of _buf + _pending below which nothing new can be found
         self._argv: list[bytes] = []
         self._dropped = 0  # bytes of the current frame that are not in _buf any more
@@ -121,9 +123,15 @@ class RequestFramer:
         """What waits between two frames, or the beginning of it; none when a frame has begun, or was cut already."""
         if self._cut or self._args_left >= 0 or self._broken:
             return b""
+        if not self._is_fresh and 2 * (len(self._buf) - self._start) > self._vain_bytes > 0:
+            return b""  # to look at it again for each frame would take a time that grows with its square
         if self._pending:
             self._join()
         return self._buf[self._start : self._start + _MOST_SEEN_BYTES]
+
+    def peeked_in_vain(self) -> None:
+        """Nothing of what ``peek`` returned was taken: it returns nothing until most of that is gone, or more comes."""
+        self._vain_bytes = len(self._buf) - self._start
 
     def skip(self, count: int) -> None:
         """So many of the bytes that ``peek`` returned were taken."""
@@ -157,10 +165,13 @@ class RequestFramer:
         while self._args_left < 0:
             if self._pos >= len(self._buf):
                 return None
+            if empty := _EMPTY_LINES.match(self._buf, self._pos):  # no requests, and without replies
+                self._start = self._pos = empty.end()
+                continue
             if self._buf[self._pos] != 0x2A:
                 frame = self._inline()
                 if frame is not None and not frame.argv and frame.kind is Kind.COMMAND:
-                    continue  # an empty line is no request and has no reply
+                    continue  # nor is a line of blanks
                 return frame
             count = self._length(_INT_MAX)
             if count is None:
@@ -322,6 +333,9 @@ class RequestFramer:
         else:
             raw = self._buf[self._start : self._pos]
         self._start = self._pos
+        if self._start > MAX_LINE_BYTES and 2 * self._start > len(self._buf):
+            self._buf = self._buf[self._start :]  # a large body must not stay here while what follows it waits
+            self._start = self._pos = 0
         self._args_left = -1
         self._dropped = 0
         self._streaming = self._skipping = False

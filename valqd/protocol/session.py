@@ -40,6 +40,8 @@ from valqd.protocol.requests import echo_call, encode_request, join_merged
 _MAX_PENDING = 1024
 #: The same for commands that are not merged, any of which may bring a large reply.
 _MAX_PENDING_LONE = 32
+#: What a message that is asked for counts towards a client's share of what may be under way.
+_BYTES_A_MESSAGE = 64
 #: Frames taken from one client before others have their turn.
 _MAX_FRAMES = 512
 
@@ -175,6 +177,7 @@ class Session:
         try:
             while waited and not (self.held or self.closed or self._unread) and (data := self.framer.peek()):
                 if not (taken := self._take_at_once(data)):
+                    self.framer.peeked_in_vain()
                     break
                 self.framer.skip(taken)
             self._take_frames()
@@ -399,6 +402,7 @@ class Session:
             else:
                 join_merged(self.lane.coalescer, self, route, request, self.resp)
                 self.pending += 1
+                self._taken_bytes += sum(map(len, request.args)) + _BYTES_A_MESSAGE * request.wanted
                 self.lane.wake()
             has_many = route is None and (self._needs_private or self.pending >= _MAX_PENDING_LONE)
             if has_many or self._has_its_share():

@@ -18,9 +18,10 @@ _NOT_YET = object()
 _END = b"#t\r\n"
 #: TypeError: a map with keys that Python cannot hash.
 _NOT_PARSED = (hiredis.HiredisError, TypeError, MemoryError)
-#: For maps alone hiredis makes no room.  So many elements fit into no whole chunk; and aggregates can be nested.
-_HUGE_ARRAY = re.compile(rb"\*\d{5}")
-_HUGE_OTHERS = [(kind, re.compile(rb"\%b\d{5}" % kind)) for kind in (b"~", b">", b"|")]
+#: For maps alone hiredis makes no room.  So many elements fit into no whole chunk; and fewer, if they are nested, which
+#: those of requests are not.
+_HUGE_ARRAY, *_HUGE = (re.compile(rb"\%b(?:\d{5}|[1-9]\d*\r\n[^$])" % kind) for kind in (b"*", b"~", b">", b"|"))
+_HUGE_OTHERS = list(zip((b"~", b">", b"|"), _HUGE, strict=True))
 
 
 def may_be_huge(data: bytes) -> bool:

@@ -2,7 +2,7 @@
 -- Flags: no-writes allow-cross-slot-keys
 -- KEYS: none
 -- ARGV: mode, token of the last step ('' at first), pattern ('' all)
--- Returns: mode e: [names that this step found, token ('': done)]; mode n: all names; sorted
+-- Returns: mode e: [names that this step found, token ('': done)]; mode n: all names, sorted
 -- Errors: none
 -- Complexity: O(n) for n keys of the database, in steps of about 1000
 
@@ -32,13 +32,16 @@ end
 
 -- Order by bytes: Lua's own is that of the server's locale.
 local function before(a, b)
-  for i = 1, math.min(#a, #b) do
-    local x, y = a:byte(i), b:byte(i)
-    if x ~= y then
-      return x < y
+  local alike, most = 0, math.min(#a, #b) -- the first so many bytes, at least and at most
+  while alike < most do
+    local middle = math.ceil((alike + most) / 2)
+    if a:sub(alike + 1, middle) == b:sub(alike + 1, middle) then
+      alike = middle
+    else
+      most = middle - 1
     end
   end
-  return #a < #b
+  return (a:byte(alike + 1) or -1) < (b:byte(alike + 1) or -1)
 end
 
 local function call(_, args)
@@ -54,9 +57,9 @@ local function call(_, args)
       end
     end
   until cursor == '0' or reply.is_stepped(args[1])
-  table.sort(names, before)
-  if reply.is_stepped(args[1]) then
+  if reply.is_stepped(args[1]) then -- the daemon sorts all together
     return {names, cursor ~= '0' and cursor or ''}
   end
+  table.sort(names, before)
   return names
 end

@@ -4,8 +4,11 @@
 -- ARGV: mode, cursor, state ('' any), header field, header value, body pattern ('' any), count, '1' if a header is given
 -- Returns: [next cursor, [map ...]]
 -- Errors: NOQUEUE ERR
--- Complexity: O(count) a step, of at most MAX_STEP
-local MAX_STEP = 1000 -- a client that wants more at once must not hold up the others
+-- Complexity: O(count) a step, of at most MAX_STEP; with a pattern for each byte of the bodies, of less at a time
+-- A client that wants more at once must not hold up the others; and to look for a pattern takes time for each byte.
+local MAX_STEP = 1000
+local MAX_PATTERN_STEP = 100
+local MAX_PATTERN_BYTES = 262144
 
 local function call(keys, args)
   local q = queue.need(keys[1])
@@ -14,10 +17,18 @@ local function call(keys, args)
   end
   life.settle(q, life.FULLY)
   queue.finish(q)
-  local cursor, found = walk.step(q, tonumber(args[2]), math.min(tonumber(args[7]), MAX_STEP))
+  local has_pattern = args[6] ~= ''
+  local most = has_pattern and MAX_PATTERN_STEP or MAX_STEP
+  local cursor, found, phase = walk.step(q, tonumber(args[2]), math.min(tonumber(args[7]), most))
   local messages = {}
+  local looked = 0
   for _, id in ipairs(found) do
+    if looked > MAX_PATTERN_BYTES and phase then
+      cursor = 4 * id + phase
+      break
+    end
     local message = view.find(q, id)
+    looked = looked + (has_pattern and message and view.size(message) or 0)
     if message and walk.matches(message, args[3], args[8] == '1' and args[4], args[5], args[6]) then
       messages[#messages + 1] = message
     end

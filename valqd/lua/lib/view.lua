@@ -3,6 +3,13 @@
 
 local view = {}
 
+local BODY = 6 -- where it stands in a value's map
+
+-- How large the body of a value is.
+function view.size(message)
+  return #(message.map[BODY] or '')
+end
+
 -- The value for message `id`, or nil.
 function view.find(q, id)
   local state, meta = record.find(q, id)

@@ -44,10 +44,10 @@ local function plain(q, id, count)
     end
   end
   if #ids == count and id <= q.seq then
-    return id * 4, ids
+    return id * 4, ids, 0
   end
   local records = server.call('HLEN', q.prefix .. 'meta')
-  return records == 0 and 0 or records > FEW_RECORDS and 2 or 1, ids
+  return records == 0 and 0 or records > FEW_RECORDS and 2 or 1, ids, 0
 end
 
 -- Records with ids from `at` on, by id: HSCAN would return all of a small hash at once, bodies of any size with them.
@@ -61,9 +61,9 @@ local function few_records(q, at, count)
   end
   table.sort(ids)
   if #ids <= count then
-    return 0, ids
+    return 0, ids, 1
   end
-  return ids[count + 1] * 4 + 1, {unpack(ids, 1, count)}
+  return ids[count + 1] * 4 + 1, {unpack(ids, 1, count)}, 1
 end
 
 -- Records as HSCAN gives them, from its cursor `at` on.
@@ -76,7 +76,7 @@ local function many_records(q, at, count)
   return found[1] == '0' and 0 or tonumber(found[1]) * 4 + 2, ids
 end
 
--- One step from `cursor`: next cursor (0: done), ids.
+-- One step from `cursor`: next cursor (0: done), ids; and if it goes by id, its phase: to go on from one of them, 4*id+phase.
 function walk.step(q, cursor, count)
   local phase, at = cursor % 4, math.floor(cursor / 4)
   if phase == 0 then
