@@ -1,5 +1,8 @@
 """The backend's URL."""
 
+import socket
+from types import SimpleNamespace
+
 import pytest
 
 from valqd.errors import Refused, SettingError
@@ -81,3 +84,13 @@ def test_errors_that_are_the_same_but_for_bytes_that_are_no_text_are_told_apart(
         protocol.data_received(stream[at : at + 1000])
     del protocol.got[1 + len(errors)], protocol.got[0]
     assert list(map(error_line, protocol.got)) == errors + errors[::-1]
+
+
+def test_a_connection_that_is_reset_leaves_no_port_behind():
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as ours:
+        theirs, _ = server.accept()
+        protocol = Replies()
+        protocol.connection_made(SimpleNamespace(get_extra_info=lambda name: ours, abort=ours.close))
+        protocol.reset()
+        with theirs, pytest.raises(ConnectionResetError):
+            theirs.recv(1)

@@ -235,7 +235,7 @@ def test_a_large_push_is_not_cut_by_an_answer_from_the_other_lane(pair):
         received = answers = open_calls = 0
         while received < messages or open_calls:
             while received < messages and open_calls < 8:
-                client.send("VALQ.PUSH", "beside", "x")
+                client.send("VALQ.PUSH", "beside-a-large-push", "x")
                 open_calls += 1
             reply = client.read()
             if isinstance(reply, bytes):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import socket
 import ssl
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -30,6 +32,7 @@ _KEEPALIVE_S = 30
 _UNANSWERED_S = 60
 #: A unix socket whose backlog is full is tried again after so long.
 _BACKLOG_FULL_S = 0.02
+_NO_LINGER = struct.pack("ii", 1, 0)
 
 _UNIX_URL = re.compile(r"unix:(?://)?(?:([^/@:]*):([^/@]*)@)?(.*?)(?:\?db=([0-9]{1,9}))?", re.DOTALL)
 _ESCAPES = "in a user or password, write @ as %40, : as %3A, / as %2F, # as %23, ? as %3F, % as %25"
@@ -227,6 +230,15 @@ class ReplyProtocol(asyncio.Protocol, ABC):
             self._cut_line = line if line.startswith(b"-") and len(line) < _MAX_ERROR_BYTES else b""
         elif self._cut_line:
             self._cut_line = b""
+
+    def reset(self) -> None:
+        """Close at once, and leave nothing behind.
+
+        Whoever guesses passwords would else use up the ports to the backend, each of which rests for a minute.
+        """
+        with contextlib.suppress(OSError):
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.transport.abort()
 
     @abstractmethod
     def reply_received(self, reply: Any) -> None:

@@ -200,7 +200,7 @@ class MultiplexedLane(ABC):
         else:
             self.refused = refused
         if self._connection is not None:
-            self._connection.transport.close()
+            self._connection.reset()
 
     @property
     def is_greeting(self) -> bool:

@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from itertools import count
 from typing import Any, cast
 
+from valqd.commands.request import MOST_IDS
 from valqd.config import Settings
 from valqd.errors import ControlLost
 from valqd.io.backend import Backend
@@ -223,7 +224,9 @@ class Worker:
                 if receipt:
                     receipts.setdefault(fields.get(b"queue", queue), []).append(receipt)
         for name, given_back in receipts.items():
-            self._give_back(cast(SharedLane, lane), name, given_back, _GIVE_BACK_TRIES)
+            for start in range(0, len(given_back), MOST_IDS):
+                some = given_back[start : start + MOST_IDS]
+                self._give_back(cast(SharedLane, lane), name, some, _GIVE_BACK_TRIES)
         return bool(receipts)
 
     def _give_back(self, lane: SharedLane, queue: bytes, receipts: list[bytes], tries: int) -> None:
