@@ -22,7 +22,10 @@ class Backend:
         connection = factory()
         loop = asyncio.get_running_loop()
         close = lambda: loop.call_soon(connection.connection_lost, None)  # noqa: E731
-        connection.connection_made(SimpleNamespace(write=lambda data: None, close=close, abort=close))
+        there = SimpleNamespace(setsockopt=lambda *option: None)
+        info = lambda name: there  # noqa: E731
+        transport = SimpleNamespace(write=lambda data: None, close=close, abort=close, get_extra_info=info)
+        connection.connection_made(transport)
         self.connections.append(connection)
         return connection.transport
 

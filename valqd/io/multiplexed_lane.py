@@ -35,6 +35,7 @@ MAX_BACKLOG_CALLS = 10_000
 _RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5)
 #: A connection that lived this long is worth an attempt without a pause.
 _STABLE_S = 0.2
+_HELLO = encode_own([b"HELLO"])
 _NO_CONNECTION = "clients' commands cannot reach the backend"
 #: When more clients than that sent something in a turn, the next turn's first command waits for the others.
 _FEW = 2
@@ -361,6 +362,3 @@ class MultiplexedLane(ABC):
             who = Listener(lambda error: done(error or None))
             self.coalescer.add(who, ProofCall(request + _HELLO))
             self.wake()
-
-
-_HELLO = encode_own([b"HELLO"])

@@ -130,7 +130,7 @@ class RelayLane(MultiplexedLane):
         """The backend has refused its identity: its clients take lanes of their own, and hear it there."""
         self.loop.call_later(_NO_RELAY_S, self._shared.renew_relay, self._resp)
 
-    def stop(self) -> None:
+    def suspend(self) -> None:
         """For a while it is not used: one client's unread values must not gather here."""
         if self._shared.relays:
             self._shared.relays = False
@@ -155,5 +155,5 @@ class _RelayConnection(LaneConnection):
             super().data_received(data)
             return
         if not self._replies.feed(data, lane.coalescer):
-            lane.stop()
+            lane.suspend()
         lane.batch_done()
