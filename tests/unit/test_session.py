@@ -341,3 +341,14 @@ def test_who_quits_is_closed_even_if_the_lane_is_lost_before_valkey_does(host, s
     converse(session, ("OBJECT ENCODING k", b"$-1\r\n"), ("QUIT", b"+OK\r\n"))
     assert host.closed
     assert host.written[-1] == b"+OK\r\n"
+
+
+@pytest.mark.parametrize("command", ["VALQ.SCAN q 0 MATCH *x", "VALQ.PEEK q COUNT 1000", "VALQ.POP q COUNT 2000"])
+def test_of_what_takes_long_one_is_under_way_at_a_time(host, session, command):
+    session.receive(request(*command.split()) * 3)
+    assert session.pending == 1
+    for _ in range(3):
+        session.lane.coalescer.take()
+        session.lane.coalescer.deliver(b"*0\r\n" if "POP" not in command else [])
+    assert session.pending == 0
+    assert len(host.written) == 3

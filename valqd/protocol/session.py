@@ -40,6 +40,8 @@ from valqd.protocol.requests import echo_call, encode_request, join_merged
 _MAX_PENDING = 1024
 #: The same for commands that are not merged, any of which may bring a large reply.
 _MAX_PENDING_LONE = 32
+#: Of those that look at many messages, the next waits for the last.
+_LONG = frozenset({"scan", "peek"})
 #: What a message that is asked for counts towards a client's share of what may be under way.
 _BYTES_A_MESSAGE = 64
 #: Frames taken from one client before others have their turn.
@@ -404,7 +406,8 @@ class Session:
                 self.pending += 1
                 self._taken_bytes += sum(map(len, request.args)) + _BYTES_A_MESSAGE * request.wanted
                 self.lane.wake()
-            has_many = route is None and (self._needs_private or self.pending >= _MAX_PENDING_LONE)
+            most = 1 if request.function in _LONG else _MAX_PENDING_LONE
+            has_many = route is None and (self._needs_private or self.pending >= most)
             if has_many or self._has_its_share():
                 self.wait_for_shared()
 
