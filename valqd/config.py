@@ -122,23 +122,30 @@ SETTINGS: tuple[Setting, ...] = (
         "yes",
         _yes_no,
         "yes|no",
-        "Whether PUSH creates a queue that is not there, and POP and MPOP answer null for it. If not, all three "
-        "answer NOQUEUE.",
+        "Whether PUSH and MPUSH create a queue that is not there, and POP and MPOP answer null for it. If not, all "
+        "four answer NOQUEUE.",
     ),
     Setting(
         "visibility_timeout",
         "30",
         _integer(1, 43200, " seconds"),
         "S",
-        "Visibility timeout of a queue that PUSH creates, in seconds.",
+        "Visibility timeout of a queue that PUSH or MPUSH creates, in seconds; VALQ.CREATE has defaults of its own: "
+        "30, 5, 86400.",
     ),
-    Setting("max_delivery_attempts", "5", _integer(1, 1000), "N", "Delivery attempts of a queue that PUSH creates."),
+    Setting(
+        "max_delivery_attempts",
+        "5",
+        _integer(1, 1000),
+        "N",
+        "Delivery attempts of a queue that PUSH or MPUSH creates.",
+    ),
     Setting(
         "retention_period",
         "86400",
         _retention,
         "S",
-        "Retention of the dead letters of a queue that PUSH creates, seconds; 0 for ever.",
+        "Retention of the dead letters of a queue that PUSH or MPUSH creates, seconds; 0 for ever.",
     ),
     Setting("max_clients", "10000", _integer(1, 1_000_000), "N", "Most clients at a time, in each worker."),
     Setting(

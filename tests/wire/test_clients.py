@@ -3,8 +3,11 @@
 import asyncio
 import contextlib
 import json
+import re
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import glide
 import pytest
@@ -14,13 +17,15 @@ import valkey.asyncio
 
 from tests.wire.expect import blocked
 
+ROOT = Path(__file__).parent.parent.parent
+
+
+def as_dict(reply):
+    return reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
+
 
 def life(run, queue):
     """``run(*words)`` sends one command; map replies may be lists."""
-
-    def as_dict(reply):
-        return reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
-
     assert run("VALQ.PUSH", queue, "work") == b"1"
     message = as_dict(run("VALQ.POP", queue, "BLOCK", "1000"))
     assert message[b"body"] == b"work"
@@ -82,6 +87,38 @@ async def test_asyncio_client(valqd, client, queue, resp):
         reply = await waiting
         message = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
         assert message[b"body"] == b"wake"
+
+
+def run_from_the_docs(page, port, *changes):
+    """What the Python of a page prints."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    for old, new in (("6390", str(port)), *changes):
+        assert old in code
+        code = code.replace(old, new)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True
+    ).stdout.splitlines()
+
+
+def test_the_python_client_of_the_docs(valqd, queue, client):
+    changes = (('"orders"', repr(queue)), ("3000", "300"))
+    assert run_from_the_docs("docs/clients.md", valqd.port, *changes) == ["working on order 17"]
+    assert client.call("VALQ.POP", queue) is None
+    assert as_dict(client.call("VALQ.INFO", queue))[b"acked_total"] == 1
+
+
+def test_the_metrics_of_the_docs(valqd, queue, client):
+    odd = f'{queue}"\\'
+    client.call("VALQ.PUSH", odd, "x")
+    client.call("VALQ.PUSH", queue, "x")
+    client.call("VALQ.POP", queue)
+    lines = run_from_the_docs("docs/operating.md", valqd.port)
+    ours = {line.replace(queue, "q") for line in lines if queue in line}
+    assert {'valq_inflight_msgs{queue="q"} 1', 'valq_ready_msgs{queue="q\\"\\\\"} 1'} <= ours
+    for metric, kind in (("valq_ready_msgs", "gauge"), ("valq_delivered_total", "counter")):
+        first = lines.index(f"# TYPE {metric} {kind}") + 1
+        assert all(line.startswith(metric + "{") for line in lines[first : first + 2])
+    assert not [line for line in lines if not re.fullmatch(r'# TYPE \w+ \w+|valq_\w+\{queue=".*"\} \d+', line)]
 
 
 async def test_glide(valqd, queue):

@@ -15,10 +15,19 @@ def _build(args: Arguments) -> Request:
 SPEC = Command(
     name="ack",
     summary="Acknowledges messages: they are done, and gone.",
-    arguments=(QUEUE_ARGUMENT, Positional("id", ID, "which message, or which delivery", repeated=True)),
+    arguments=(
+        QUEUE_ARGUMENT,
+        Positional(
+            "id",
+            ID,
+            "which delivery, or which message: a worker sends the receipt that POP gave it",
+            repeated=True,
+            alternative="receipt",
+        ),
+    ),
     build=_build,
     reply="Integer: how many were acknowledged.",
-    complexity="O(1) for each id, O(log N) with many in flight; more than 1,000 ids in steps, outside MULTI.",
+    complexity="O(log N) for each id; more than 1,000 ids in steps, outside MULTI.",
     errors=(("NOQUEUE", "there is no such queue"),),
     notes=(
         "An id acknowledges the message in whatever state it is; a receipt only while that delivery holds the lease. "

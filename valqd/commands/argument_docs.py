@@ -47,13 +47,19 @@ def _flagged(doc: Doc, optional: bool, multiple: bool = False) -> Doc:
 
 
 def _leaf(argument: Positional | Counted | OptionValue, multiple: bool = False, optional: bool = False) -> Doc:
-    """One value.  A few words to choose from are a "oneof" of tokens."""
+    """One value.  A few words to choose from are a "oneof" of tokens, and so are two kinds of it, without tokens."""
     if argument.type.words:
         words: list[Value] = [
             {"name": word.lower(), "type": "pure-token", "display_text": word.lower(), "token": word}
             for word in argument.type.words
         ]
         return {**_flagged({"name": argument.name, "type": "oneof"}, optional, multiple), "arguments": words}
+    if isinstance(argument, Positional) and argument.alternative:
+        kinds: list[Value] = [
+            {"name": kind, "type": argument.type.docs_type, "display_text": kind}
+            for kind in (argument.name, argument.alternative)
+        ]
+        return {**_flagged({"name": argument.name, "type": "oneof"}, optional, multiple), "arguments": kinds}
     doc: Doc = {"name": argument.name, "type": argument.type.docs_type, "display_text": argument.name}
     if argument.type is QUEUE and not isinstance(argument, OptionValue):
         doc["key_spec_index"] = 0

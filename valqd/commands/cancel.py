@@ -15,7 +15,12 @@ def _build(args: Arguments) -> Request:
 SPEC = Command(
     name="cancel",
     summary="Withdraws a message; a worker that has it learns so from its next EXTEND.",
-    arguments=(QUEUE_ARGUMENT, Positional("id", ID, "which message, or which delivery")),
+    arguments=(
+        QUEUE_ARGUMENT,
+        Positional(
+            "id", ID, "which message; a receipt only while that delivery holds the lease", alternative="receipt"
+        ),
+    ),
     build=_build,
     reply="Integer: 1 if the message was removed or marked, 0 if it neither waits nor is in flight.",
     complexity="O(log N).",

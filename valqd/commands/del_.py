@@ -15,7 +15,16 @@ def _build(args: Arguments) -> Request:
 SPEC = Command(
     name="del",
     summary="Removes messages by id, whatever their state.",
-    arguments=(QUEUE_ARGUMENT, Positional("id", ID, "which message, or which delivery", repeated=True)),
+    arguments=(
+        QUEUE_ARGUMENT,
+        Positional(
+            "id",
+            ID,
+            "which message; a receipt counts only while that delivery holds the lease",
+            repeated=True,
+            alternative="receipt",
+        ),
+    ),
     build=_build,
     reply="Integer: how many were removed.",
     complexity="O(log N) for each id; more than 1,000 ids in steps, outside MULTI.",

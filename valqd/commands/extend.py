@@ -19,7 +19,12 @@ SPEC = Command(
     summary="Moves the end of a delivery's lease.",
     arguments=(
         QUEUE_ARGUMENT,
-        Positional("id", ID, "which message, or which delivery"),
+        Positional(
+            "id",
+            ID,
+            "which delivery, or which message: a worker sends the receipt that POP gave it",
+            alternative="receipt",
+        ),
         Positional("seconds", VISIBILITY, "the lease ends this long from now"),
     ),
     build=_build,

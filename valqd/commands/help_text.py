@@ -46,7 +46,7 @@ def _short(command: Command) -> str:
             parts += [optional] if optional else []
             optional = ""
         else:
-            parts.append(f"<{argument.name}>" + (f" [<{argument.name}> ...]" if argument.repeated else ""))
+            parts.append(f"<{argument.label}>" + (f" [<{argument.label}> ...]" if argument.repeated else ""))
     if any(command.slots()):
         parts.append("[<option> ...]")
     return " ".join(parts)
@@ -56,7 +56,7 @@ def _on_one(command: Command) -> Iterator[str]:
     yield command.syntax()
     yield from _indented(command.summary)
     for argument in command.positionals:
-        name = argument.name if isinstance(argument, Positional) else argument.count
+        name = argument.label if isinstance(argument, Positional) else argument.count
         yield "|".join(argument.type.words) or f"<{name}>"
         yield from _indented(f"{': '.join(filter(None, [argument.doc, argument.ranges()]))}.")
     for slot in command.slots():

@@ -28,6 +28,7 @@ SPEC = Command(
     complexity="O(N) with N the bodies, O(N log M) with options.",
     errors=ERRORS,
     notes=(
+        "A missing queue is created as by PUSH.",
         "The options hold for each of the messages. With DEDUP only the first body is added; all get its id.",
         "The whole command, with its options and the protocol's own bytes, may hold 64 KiB more than max_body_bytes: "
         "that bounds all bodies together.",

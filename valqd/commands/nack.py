@@ -20,7 +20,13 @@ SPEC = Command(
     summary="Gives messages back: they are ready again, delayed, or dead.",
     arguments=(
         QUEUE_ARGUMENT,
-        Positional("id", ID, "which message, or which delivery", repeated=True),
+        Positional(
+            "id",
+            ID,
+            "which delivery, or which message: a worker sends the receipt that POP gave it",
+            repeated=True,
+            alternative="receipt",
+        ),
         Option("DELAY", (OptionValue("seconds", DELAY),), "the wait, instead of the queue's backoff; 0: none"),
         OneOf(
             "kind",

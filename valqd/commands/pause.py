@@ -34,8 +34,9 @@ SPEC = Command(
     complexity="O(1).",
     errors=(("NOQUEUE", "there is no such queue"),),
     notes=(
-        "It replaces an earlier pause and survives restarts. Paused IN, PUSH answers PAUSED; paused OUT, POP finds "
-        "nothing and a blocked one waits. Leases, delays and ACK go on as always. NONE takes no FOR.",
+        "It replaces an earlier pause and survives restarts. Paused IN, PUSH and MPUSH answer PAUSED, and so does "
+        "REDRIVE with TO this queue; what dies in another queue is still pushed to it by DLQ. Paused OUT, POP and MPOP "
+        "find nothing in it, and blocked ones wait. Leases, delays and ACK go on as always. NONE takes no FOR.",
     ),
     example=(
         ("VALQ.PAUSE orders IN FOR 60", "OK"),

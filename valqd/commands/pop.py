@@ -51,7 +51,7 @@ SPEC = Command(
         "Map: id, body, attempts (1 on the first delivery), receipt (null with NOACK), and headers if the message has "
         "some; null if nothing is ready. With COUNT an array of 0 to n maps."
     ),
-    complexity="O(1) for each message, O(log N) with priorities or many in flight.",
+    complexity="O(log N) for each message.",
     errors=ERRORS,
     notes=(
         "Order is by priority, then by id. A missing queue answers null, unless auto_create is off.",

@@ -15,7 +15,12 @@ def _build(args: Arguments) -> Request:
 SPEC = Command(
     name="show",
     summary="Returns all that is known of one message.",
-    arguments=(QUEUE_ARGUMENT, Positional("id", ID, "which message, or which delivery")),
+    arguments=(
+        QUEUE_ARGUMENT,
+        Positional(
+            "id", ID, "which message; a receipt only while that delivery holds the lease", alternative="receipt"
+        ),
+    ),
     build=_build,
     reply=(
         "Map: id, state (ready, inflight, delayed or dlq), body, attempts (used so far), deliveries (the "

@@ -31,21 +31,31 @@ def _check(holds: bool, what: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Positional:
-    """An argument at a fixed place.  Optional ones follow all required ones; only the last may be repeated."""
+    """An argument at a fixed place.  Optional ones follow all required ones; only the last may be repeated.
+
+    ``alternative`` names another kind of value that its type takes: ``id|receipt`` is shown for ``id``.
+    """
 
     name: str
     type: ValueType
     doc: str = ""
     optional: bool = False
     repeated: bool = False
+    alternative: str = ""
 
     def __post_init__(self) -> None:
         _check(_NAME.match(self.name) is not None, f"positional name {self.name!r}")
         _check(not (self.optional and self.repeated), f"{self.name} is optional and repeated")
+        _check(not self.alternative or _NAME.match(self.alternative) is not None, f"{self.name}|{self.alternative}")
+
+    @property
+    def label(self) -> str:
+        """What it is shown as: ``id|receipt``."""
+        return f"{self.name}|{self.alternative}" if self.alternative else self.name
 
     def syntax(self) -> str:
-        """As in ``id [id ...]``."""
-        name = "|".join(self.type.words) or self.name
+        """As in ``id|receipt [id|receipt ...]``."""
+        name = "|".join(self.type.words) or self.label
         return f"{name} [{name} ...]" if self.repeated else name
 
     def ranges(self) -> str:
