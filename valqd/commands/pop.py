@@ -56,8 +56,9 @@ SPEC = Command(
     notes=(
         "Order is by priority, then by id. A missing queue answers null, unless auto_create is off.",
         "A blocked POP is woken by a push, by a delay that falls due and by a lease that ends. Those that wait on one "
-        "queue are served first come first served, at whichever daemon they wait. Inside MULTI it does not wait. "
-        "When the daemon is stopped it answers null, whatever BLOCK is.",
+        "queue are served first come first served, at whichever daemon they wait; but who asks at the very moment at "
+        "which a message becomes ready may get it before those are woken that wait elsewhere. Inside MULTI it does "
+        "not wait. When the daemon is stopped it answers null, whatever BLOCK is.",
         "VT may be as short as 0.001 s here and with PUSH; a queue's own is at least 1 s.",
     ),
     example=(
