@@ -142,7 +142,7 @@ def test_list_finds_queues_and_nothing_else(q, pattern):
     q.link.ok("HSET", "valq:{orders}:queue2", "x", "y")
     found = q.do("list", "n2", "", pattern, keys=[])
     assert found == ([b"orders", b"other"] if pattern in ("", "*") else [b"orders"])
-    assert q.do("list", "e2", "", pattern, keys=[])[0] == found
+    assert sorted(q.do("list", "e2", "", pattern, keys=[])[0]) == found  # the daemon sorts what all steps find
 
 
 def test_wrong_type_is_told_in_valkeys_own_words(q):
