@@ -43,7 +43,7 @@ class Lane:
     def __init__(self, connection):
         self.coalescer = Coalescer()
         self.up = self.relays = self.flush_planned = True
-        self.relay = SimpleNamespace(coalescer=Coalescer(), up=True, wake=lambda: None)
+        self.relay = SimpleNamespace(coalescer=Coalescer(), up=True, flush_planned=True)
         self.relay_lanes = {2: self.relay}
         self._relay_replies = RelayReplies()
         self.state = WorkerState(AUTO, MAX_BODY_BYTES, Identity())

@@ -34,7 +34,9 @@ class Host:
         lane = SimpleNamespace(coalescer=self.coalescer, up=True, relays=True, names={})
         lane.wake, lane.flush_planned = lambda: None, False
         is_ready = lambda: self.relay_is_ready  # noqa: E731
-        lane.relay_lanes = {2: SimpleNamespace(coalescer=Coalescer(), up=True, wake=lambda: None, is_ready=is_ready)}
+        relay = SimpleNamespace(coalescer=Coalescer(), up=True, is_ready=is_ready)
+        relay.wake, relay.flush_planned = lambda: None, False
+        lane.relay_lanes = {2: relay}
         return lane
 
     def is_closing(self):

@@ -112,7 +112,7 @@ class Coalescer:
         self.sent.popleft()
         self.backlog_bytes -= call.size
         if self._kept is None:
-            if not is_missing_function(reply):
+            if not isinstance(reply, HiredisError) or not is_missing_function(reply):
                 call.deliver(reply)
                 return
             self._kept = {}

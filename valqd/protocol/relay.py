@@ -14,8 +14,10 @@ of one client can break the lane of the others.
 from __future__ import annotations
 
 import re
+from collections import deque
 from functools import cache
 from itertools import accumulate, islice
+from typing import cast
 
 import hiredis
 
@@ -179,7 +181,7 @@ class RelayReplies:
                 at += self._deliver_small(data, at, coalescer)
                 if not coalescer.sent or at == len(data):
                     break
-                self._cut = _CutReplies(_oldest(coalescer).count)
+                self._cut = _CutReplies(cast("RelayCall", coalescer.sent[0]).count)
             at = self._cut.feed(data, at)
             replies = self._cut.replies
             if replies is None:
@@ -192,16 +194,11 @@ class RelayReplies:
     def _deliver_small(self, data: bytes, start: int, coalescer: Coalescer) -> int:
         """Deliver to calls all of whose replies are whole and small, up to the first that is not; how many bytes."""
         at = start
-        while coalescer.sent and (answer := _replies(_oldest(coalescer).count).match(data, at)):
+        sent = cast("deque[RelayCall]", coalescer.sent)
+        while sent and (answer := _replies(sent[0].count).match(data, at)):
             at = answer.end()
             coalescer.deliver(answer[0])
         return at - start
-
-
-def _oldest(coalescer: Coalescer) -> RelayCall:
-    call = coalescer.sent[0]
-    assert isinstance(call, RelayCall)
-    return call
 
 
 class _CutReplies:

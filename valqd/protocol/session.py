@@ -70,6 +70,7 @@ class Session:
         self.pending = 0  # deals whose answers have not come
         self._taken_bytes = 0  # by the fast path or relayed, since ``pending`` was 0 last
         self.relayed = False  # what is pending is on the relay lane
+        self._relays = False  # and so was what came last
         self._relay_share = relay.FIRST_SHARE_BYTES  # so much of it may be there at once
         self._needs_private = False  # simple commands do not take the relay lane any more
         self._calm = Calm()
@@ -135,6 +136,8 @@ class Session:
         """Take what can be taken of ``data``, which begins with a frame, without cutting it; how many bytes."""
         if self.framer.unauthenticated:
             return 0
+        if self._relays and (taken := self._relay_what_is_simple(data)):  # most likely again
+            return taken
         private = self.private
         lane = self.lane
         taken = 0
@@ -153,10 +156,8 @@ class Session:
             self._calm.use()
             private.leave()
         if private.replies is None:
-            may_follow = self.relayed or not self.pending
-            if may_follow and self._may_relay() and (calls := relay.cut_simple(data, self._relay_share)):
-                return taken + self._relay(calls)
-        elif not (self.pending or private.mute) and (count := foreign.count_plain(data, self._likely)):
+            return taken + self._relay_what_is_simple(data)
+        if not (self.pending or private.mute) and (count := foreign.count_plain(data, self._likely)):
             self._likely = count
             private.send_plain(data, count)
             return taken + len(data)
@@ -446,6 +447,15 @@ class Session:
         is_long_enough = self._calm.saw(is_spare and relay.is_all_simple(data))
         return is_long_enough and self.lane.relay_lanes[self.resp].is_ready()
 
+    def _relay_what_is_simple(self, data: bytes) -> int:
+        """Send over the relay lane what ``data`` begins with, if it may go there; how many bytes."""
+        self._relays = False
+        may_follow = self.private.replies is None and (self.relayed or not self.pending)
+        if may_follow and self._may_relay() and (calls := relay.cut_simple(data, self._relay_share)):
+            self._relays = True
+            return self._relay(calls)
+        return 0
+
     def _relay(self, calls: list[relay.RelayCall]) -> int:
         """Send over the relay lane, while nothing of this client is under way over the other one; how many bytes."""
         lane = self.lane.relay_lanes[self.resp]
@@ -456,9 +466,11 @@ class Session:
         self.last_seq = 0  # the other lane numbers its calls itself
         self.last_queue = self.last_queue or ANY_QUEUE
         self.relayed = True
+        self._sends_one = False
         self.pending += len(calls)
         self._taken_bytes += size
-        lane.wake()
+        if not lane.flush_planned:
+            lane.wake()
         if self._taken_bytes >= self._relay_share or self.pending >= relay.MAX_REQUESTS:
             self.wait_for_shared()
         return size
