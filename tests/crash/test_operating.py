@@ -12,7 +12,19 @@ from pathlib import Path
 import pytest
 
 from tests.crash.daemons import WORKERS, answers_at, server_of
-from tests.servers import ROOT, Connection, Valkey, Valqd, as_map, free_port, listening_sockets, request, until
+from tests.servers import (
+    LINUX_ONLY,
+    ROOT,
+    Connection,
+    Valkey,
+    Valqd,
+    as_map,
+    children,
+    free_port,
+    listening_sockets,
+    request,
+    until,
+)  # fmt: skip
 from tests.wire.expect import blocked, message, refused
 
 
@@ -29,17 +41,19 @@ def test_a_killed_daemons_port_is_free_though_clients_do_not_read():
             assert connection.call("STRLEN", "large") == 1_000_000
 
 
+@LINUX_ONLY
 def test_a_worker_that_dies_is_replaced_and_a_killed_daemons_port_is_free_at_once(valkey):
     port = free_port()
     with Valqd(valkey.url, port=port, workers=2) as daemon:
 
-        def children():
-            return Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
+        def workers():
+            found = children(daemon.pid)
+            return found if len(found) == 2 else []
 
-        before = until(lambda: len(children()) == 2 and children(), what="two workers")
-        os.kill(int(before[0]), signal.SIGKILL)
+        before = until(workers, what="two workers")
+        os.kill(before[0], signal.SIGKILL)
         until(lambda: "was ended by signal 9" in daemon.output(), what="seen")
-        until(lambda: len(children()) == 2 and before[0] not in children(), what="replaced")
+        until(lambda: workers() and before[0] not in workers(), what="replaced")
         daemon.wait_ready()
         for _ in range(8):
             with Connection(daemon.port) as connection:
@@ -139,7 +153,7 @@ def test_a_read_only_backend_is_said_once():
             assert daemon.output().count("READONLY") == 1
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="no other system shows the timers of another process's sockets")
+@LINUX_ONLY
 def test_connections_are_kept_alive_on_both_sides():
     def timers(port, remote):
         """The timers of established connections of this host to or from a port; 2 is keepalive's."""
@@ -224,17 +238,15 @@ def test_a_body_that_the_backend_does_not_take_fails_alone():
             until(lambda: larger.call("VALQ.PUSH", "q", "x" * (3 << 19)) == b"3", 5, "taken")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel shares connections out in another way")
+@LINUX_ONLY  # elsewhere the kernel also shares connections out in another way
 def test_while_a_worker_is_to_be_started_again_the_others_take_all_connections():
     with (
         Valkey() as valkey,
         Valqd(valkey.url, workers=2) as daemon,
     ):
-        children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children")
-
         for oldest in (True, True, False, True, False):  # each time it is started again later
             until(lambda: listening_sockets(daemon.port) == 2, 15, "both listen")
-            killed = sorted(map(int, children.read_text().split()))[0 if oldest else -1]
+            killed = sorted(children(daemon.pid))[0 if oldest else -1]
             os.kill(killed, signal.SIGKILL)
             until(lambda pid=killed: f"(pid {pid}) was ended" in daemon.output(), 5, "it is seen")
             for _ in range(20):
@@ -242,6 +254,7 @@ def test_while_a_worker_is_to_be_started_again_the_others_take_all_connections()
                     assert connection.call("PING") == b"PONG"
 
 
+@LINUX_ONLY
 @pytest.mark.parametrize("embedded", [True, False], ids=["embedded", "backend"])
 def test_children_can_be_waited_for_though_who_started_the_daemon_ignored_theirs(valkey, tmp_path, embedded):
     port = free_port()
@@ -261,8 +274,7 @@ def test_children_can_be_waited_for_though_who_started_the_daemon_ignored_theirs
         until(rewritten, 20, "it runs")
         time.sleep(0.5)
         until(rewritten, 5, "a rewrite ends")
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        os.kill(int(children[-1]), signal.SIGKILL)
+        os.kill(children(process.pid)[-1], signal.SIGKILL)
         time.sleep(0.5)
     finally:
         process.send_signal(signal.SIGTERM)
@@ -272,11 +284,11 @@ def test_children_can_be_waited_for_though_who_started_the_daemon_ignored_theirs
     assert b"Traceback" not in said
 
 
+@LINUX_ONLY
 def test_a_worker_that_ends_leaves_the_unix_socket_to_the_others(valkey, tmp_path):
     path = str(tmp_path / "s")
     with Valqd(valkey.url, wait=False, listen=f"unix:{path}", workers=2) as daemon:
         until(lambda: "valqd " in daemon.output() and answers_at(path), 10, "it runs")
-        children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children")
-        os.kill(int(children.read_text().split()[0]), signal.SIGTERM)
+        os.kill(children(daemon.pid)[0], signal.SIGTERM)
         until(lambda: "is started again in" in daemon.output(), 5, "it has ended")
         assert answers_at(path)

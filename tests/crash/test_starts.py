@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.daemons import WORKERS, start_refused
-from tests.servers import Connection, Valkey, Valqd, free_port, listening_sockets, request, until
+from tests.servers import LINUX_ONLY, Connection, Valkey, Valqd, free_port, listening_sockets, request, until
 from valqd.errors import StartError
 from valqd.io import embedded
 from valqd.io.embedded import EmbeddedServer
@@ -98,6 +98,7 @@ def test_a_backend_that_loads_its_data_is_waited_for():
         assert client.call("DBSIZE") == 300
 
 
+@LINUX_ONLY
 def test_no_worker_that_waits_for_the_backend_outlives_its_daemon():
     with loading() as valkey, Valqd(valkey.url, workers=2, wait=False) as daemon:
         until(lambda: "it is loading its data" in daemon.output(), 10, "it waits")

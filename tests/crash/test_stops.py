@@ -24,6 +24,7 @@ def test_who_signals_twice_gets_what_one_signal_does(workers, number):
         daemon = stack.enter_context(Valqd(workers=workers))
         with Connection(daemon.port) as connection:
             server = server_of(connection)
+        assert alive(server)
         for _ in range(5):
             daemon.signal(number)
             time.sleep(0.01)

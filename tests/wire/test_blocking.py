@@ -3,6 +3,7 @@
 import contextlib
 import re
 import select
+import statistics
 import time
 
 import pytest
@@ -81,7 +82,7 @@ def test_nothing_comes_in_time(waiting, queue, pair):
             assert waiting.call("VALQ.POP", queue, "BLOCK", "150", *options) == nothing
             return time.monotonic() - start
 
-        on_time(took_s, 0.15, 0.45)
+        on_time(took_s, 0.15, lambda: 0.45)
 
 
 def test_no_wait_ends_before_its_time(waiting, queue):
@@ -125,17 +126,37 @@ def test_waiters_of_different_users_are_served_first_come_first_served(pair, pus
 
 
 def on_time(took_s, due_s, late_s):
-    """Never before it is due, and soon after it: each time but when the machine stalls, which it does not thrice."""
+    """Never before it is due, and mostly no more than ``late_s()`` after it: in three rounds, since machines stall."""
     for _ in range(3):
-        took = took_s()
-        assert took > due_s - 0.001
-        if took < due_s + late_s:
+        took = [took_s() for _ in range(3)]
+        assert min(took) > due_s - 0.001
+        late = late_s()
+        if statistics.median(took) < due_s + late:
             return
-    raise AssertionError(f"after {took} s, not {due_s}")
+    raise AssertionError(f"after {took} s, not {due_s} and at most {late} more")
+
+
+@pytest.fixture
+def soon_s(waiting, pushing, queue):
+    """How late a wake may be by what one by a push takes here and now.
+
+    The least is far from 100 ms, at which a sweeper would tick that knew no timer, the most from the second at which
+    who waits looks for itself.
+    """
+
+    def wake_s():
+        waiting.send("VALQ.POP", queue + "now", "BLOCK", "0", "NOACK")
+        blocked(pushing, queue + "now", 1)
+        start = time.monotonic()
+        pushing.call("VALQ.PUSH", queue + "now", "x")
+        assert as_map(waiting.read())[b"body"] == b"x"
+        return time.monotonic() - start
+
+    return lambda: min(max(0.02, 20 * statistics.median(wake_s() for _ in range(7))), 0.3)
 
 
 @pytest.mark.parametrize("delay", [0.3, 1.3])  # s; of what is more than a second ahead only the sweeper knows
-def test_a_delay_that_falls_due_wakes_on_time(waiting, pushing, queue, delay):
+def test_a_delay_that_falls_due_wakes_on_time(waiting, pushing, queue, delay, soon_s):
     def took_s():
         waiting.send("VALQ.POP", queue, "BLOCK", "0", "NOACK")
         blocked(pushing, queue, 1)
@@ -144,19 +165,22 @@ def test_a_delay_that_falls_due_wakes_on_time(waiting, pushing, queue, delay):
         assert as_map(waiting.read())[b"body"] == b"later"
         return time.monotonic() - start
 
-    on_time(took_s, delay, 0.07)
+    on_time(took_s, delay, soon_s)
 
 
-def test_a_lease_that_ends_wakes_on_time(waiting, pushing, queue):
+def test_a_lease_that_ends_wakes_on_time(waiting, pushing, queue, soon_s):
     def took_s():
         id_ = pushing.call("VALQ.PUSH", queue, "again")
         start = time.monotonic()
         pushing.call("VALQ.POP", queue, "VT", "0.4")
         waiting.send("VALQ.POP", queue, "BLOCK", "0")
-        assert as_map(waiting.read())[b"receipt"] == id_ + b"-2"
-        return time.monotonic() - start
+        receipt = as_map(waiting.read())[b"receipt"]
+        took = time.monotonic() - start
+        assert receipt == id_ + b"-2"
+        assert pushing.call("VALQ.ACK", queue, receipt) == 1
+        return took
 
-    on_time(took_s, 0.4, 0.1)
+    on_time(took_s, 0.4, soon_s)
 
 
 def test_a_nack_and_a_lifted_pause_wake(waiting, pushing, queue):

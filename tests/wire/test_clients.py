@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import redis
 import valkey
 import valkey.asyncio
 
+from tests.servers import CLI
 from tests.wire.expect import blocked
 
 ROOT = Path(__file__).parent.parent.parent
@@ -133,9 +133,6 @@ async def test_glide(valqd, queue):
         assert await client.get(queue) == b"plain"
     finally:
         await client.close()
-
-
-CLI = shutil.which("valkey-cli") or shutil.which("redis-cli")
 
 
 def cli(port, *words, lines=None):

@@ -3,15 +3,13 @@
 import os
 import re
 import shlex
-import shutil
 import subprocess
 
 import pytest
 
-from tests.servers import Connection, Valkey, Valqd
+from tests.servers import CLI, Connection, Valkey, Valqd
 from valqd.commands.table import COMMANDS
 
-CLI = shutil.which("valkey-cli") or shutil.which("redis-cli")
 UP_TO_14 = " ".join(map(str, range(1, 15)))
 SEVEN = ["CREATE orders", *["PUSH orders hello"] * 7, "POP orders COUNT 7", "NACK orders 7 FATAL"]
 #: What has happened before the example of a command; before the others, nothing.

@@ -3,12 +3,11 @@
 import contextlib
 import socket
 import struct
-import sys
 import time
 
 import pytest
 
-from tests.servers import Connection, Valkey, Valqd, request, until
+from tests.servers import LINUX_ONLY, Connection, Valkey, Valqd, request, until
 from tests.wire.expect import blocked, info, noticed, parked, until_pop, valkey_stopped
 
 
@@ -161,7 +160,7 @@ def test_a_half_closed_client_that_waits_takes_no_message(pair, queue):
         assert until_pop(pushing, queue)["attempts"] == 1
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems cannot tell while unread bytes wait")
+@LINUX_ONLY
 @pytest.mark.parametrize("much", [200, 600])
 def test_a_waiting_client_that_closes_with_much_unread_takes_nothing(pair, queue, much):
     port = pair[1].port
@@ -190,7 +189,7 @@ def test_who_leaves_behind_a_wait_and_a_pop_takes_nothing(pair, queue):
             assert direct.call("LPOP", queue) == b"an element"
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems cannot tell while unread bytes wait")
+@LINUX_ONLY
 @pytest.mark.parametrize("held_by", [("VALQ.POP", "BLOCK", "100"), ("HELLO", "3")], ids=" ".join)
 @pytest.mark.parametrize("much", [200, 600])
 def test_who_waits_in_valkey_and_leaves_with_much_unread_takes_nothing(pair, queue, held_by, much):
@@ -205,7 +204,7 @@ def test_who_waits_in_valkey_and_leaves_with_much_unread_takes_nothing(pair, que
         assert direct.call("LPOP", queue) == b"an element"
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems cannot tell while unread bytes wait")
+@LINUX_ONLY
 def test_who_connects_sends_much_behind_a_wait_and_leaves_takes_nothing(pair, queue):
     """It is held at first, while it is asked whether clients must authenticate."""
     waiting = request("VALQ.POP", queue, "BLOCK", "0", "NOACK") + request("SET", "k", "x" * 1000) * 600
@@ -220,7 +219,7 @@ def test_who_connects_sends_much_behind_a_wait_and_leaves_takes_nothing(pair, qu
             assert until_pop(other, queue)["body"] == b"%d" % number
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems cannot tell while unread bytes wait")
+@LINUX_ONLY
 def test_who_was_not_read_from_before_it_waited_takes_nothing(pair, queue):
     valkey, daemon = pair
     waiting = request("BLPOP", queue, "0") + request("HELLO", "3")
@@ -234,7 +233,7 @@ def test_who_was_not_read_from_before_it_waited_takes_nothing(pair, queue):
         assert direct.call("LPOP", queue) == b"an element"
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems cannot tell while unread bytes wait")
+@LINUX_ONLY
 def test_who_waits_here_and_leaves_with_much_unread_is_no_client_any_more(queue):
     with Valkey() as valkey, Valqd(valkey.url, max_clients=2) as daemon, Connection(daemon.port) as other:
         with Connection(daemon.port) as leaving:

@@ -1,13 +1,11 @@
 """No client is more than its share ahead of the others, and what a lane holds unanswered is bounded."""
 
 import contextlib
-import sys
 
 import pytest
 
-from tests.servers import Connection, Valkey, Valqd, request
-from tests.wire.expect import blocked, info, message, noticed, until_pop
-from tests.wire.test_isolation import rss_kb, valkey_stopped
+from tests.servers import LINUX_ONLY, Connection, Valkey, Valqd, peak_mib, request, rss_mib, until
+from tests.wire.expect import blocked, info, message, noticed, until_pop, valkey_stopped
 
 MIB = 1 << 20
 
@@ -19,22 +17,35 @@ def pair():
         yield valkey, daemon
 
 
+@LINUX_ONLY
 def test_a_lane_that_has_32_mib_unanswered_takes_no_more(pair, queue):
+    """Of all its clients together: one alone is stopped before, by its share."""
     valkey, daemon = pair
     push = request("VALQ.PUSH", queue, b"x" * MIB)
-    with Connection(daemon.port) as flooding:
-        flooding.call("VALQ.CREATE", queue)
-        flooding.socket.settimeout(0.5)
-        sent = 0
-        with valkey_stopped(valkey), contextlib.suppress(TimeoutError):
-            while sent < 128 * len(push):
-                sent += flooding.socket.send(push[sent % len(push) :])
-        assert sent < 48 * MIB  # what the sockets hold comes on top
-        flooding.socket.settimeout(10)
-        flooding.send_raw(push[sent % len(push) :])
-        pushed = sent // len(push) + 1
-        assert [flooding.read() for _ in range(pushed)] == [b"%d" % number for number in range(1, pushed + 1)]
-        flooding.call("VALQ.DELETE", queue)
+    with contextlib.ExitStack() as stack:
+        beside, *clients = [stack.enter_context(Connection(daemon.port)) for _ in range(65)]
+        beside.call("VALQ.CREATE", queue)
+
+        def arrived():
+            return sum(client.arrived_bytes for client in clients)
+
+        with valkey_stopped(valkey):
+            for client in clients[:32]:  # at once they would all come in together, and none be whole before the others
+                client.send_raw(push)
+                until(lambda client=client: client.arrived_bytes == len(push), 10, "it has come whole")
+            for client in clients[32:]:
+                client.socket.settimeout(0.05)
+                with contextlib.suppress(TimeoutError):
+                    client.send_raw(push)
+            assert sum(client.sent_bytes for client in clients) > 48 * MIB
+            for _ in range(20):
+                noticed(beside)
+            assert 32 * MIB < arrived() < 48 * MIB  # of each that it stops it has read a piece
+        for client in clients:
+            client.socket.settimeout(10)
+            client.send_raw(push[client.sent_bytes :])
+        assert sorted(int(client.read()) for client in clients) == list(range(1, 65))
+        beside.call("VALQ.DELETE", queue)
 
 
 @pytest.mark.parametrize(("body_bytes", "most"), [(10, 32), (100_000, 1)], ids=["small replies", "after a large reply"])
@@ -69,25 +80,30 @@ def test_simple_commands_are_taken_in_shares(pair, queue):
         assert [flooding.read() for _ in range(40)] == [len(piece) * count for count in range(1, 41)]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no /proc that tells a process's memory")
+@LINUX_ONLY
 @pytest.mark.parametrize("command", [("WATCH", "a"), ("SELECT", "0")])
-def test_what_waits_behind_a_blocking_command_is_not_remembered_one_by_one(pair, command):
-    _, daemon = pair
-    pipeline = request(*command) * 10_000
-    with Connection(daemon.port) as client, Connection(daemon.port) as beside:
-        client.send("BLPOP", "never", "2")
+def test_what_waits_behind_a_blocking_command_is_not_remembered_one_by_one(pair, queue, command):
+    waiting = request(*command)
+    with (
+        Valqd(pair[0].url) as daemon,  # of its own: one that has had much in use before does not grow
+        Connection(daemon.port) as client,
+        Connection(daemon.port) as beside,
+    ):
+        client.send("BLPOP", queue, "0")
         noticed(beside)
         client.socket.settimeout(0.5)
-        before, sent = rss_kb(daemon.pid), 0
+        before = rss_mib(daemon.pid)
         with contextlib.suppress(TimeoutError):
-            while sent < 8 * MIB:
-                sent += client.socket.send(pipeline)
-        assert rss_kb(daemon.pid) - before < 10 * 1024
+            client.send_raw(waiting * 500_000)
+        # It reads about 4 MiB, and may keep them; a small object for each of so many commands takes as much again.
+        assert client.arrived_bytes > 90_000 * len(waiting)
+        assert peak_mib(daemon.pid) - before < 20
         client.socket.settimeout(5)
-        assert client.read() is None
+        assert beside.call("RPUSH", queue, "x") == 1
+        assert client.read() == [queue.encode(), b"x"]
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems cannot tell while unread bytes wait")
+@LINUX_ONLY  # other systems cannot tell while unread bytes wait
 def test_a_waiting_client_that_left_with_much_unread_is_let_go_when_something_comes(pair, queue):
     """Else it would be asked for again and again, and every message be taken for nobody and given back."""
     with Connection(pair[1].port) as other:

@@ -9,12 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import trustme
 
-from tests.servers import Connection, Valkey, Valqd, free_port, until
+from tests.servers import LINUX_ONLY, Connection, Valkey, Valqd, children, free_port, until
 
 
 class TlsRelay:
@@ -137,6 +136,7 @@ def test_a_start_that_fails_says_what_to_do(relay, ca_file, tmp_path):
     assert "backend_key_file: is only of use with" in refusal(url, "--backend-key-file", ca_file)
 
 
+@LINUX_ONLY
 def test_a_worker_that_is_started_again_uses_the_files_that_the_start_has_read(relay, ca_file, tmp_path):
     own_ca = tmp_path / "ca.pem"
     own_ca.write_bytes(ca_file.read_bytes())
@@ -145,8 +145,8 @@ def test_a_worker_that_is_started_again_uses_the_files_that_the_start_has_read(r
         with Connection(daemon.port) as connection:
             assert connection.call("PING") == b"PONG"
         own_ca.unlink()
-        for pid in Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split():
-            os.kill(int(pid), signal.SIGKILL)
+        for pid in children(daemon.pid):
+            os.kill(pid, signal.SIGKILL)
         until(lambda: daemon.output().count("it is started again") == 2, 5, "seen")
 
         def answers():
