@@ -55,6 +55,8 @@ def test_a_queue_that_cannot_take_the_dead_keeps_its_own(pair, key):
     assert [body for body in found if body not in (b"first", b"second", b"older")] == [b"plain", b"plain", b"newer"]
     q.sweep()
     assert q.counts()[3] + graves.counts()[0] >= 2  # the dead are in one of the two
+    kept = [graves.link.ok("HSTRLEN", "valq:{graves}:body", i) for i in range(20)]
+    assert int(graves.link.ok("HGET", graves.key, "bytes") or 0) == sum(kept) or key in ("body", "meta")
 
 
 def test_what_a_queue_cannot_take_is_where_it_was_when_it_is_moved_by_hand(pair):

@@ -108,3 +108,11 @@ def test_what_is_lost_is_not_taken_off_the_plain_ones(q):
     assert q.counts()[0] <= 5
     bodies = [message["body"] for message in q.pop(10)]
     assert bodies == [b"a", b"b", b"c"]
+
+
+def test_a_pattern_passes_over_a_message_whose_body_is_lost(q):
+    q.push("lost", "lost", priority=1)
+    q.push("there")
+    q.link.ok("DEL", "valq:{orders}:body")
+    found = q.do("scan", "n2", "0", "", "", "", "*e*", "100", "")[1]
+    assert [flat(message)["body"] for message in found] == [b"there"]

@@ -314,3 +314,19 @@ def test_a_call_that_fails_halfway_hides_no_record(q):
     q.link.ok("DEL", "valq:{orders}:dedup")
     q.sweep()
     assert q.pop()["body"] == b"later"
+
+
+def test_mpop_that_gives_up_on_a_queue_hides_no_record_there(q):
+    q.push("first")
+    other = q.other("b")
+    other.push("later", delay=1000)
+    assert other.ack(other.push("x", dedup="k", dedup_window=1000)) == 1
+    assert other.ids() == []
+    q.pass_time(1000)
+    q.link.ok("DEL", "valq:{b}:dedup")
+    q.link.ok("SET", "valq:{b}:dedup", "x")
+    keys = [q.key, other.key]
+    assert [flat(each)["body"] for each in q.do("mpop", "n2", AUTO, "10", "", "", keys=keys)] == [b"first"]
+    q.link.ok("DEL", "valq:{b}:dedup")
+    other.sweep()
+    assert other.pop()["body"] == b"later"

@@ -190,3 +190,36 @@ def test_a_message_given_back_after_a_call_that_failed_halfway_is_not_lost(q):
     assert q.do("nack_many", "FAIL", "", "", q.pop()["receipt"]) == 1
     assert q.counts() == (1, 0, 0, 0)
     assert q.pop()["body"] == b"b"
+
+
+@pytest.mark.parametrize(
+    ("key", "options"),
+    [
+        ("ready", {"priority": 1}),
+        ("delayed", {"delay": 60_000}),
+        ("windows", {"dedup": "k", "dedup_window": 60_000}),
+        ("meta", {"priority": 1}),
+        ("body", {"priority": 1}),
+    ],
+)
+def test_a_push_that_fails_halfway_takes_nothing_of_what_is_there(q, key, options):
+    q.push("a", "b")
+    for _ in range(2):
+        q.link.ok("SET", f"valq:{{orders}}:{key}", "x")
+        assert str(q.push("refused", **options)).startswith("WRONGTYPE ")
+        q.link.ok("DEL", f"valq:{{orders}}:{key}")
+        assert int(q.push("after")) > 2
+    again = q.push("again", **options)
+    assert int(again) > 2
+    bodies = [message["body"] for message in q.pop(20) if message["body"] != b"refused"]
+    assert sorted(bodies) == sorted([b"a", b"b", b"after", b"after"] + ([b"again"] if "delay" not in options else []))
+    ids = [i for i in range(1, 20) if q.link.ok("ZSCORE", "valq:{orders}:inflight", i)]
+    assert q.ack(*ids) == len(ids)
+
+
+def test_a_refused_push_writes_nothing(q):
+    q.create()
+    assert q.do("pause", "n2", "IN", "60000") == b"OK"
+    q.link.ok("CONFIG", "RESETSTAT")
+    assert str(q.fcall("push_many", AUTO, "x")).startswith("PAUSED ")
+    assert b"cmdstat_hset:" not in q.link.ok("INFO", "commandstats")

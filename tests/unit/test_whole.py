@@ -47,7 +47,7 @@ def test_what_is_not_whole_or_not_sane_is_refused(data):
     [
         b"*2147483647\r\n", b"*1\r\n$1\r\na\r\n*1000000\r\n", b"*1\r\n>2000000000\r\n", b"*1\r\n~4000000000\r\n",
         b"*2\r\n$3\r\nGET\r\n~99999999\r\n", b"|100000000\r\n", b"*1\r\n$1\r\na\r\n|99999\r\n", b"*99999\r\n" * 1000,
-        b"*9999\r\n" * 1000, b"*1\r\n$1\r\na\r\n" + b"*2\r\n>9\r\n:1\r\n" * 9, b"*1\r\n~9\r\n" * 9,
+        b"*9999\r\n" * 1000, b"*9999\r\n$0\r\n\r\n" * 1000, b"*1\r\n$4\r\nPING\r\n" + b"|999\r\n$0\r\n\r\n" * 100,
     ],
 )  # fmt: skip
 def test_no_room_is_made_for_what_is_only_announced(data):
@@ -72,3 +72,8 @@ def test_a_reply_cut_between_two_elements_is_still_awaited():
     assert (private.outstanding, private.at_boundary) == (2, False)
     assert private.feed(b"$1\r\nb\r\n+OK\r\n") == b"$1\r\nb\r\n<+OK\r\n>"
     assert (private.outstanding, private.at_boundary) == (0, True)
+
+
+def test_what_holds_all_that_it_announces_is_not_huge():
+    for count in (99, 100, 999, 1000, 9999):
+        assert not may_be_huge(b"*%d\r\n%b" % (count, b"$0\r\n\r\n" * count))

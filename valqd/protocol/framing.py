@@ -43,7 +43,7 @@ BROKEN_REQUEST = b"*1\r\n!\r\n"
 _UNAUTHENTICATED_ARGUMENTS = 10
 _UNAUTHENTICATED_BULK_BYTES = 16 * 1024
 _INT_MAX = 2**31 - 1
-_EMPTY_LINES = re.compile(rb"(?:\r?\n|\*0\r\n)+")
+_EMPTY_LINES = re.compile(rb"(?:\r?\n|\*0\r\n){1,1000}")  # not more: ``re`` remembers each
 _DECIMAL = re.compile(rb"(?:0|-?[1-9][0-9]*)\Z")
 #: Most lengths are small: to look them up takes a fifth of the time of reading them.  Each is within every bound.
 _SMALL = {b"%d" % value: value for value in range(1024)}

@@ -18,18 +18,21 @@ _NOT_YET = object()
 _END = b"#t\r\n"
 #: TypeError: a map with keys that Python cannot hash.
 _NOT_PARSED = (hiredis.HiredisError, TypeError, MemoryError)
-#: For maps alone hiredis makes no room.  So many elements fit into no whole chunk; and fewer, if they are nested, which
-#: those of requests are not.
-_HUGE_ARRAY, *_HUGE = (re.compile(rb"\%b(?:\d{5}|[1-9]\d*\r\n[^$])" % kind) for kind in (b"*", b"~", b">", b"|"))
-_HUGE_OTHERS = list(zip((b"~", b">", b"|"), _HUGE, strict=True))
+#: For maps alone hiredis makes no room.
+_SOME = [(kind, re.compile(rb"\%b\d{3}" % kind)) for kind in (b"*", b"~", b">", b"|")]
+_ANNOUNCED = re.compile(rb"[*~>|](\d{1,20})\r\n")
+_LEAST_ELEMENT_BYTES = 3
 
 
 def may_be_huge(data: bytes) -> bool:
-    """Whether a client's bytes may announce so large an aggregate that hiredis should not make room for it."""
-    # One pattern for all would take ten times as long.
-    if _HUGE_ARRAY.search(data) is not None:
-        return True
-    return any(kind in data and huge.search(data) is not None for kind, huge in _HUGE_OTHERS)
+    """Whether a client's bytes may announce more elements than they hold, for which hiredis would make room.
+
+    It does so for each aggregate, and they can be nested.  Of fewer than 100 elements each they are harmless.
+    """
+    # One pattern for all kinds would take ten times as long.
+    if not any(kind in data and some.search(data) is not None for kind, some in _SOME):
+        return False
+    return _LEAST_ELEMENT_BYTES * sum(map(int, _ANNOUNCED.findall(data))) > len(data)
 
 
 class WholeParser:

@@ -44,6 +44,9 @@ local function call(keys, args)
     else
       local looked, ready, next_ms, count = pcall(look_at, key, post, settled < life.FULLY)
       settled = settled + (looked and count or 0)
+      if not looked then
+        queue.distrust(key)
+      end
       results[i] = looked and {ready, next_ms} or {0, -1} -- what is there is no queue: the others are armed all the same
     end
   end

@@ -38,6 +38,7 @@ local function call(keys, args)
     end
     local taken, problem = pcall(take_from, key)
     if not taken and messages[1] then
+      queue.distrust(key)
       break -- a key that is no queue's: what was taken of others is delivered, and the next call tells
     elseif not taken then
       error(problem, 0)

@@ -1,20 +1,23 @@
 -- guard: what Valkey refuses (NOPERM, WRONGTYPE, OOM ...) reaches the caller as Valkey worded it; and an error reply with
 -- which a helper ends the call (NOQUEUE, PAUSED) as that helper did.
--- requires: queue
+-- requires: queue, reply
 
 local guard = {}
 
 -- `call`, with errors that were raised in it returned: raised, they would end with a place in this library.
 function guard.wrap(call)
   return function(keys, args)
+    queue.given_key = false
     local done, result = pcall(call, keys, args)
     if done then
       return result
     end
-    for _, key in ipairs(keys) do
-      pcall(queue.distrust, key)
-    end
     local text = type(result) == 'table' and result.err or result -- a table or its text, by Valkey's version
+    if text ~= reply.last_error then
+      for _, key in ipairs(keys) do
+        queue.distrust(key)
+      end
+    end
     text = text:gsub('^ERR ACL failure in script: ', 'NOPERM ') -- what it would have said outside of a function
     if text:find('^%u+ ') then
       return {err = text}

@@ -93,6 +93,7 @@ end
 -- Write these dead messages of q to `target`; whether it took them: one of its keys may not be what it must be, or not be
 -- the caller's to write.  Its ids are used up then all the same.
 local function write(q, target, ids, metas, bodies)
+  local first, bytes = target.seq + 1, target.counts.bytes
   queue.gather(target)
   local done = pcall(function()
     for n, meta in ipairs(metas) do
@@ -103,6 +104,14 @@ local function write(q, target, ids, metas, bodies)
     record.flush(target)
   end)
   target.gathered, target.slotless = false, 0
+  if not done then
+    target.counts.bytes = bytes
+    for id = first, target.seq do
+      server.pcall('HDEL', target.prefix .. 'body', id)
+      server.pcall('HDEL', target.prefix .. 'meta', id)
+      server.pcall('ZREM', target.prefix .. 'ready', id)
+    end
+  end
   return pcall(queue.finish, target) and done
 end
 

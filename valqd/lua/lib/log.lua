@@ -79,6 +79,7 @@ function log.append(q, values)
     end
     q.seq = q.seq + count / 2 -- before what may fail: the log has them
     q.changed = true
+    queue.given_key, queue.given_seq = q.key, q.seq
     local empty = 0
     for i = done + 1, done + count, 2 do
       if values[i] == '' then

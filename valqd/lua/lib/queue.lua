@@ -91,12 +91,19 @@ local function converted(key)
   return state
 end
 
+-- The queue to whose log this call has appended last, and the last id there.
+queue.given_key, queue.given_seq = false, 0
+
 -- A call on the queue of `key` has failed: what it wrote before is there, but its state was not saved.  So there may be
--- records.
+-- records; and ids whose slots are in the log are used up.
 function queue.distrust(key)
-  local state = key:match(queue.KEY) and server.call('HGET', key, 'state')
-  if state and #state == STATE_BYTES then
-    server.call('HSET', key, 'state', state:sub(1, -3) .. '\1\1')
+  local state = key:match(queue.KEY) and server.pcall('HGET', key, 'state')
+  if type(state) == 'string' and #state == STATE_BYTES then
+    local seq = state:sub(1, 7)
+    if queue.given_key == key and queue.given_seq > struct.unpack('>I7', seq) then
+      seq = struct.pack('>I7', queue.given_seq)
+    end
+    server.pcall('HSET', key, 'state', seq .. state:sub(8, -3) .. '\1\1')
   end
 end
 

@@ -111,6 +111,10 @@ function reply.in_mode(value, mode)
   return reply.join(out)
 end
 
+-- The text of the last error reply that was made here: raised by a helper, it ends the call in good order (see guard).
+reply.last_error = false
+
 function reply.error(code, text)
-  return server.error_reply(code .. ' ' .. text)
+  reply.last_error = code .. ' ' .. text
+  return server.error_reply(reply.last_error)
 end

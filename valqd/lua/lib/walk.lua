@@ -108,5 +108,5 @@ function walk.matches(message, state, field, value, pattern)
       return false
     end
   end
-  return pattern == '' or glob.matches(pattern, fields.body)
+  return pattern == '' or (fields.body and glob.matches(pattern, fields.body) or false) -- it may be lost
 end
