@@ -60,6 +60,8 @@ _ARGUMENTS = {
 #: 0.1 s more to make.)
 _MOST_ARGUMENTS = 5
 _MOST_BYTES = 511
+#: By then the first request's name has come.
+_MOST_HEAD_BYTES = 64
 #: So many arguments behind the name are written out in it: a counted repetition takes a third longer to match.
 _WRITTEN_OUT = 3
 
@@ -128,6 +130,9 @@ def cut_simple(data: bytes, most: int) -> list[RelayCall]:
 
 
 def _cut_large(data: bytes, most: int) -> list[bytes]:
+    _, _, name, *_ = (data[:_MOST_HEAD_BYTES] + b"\r\n\r\n").split(b"\r\n", 3)
+    if name not in _ARGUMENTS:
+        return []
     values = None if len(data) > MAX_REQUEST_BYTES or may_be_huge(data) else parse(data)
     if not values or (len(values) > 1 and len(data) > most):
         return []

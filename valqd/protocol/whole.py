@@ -19,8 +19,10 @@ _END = b"#t\r\n"
 #: TypeError: a map with keys that Python cannot hash.
 _NOT_PARSED = (hiredis.HiredisError, TypeError, MemoryError)
 #: For maps alone hiredis makes no room.
-_SOME = [(kind, re.compile(rb"\%b\d{3}" % kind)) for kind in (b"*", b"~", b">", b"|")]
-_ANNOUNCED = re.compile(rb"[*~>|](\d{1,20})\r\n")
+_KINDS = [
+    (kind, re.compile(rb"\%b\d{3}" % kind), re.compile(rb"\%b(\d{1,20})\r\n" % kind))
+    for kind in (b"*", b"~", b">", b"|")
+]  # one pattern for all kinds would take ten times as long
 _LEAST_ELEMENT_BYTES = 3
 
 
@@ -29,10 +31,10 @@ def may_be_huge(data: bytes) -> bool:
 
     It does so for each aggregate, and they can be nested.  Of fewer than 100 elements each they are harmless.
     """
-    # One pattern for all kinds would take ten times as long.
-    if not any(kind in data and some.search(data) is not None for kind, some in _SOME):
+    if not any(kind in data and many.search(data) is not None for kind, many, _ in _KINDS):
         return False
-    return _LEAST_ELEMENT_BYTES * sum(map(int, _ANNOUNCED.findall(data))) > len(data)
+    announced = sum(sum(map(int, count.findall(data))) for kind, _, count in _KINDS if kind in data)
+    return _LEAST_ELEMENT_BYTES * announced > len(data)
 
 
 class WholeParser:
