@@ -302,9 +302,11 @@ def test_what_waits_is_not_seen_from_within_a_frame():
 
 
 @pytest.mark.parametrize("empty", [b"\n", b"\r\n", b"*0\r\n", b"\n\r\n*0\r\n"])
-def test_empty_lines_are_passed_over_however_many(empty):
-    frames, _ = frames_of([empty * 5000 + multibulk(b"GET", b"k") + empty * 5000 + b"PING\r\n"])
-    assert [frame.argv for frame in frames] == [[b"GET", b"k"], [b"PING"]]
+def test_empty_lines_are_passed_over_however_many_and_wherever_they_are_cut(empty):
+    stream = empty * 2000 + multibulk(b"GET", b"k") + empty * 2000 + b"PING\r\n"
+    for step in (1, 3, 1000, len(stream)):
+        frames, _ = frames_of([stream[at : at + step] for at in range(0, len(stream), step)])
+        assert [frame.argv for frame in frames] == [[b"GET", b"k"], [b"PING"]]
 
 
 def test_a_large_body_does_not_stay_while_what_follows_it_waits():

@@ -7,13 +7,14 @@ import socket
 
 import pytest
 
+from tests.servers import LINUX_ONLY
 from valqd.io import process
 from valqd.io.complaints import Complaints
 from valqd.io.keepalive import keep_alive
 from valqd.io.process import raise_file_limit, stop_signals
 
 
-@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux only")
+@LINUX_ONLY
 def test_a_backend_that_has_gone_silent_is_given_up_after_a_minute():
     with socket.socket() as connection:
         keep_alive(connection, 30, 60)

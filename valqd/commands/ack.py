@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from valqd.commands.queue_options import QUEUE_ARGUMENT
+from valqd.commands.queue_options import QUEUE_ARGUMENT, RECEIPTS_ARGUMENT
 from valqd.commands.request import Request
-from valqd.commands.spec import Arguments, Command, Positional
-from valqd.commands.values import ID
+from valqd.commands.spec import Arguments, Command
 
 
 def _build(args: Arguments) -> Request:
@@ -17,13 +16,7 @@ SPEC = Command(
     summary="Acknowledges messages: they are done, and gone.",
     arguments=(
         QUEUE_ARGUMENT,
-        Positional(
-            "id",
-            ID,
-            "which delivery, or which message: a worker sends the receipt that POP gave it",
-            repeated=True,
-            alternative="receipt",
-        ),
+        RECEIPTS_ARGUMENT,
     ),
     build=_build,
     reply="Integer: how many were acknowledged.",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from valqd.commands.queue_options import QUEUE_ARGUMENT
+from valqd.commands.queue_options import QUEUE_ARGUMENT, RECEIPT_ARGUMENT
 from valqd.commands.request import Merge, Request
 from valqd.commands.spec import Arguments, Command, Positional
-from valqd.commands.values import ID, VISIBILITY
+from valqd.commands.values import VISIBILITY
 
 
 def _build(args: Arguments) -> Request:
@@ -19,12 +19,7 @@ SPEC = Command(
     summary="Moves the end of a delivery's lease.",
     arguments=(
         QUEUE_ARGUMENT,
-        Positional(
-            "id",
-            ID,
-            "which delivery, or which message: a worker sends the receipt that POP gave it",
-            alternative="receipt",
-        ),
+        RECEIPT_ARGUMENT,
         Positional("seconds", VISIBILITY, "the lease ends this long from now"),
     ),
     build=_build,

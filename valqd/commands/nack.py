@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from valqd.commands.queue_options import QUEUE_ARGUMENT
+from valqd.commands.queue_options import QUEUE_ARGUMENT, RECEIPTS_ARGUMENT
 from valqd.commands.request import Request
-from valqd.commands.spec import Arguments, Command, OneOf, Option, OptionValue, Positional
-from valqd.commands.values import DELAY, ID, text
+from valqd.commands.spec import Arguments, Command, OneOf, Option, OptionValue
+from valqd.commands.values import DELAY, text
 
 MAX_REASON_BYTES = 64 * 1024
 
@@ -20,13 +20,7 @@ SPEC = Command(
     summary="Gives messages back: they are ready again, delayed, or dead.",
     arguments=(
         QUEUE_ARGUMENT,
-        Positional(
-            "id",
-            ID,
-            "which delivery, or which message: a worker sends the receipt that POP gave it",
-            repeated=True,
-            alternative="receipt",
-        ),
+        RECEIPTS_ARGUMENT,
         Option("DELAY", (OptionValue("seconds", DELAY),), "the wait, instead of the queue's backoff; 0: none"),
         OneOf(
             "kind",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from valqd.commands.spec import Arguments, OneOf, Option, OptionValue, Positional
 from valqd.commands.values import (
     ATTEMPTS,
+    ID,
     LUA_INTEGER_MAX,
     MS,
     QUEUE,
@@ -22,6 +25,14 @@ _PAUSE = seconds(0, YEAR_S)
 _LIMIT = integer(0, LUA_INTEGER_MAX)
 
 QUEUE_ARGUMENT = Positional("queue", QUEUE, "the queue's name")
+#: What workers say of one delivery, or of many.
+RECEIPT_ARGUMENT = Positional(
+    "id",
+    ID,
+    "which delivery, or which message: a worker sends the receipt that POP gave it",
+    alternative="receipt",
+)
+RECEIPTS_ARGUMENT = replace(RECEIPT_ARGUMENT, repeated=True)
 
 #: The numbers that may also be given by position, in this order.
 BY_POSITION = (

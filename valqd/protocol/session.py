@@ -164,7 +164,10 @@ class Session:
         return taken
 
     def _joined(self, deals: int, size: int, enough: bool) -> None:
-        """The fast path has joined so many deals, of ``size`` bytes of the client."""
+        """The fast path has joined so many deals, of ``size`` bytes of the client.
+
+        Hot: what ``wake`` and ``_has_its_share`` look at is looked at here.
+        """
         self.pending += deals
         self._taken_bytes += size
         lane = self.lane

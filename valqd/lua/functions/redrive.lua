@@ -49,19 +49,6 @@ local function last_death(q)
   return tonumber(server.call('ZRANGE', q.prefix .. 'dlq', -1, -1, 'WITHSCORES')[2] or 0)
 end
 
--- As many of these ids as a step may move to another queue.
-local function those_of_one_step(q, ids)
-  local fits = letters.one_step(q)
-  local some = {}
-  for i, id in ipairs(ids) do
-    if not fits(id) then
-      break
-    end
-    some[i] = id
-  end
-  return some
-end
-
 -- One step: moved, token for the next ('' when done), text of a FULL error.
 -- What dies later than the first step began is left: it may be what this moved.  (While the clock is behind the last death,
 -- that cannot be told apart: no more are moved than were dead then.)
@@ -81,7 +68,7 @@ local function redrive(q, target, args, token)
   else
     ids = order.by_time(q, 'dlq', math.min(left, REDRIVE_STEP), 0)
   end
-  ids = target ~= q and those_of_one_step(q, ids) or ids
+  ids = target ~= q and letters.first_step(q, ids) or ids
   at = at + #ids
   for _, id in ipairs(ids) do
     id = tonumber(id)

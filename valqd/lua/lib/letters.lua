@@ -19,6 +19,19 @@ function letters.one_step(q)
   end
 end
 
+-- The first of these ids, as many as a step may move to another queue.
+function letters.first_step(q, ids)
+  local fits = letters.one_step(q)
+  local some = {}
+  for i, id in ipairs(ids) do
+    if not fits(id) then
+      break
+    end
+    some[i] = id
+  end
+  return some
+end
+
 -- The queue that takes this one's dead, made if it is missing; nil if the caller may not write there, or it is in another
 -- slot of a cluster.  Nothing is written before that is known.  Who has it done (a daemon, anybody whose call finds a lease
 -- over) may be let write everywhere: it needs the word of somebody who made this the queue's dead letter queue and might
@@ -195,12 +208,8 @@ function letters.forward(q)
   if not target then
     return false
   end
-  local fits = letters.one_step(q)
   local dead = {}
-  for i, text in ipairs(texts) do
-    if not fits(text) then
-      break
-    end
+  for i, text in ipairs(letters.first_step(q, texts)) do
     dead[i] = {tonumber(text) or text, record.load(q, text)}
   end
   local unsound, failed = move(q, target, dead)
