@@ -130,7 +130,7 @@ def test_drophead_reads_and_removes_in_pages(q, limit):
     calls, _ = q.calls_of("push", "n2", AUTO, "1", 0, 0, *bodies)
     assert (q.info()["dropped_total"], q.ids(1)) == (2000, [2001])
     sizes = calls.pop("HSTRLEN", 0)
-    assert sizes == (4000 if limit == "max_bytes" else 0)
+    assert sizes == (2000 if limit == "max_bytes" else 0)
     assert sum(calls.values()) < 200
 
 

@@ -116,3 +116,11 @@ def test_a_pattern_passes_over_a_message_whose_body_is_lost(q):
     q.link.ok("DEL", "valq:{orders}:body")
     found = q.do("scan", "n2", "0", "", "", "", "*e*", "100", "")[1]
     assert [flat(message)["body"] for message in found] == [b"there"]
+
+
+def test_a_record_whose_body_is_lost_does_not_count_towards_max_bytes_for_ever(q):
+    lost = q.push("twelve bytes", priority=1)
+    q.push("seven b", priority=1)
+    q.link.ok("HDEL", f"valq:{{{q.name}}}:body", lost)
+    assert q.ack(lost) == 1
+    assert int(q.link.ok("HGET", q.key, "bytes")) == 7

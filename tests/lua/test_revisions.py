@@ -65,3 +65,15 @@ def test_what_the_functions_write_is_not_taken_for_an_older_one(q):
     states.unpack_fields(q.link, filled(q).key)
     q.link.ok("HDEL", q.key, "head")
     assert str(q.fcall("pop", "n2", AUTO, "", "", "")) == "ERR this is no queue"
+
+
+def test_records_whose_size_is_not_noted_stop_counting_towards_max_bytes_too(q):
+    ids = q.push("twelve bytes", "twelve bytes", priority=1)
+    q.push("seven b", priority=1)
+    without_size = "local m = cmsgpack.unpack(ARGV[1]) m.b = nil return cmsgpack.pack(m)"
+    meta = f"valq:{{{q.name}}}:meta"
+    for message_id in ids:
+        q.link.ok("HSET", meta, message_id, q.link.ok("EVAL", without_size, 0, q.link.ok("HGET", meta, message_id)))
+    assert int(q.link.ok("HGET", q.key, "bytes")) == 31
+    assert q.ack(*ids) == 2
+    assert int(q.link.ok("HGET", q.key, "bytes")) == 7

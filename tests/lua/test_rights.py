@@ -117,13 +117,13 @@ def test_a_call_that_is_refused_half_way_leaves_nothing_to_the_next(q, functions
 
 def test_who_dies_in_a_call_that_was_refused_half_way_takes_nobody_along(q, functions_server):
     q.create(attempts=1, vt=1000)
-    q.push("x")
+    q.push("x", dedup="k", dedup_until_done=1)
     q.pop()
     q.pass_time(1000)
     other = q.other("other").create()
     other.push("y")
     receipt = other.pop()["receipt"]
-    q.link.ok("ACL", "SETUSER", "half", "reset", "on", "nopass", "~*", "+@all", "-hstrlen")
+    q.link.ok("ACL", "SETUSER", "half", "reset", "on", "nopass", "~*", "+@all", "-hdel")
     connection = Link(functions_server.port)
     connection.ok("AUTH", "half", "x")
     assert str(connection.call("FCALL", "valq1_ack_many", 1, q.key, "9")).startswith("NOPERM ")

@@ -40,7 +40,7 @@ function life.die(q, id, meta, why)
     meta.x = nil
   end
   meta.D = q.now
-  queue.count(q, 'bytes', -server.call('HSTRLEN', q.prefix .. 'body', id)) -- max_bytes does not count the dead
+  record.uncount(q, id, meta) -- max_bytes does not count the dead
   meta.s = 'q'
   meta.w = why
   local dead = q.ended.dead

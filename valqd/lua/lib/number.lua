@@ -3,11 +3,6 @@
 
 local number = {}
 
--- A whole number, however large, in decimal digits.
-function number.text(value)
-  return string.format('%.0f', value)
-end
-
 -- A whole number as a command's argument: Valkey itself writes integers up to 2^53 exactly, and faster than Lua.
 function number.arg(value)
   return value < 9007199254740992 and value or string.format('%.0f', value)
@@ -20,11 +15,17 @@ for value = 0, 99 do
 end
 local hundreds, hundreds_text
 
--- An id in decimal digits.  Ids come in rows, and joining two strings is much cheaper than making digits of a number.
+-- A whole number, however large, in decimal digits.
+function number.text(value)
+  return SMALL[value] or string.format('%.0f', value)
+end
+
+-- An id (a number, or its digits) in decimal digits.  Ids come in rows, and joining two strings is much cheaper than making
+-- digits of a number.
 function number.id(value)
   local high = math.floor(value / 100)
   if high == 0 then
-    return SMALL[value]
+    return value .. ''
   end
   if high ~= hundreds then
     hundreds = high

@@ -154,11 +154,15 @@ local function move_records(q, taken, places, noack)
     return
   end
   queue.write(q, 'ZREM', 'ready', ids)
-  queue.gather(q)
+  local leases, packed = {}, {}
   for i, id in ipairs(ids) do
-    record.enter(q, tonumber(id), metas[i], 'i', metas[i].l)
+    local meta = metas[i]
+    meta.s = 'i'
+    leases[2 * i - 1], leases[2 * i] = number.arg(meta.l), id
+    packed[2 * i - 1], packed[2 * i] = id, cmsgpack.pack(meta)
   end
-  queue.flush(q)
+  queue.write(q, 'ZADD', 'inflight', leases)
+  queue.write(q, 'HSET', 'meta', packed)
 end
 
 -- Ready messages, records and plain ones, in order and at most `want`; appends to taken and leases as take_plain does.

@@ -4,7 +4,8 @@
 -- Fields of a record: t enqueued_at ms, n deliveries so far (the receipt's n), a attempts used, s state (r ready, i in
 -- flight, d delayed, q dlq), p priority, v visibility timeout ms, x TTL over at ms, m max attempts, k dedup key, u held
 -- until done, h headers (field, value ...), e last error, f failed at ms, D died at ms, c cancelled, l lease's end ms,
--- g delivered at ms, w why it died, while it waits to be moved to the dead letter queue that it should be in.
+-- g delivered at ms, w why it died, while it waits to be moved to the dead letter queue that it should be in, b size of its
+-- body (records of before have none).
 
 local record = {}
 
@@ -20,7 +21,7 @@ end
 function record.save(q, id, meta)
   q.may_have_records = 1
   q.changed = true
-  queue.put(q, 'HSET', 'meta', number.text(id), cmsgpack.pack(meta))
+  queue.put(q, 'HSET', 'meta', number.id(id), cmsgpack.pack(meta))
 end
 
 -- Where a ready record stands: by priority, then by id.
@@ -39,7 +40,7 @@ function record.enter(q, id, meta, state, score)
   else
     score = number.arg(score)
   end
-  queue.put(q, 'ZADD', record.INDEX[state], score, number.text(id))
+  queue.put(q, 'ZADD', record.INDEX[state], score, number.id(id))
   record.save(q, id, meta)
 end
 
@@ -49,12 +50,18 @@ end
 
 -- A new record.  Its body is counted towards max_bytes.
 function record.create(q, id, body, meta)
-  queue.put(q, 'HSET', 'body', number.text(id), body)
-  queue.count(q, 'bytes', #body)
+  queue.put(q, 'HSET', 'body', number.id(id), body)
+  meta.b = #body
+  queue.count(q, 'bytes', meta.b)
   if meta.x then
     queue.put(q, 'ZADD', 'expiry', number.text(meta.x), number.text(id))
     queue.note_due(q, meta.x)
   end
+end
+
+-- It does not count towards max_bytes any more.
+function record.uncount(q, id, meta)
+  queue.count(q, 'bytes', -(meta.b or server.call('HSTRLEN', q.prefix .. 'body', id)))
 end
 
 -- A new message that is a record from the start, in no index yet; its id.  While q.gathered is a table, record.flush is
@@ -96,7 +103,7 @@ function record.drop_all(q, ids, metas)
     by_index[index] = by_index[index] or {}
     table.insert(by_index[index], id)
     if meta.s ~= 'q' then
-      queue.count(q, 'bytes', -server.call('HSTRLEN', q.prefix .. 'body', id))
+      record.uncount(q, id, meta)
     end
     if meta.x then
       expiring[#expiring + 1] = id

@@ -59,17 +59,22 @@ for size = 1, 20 do
   RECEIPT_HEADS[size] = '\r\n$8\r\nattempts\r\n:1\r\n$7\r\nreceipt\r\n$' .. size + 2 .. '\r\n'
 end
 
--- The encoded delivery of a plain message without options: the hot case, one concatenation.
-local function plain_delivery(heads, id, body)
+-- The encoded first delivery of a message without headers, asked for without options: the hot case, one concatenation.
+local function first_delivery(heads, id, body)
   local size = #id
   return heads[size] .. id .. BODY_HEADS[#body] .. body .. RECEIPT_HEADS[size] .. id .. '-1\r\n'
 end
 
--- The encoded delivery of a record without headers, asked for without options.
-local function record_delivery(heads, id, body, meta)
+-- The same of any delivery.
+local function later_delivery(heads, id, body, meta)
   local its_receipt = id .. '-' .. number.text(meta.n)
   return heads[#id] .. id .. (BODY_HEADS[#body] or '\r\n$4\r\nbody\r\n$' .. #body .. '\r\n') .. body
     .. '\r\n$8\r\nattempts\r\n:' .. meta.a .. '\r\n$7\r\nreceipt\r\n$' .. #its_receipt .. '\r\n' .. its_receipt .. '\r\n'
+end
+
+-- Whether a delivery without options has nothing but id, body, attempts and receipt in it, and these are 1 and the first.
+local function is_first(meta, body)
+  return not meta or (meta.n == 1 and meta.a == 1 and not meta.h and BODY_HEADS[#body])
 end
 
 -- Append to `results` what the runs `from` to `to` get of what was taken for all of them.
@@ -82,8 +87,8 @@ function runs.deal(q, kinds_of, reps_of, from, to, taken, results)
     local kind = kinds_of[run]
     local reps = reps_of[run]
     r = r + 1
-    if reps == 1 and kind.plain and at <= count and not metas[at] then
-      results[r] = plain_delivery(kind.heads, ids[at], bodies[at])
+    if reps == 1 and kind.plain and at <= count and is_first(metas[at], bodies[at]) then
+      results[r] = first_delivery(kind.heads, ids[at], bodies[at])
       at = at + 1
     else
       local out = {}
@@ -99,12 +104,12 @@ function runs.deal(q, kinds_of, reps_of, from, to, taken, results)
         end
         for i = at, at + take - 1 do
           local meta = metas[i]
-          if not meta and kind.flags == '' then
+          if kind.flags == '' and is_first(meta, bodies[i]) then
             o = o + 1
-            out[o] = plain_delivery(kind.heads, ids[i], bodies[i])
+            out[o] = first_delivery(kind.heads, ids[i], bodies[i])
           elseif meta and not meta.h and kind.flags == '' and #bodies[i] < reply.FRAGMENT_BYTES then
             o = o + 1
-            out[o] = record_delivery(kind.heads, ids[i], bodies[i], meta)
+            out[o] = later_delivery(kind.heads, ids[i], bodies[i], meta)
           else
             reply.append(out, pop.delivery(q, taken, i, kind), kind.resp3)
             o = #out
