@@ -170,9 +170,11 @@ class PushTemplate(Template):
         return end
 
     def take_alone(self, data: bytes, who: Recipient, coalescer: Coalescer) -> bool:  # noqa: D102 - see Template
+        head = self._heads.get(len(data) - self._bulk_at)
+        if head is None:
+            return False
         item = data[self._bulk_at :]
-        head = self._heads.get(len(item))
-        if head is None or item[: len(head)] != head or item[-2:] != b"\r\n":
+        if item[: len(head)] != head or item[-2:] != b"\r\n":
             return False
         coalescer.join(who, self._route, item, 1, 1, None)
         return True
