@@ -586,7 +586,7 @@ def test_what_a_user_makes_up_in_his_own_keys_gets_into_no_other_queue(q, way, f
         q.link.ok("HSET", "valq:{orders}:meta", number, packed(**meta))
         if its_body is not None:
             q.link.ok("HSET", "valq:{orders}:body", number, its_body)
-        for index in ("dlq", "forward"):
+        for index in ("dlq", "forward") if way == "sweep" else ("dlq",):
             q.link.ok("ZADD", f"valq:{{orders}}:{index}", number, number)
     if way == "sweep":
         q.sweep()
@@ -596,7 +596,7 @@ def test_what_a_user_makes_up_in_his_own_keys_gets_into_no_other_queue(q, way, f
     bodies = [message["body"] for message in graves.pop(10)]
     assert [body[:1] for body in bodies] == [b"y", b"z", b"p"]
     assert graves.counts() == (0, 3, 0, 0)
-    assert q.link.ok("EXISTS", "valq:{orders}:forward") == (1 if way == "redrive" else 0)
+    assert q.link.ok("EXISTS", "valq:{orders}:forward") == 0
 
 
 def test_nobodys_rights_are_lent_to_who_names_a_dead_letter_queue_that_is_not_his(q, functions_server):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.lua.conftest import Link, Queue, flat
+from tests.lua.conftest import AUTO, Link, Queue, flat
 
 MIB = 1 << 20
 MESSAGES = {"plain": {}, "records": {"priority": 1}}
@@ -94,19 +94,46 @@ def test_who_may_write_to_a_queue_lends_his_right_only_by_naming_it(q, functions
     assert (graves.counts(), q.counts()) == ((1, 0, 0, 0), (0, 0, 0, 0))
 
 
-def test_one_call_moves_so_many_bytes_of_dead_at_most(pair):
+ALL_WAYS = {
+    "sweep": ("sweep", "", 1000),
+    "redrive": ("redrive", "n2", "", "ALL", "", ""),
+    "purge": ("purge", "n2", "", "dlq"),
+    "update": ("update", "n2", "dead_letter_queue", ""),
+    "delete": ("delete", "n2"),
+}
+
+
+@pytest.mark.parametrize("way", ALL_WAYS)
+def test_one_call_moves_so_many_bytes_of_dead_at_most_and_whatever_comes_next_the_others(pair, way):
     q, graves = pair
-    count = 50
-    for _ in range(count):
-        q.push("x" * MIB)
-    receipts = [message["receipt"] for message in q.pop(count)]
-    assert q.nack(*receipts, kind="FATAL") == count
+    large = "x" * 8 * MIB
+    for _ in range(9):
+        q.push(large, large)
+    receipts = [message["receipt"] for message in q.pop(20)]
+    assert q.nack(*receipts, kind="FATAL") == 18
     moved = graves.counts()[0] - 3
-    assert 25 <= moved <= 35
-    assert q.counts() == (0, 0, 0, count - moved)
+    assert moved == 16
+    assert q.counts() == (0, 0, 0, 2)
     assert q.do("due", "me", 1000, 9, keys=["valq::daemons"])[3:] == [b"orders"]
-    q.sweep()
-    assert (graves.counts(), q.counts()) == ((count + 3, 0, 0, 0), (0, 0, 0, 0))
+    q.do(*ALL_WAYS[way])
+    assert graves.counts() == (18 + 3, 0, 0, 0)
+    assert buried(graves) == list(range(1, 19))
+    assert way == "delete" or q.counts() == (0, 0, 0, 0)
+
+
+def test_all_that_one_call_names_are_moved_at_once_and_in_order(pair):
+    q, graves = pair
+    q.fill(1500)
+    receipts = [message["receipt"] for message in q.pop(1500)]
+    assert q.nack(*receipts, kind="FATAL") == 1500
+    assert (graves.counts()[0], q.counts()) == (1500 + 3, (0, 0, 0, 0))
+    assert buried(graves) == list(range(1, 1501))
+
+
+def buried(graves):
+    """The ids that its dead letters had, in the order in which it gives them."""
+    letters = [flat(message) for message in graves.do("pop", "n2", AUTO, 2000, "", "")]
+    return [int(flat(letter["headers"])["valq-id"]) for letter in letters if "headers" in letter]
 
 
 def test_one_step_of_a_redrive_moves_so_many_bytes_at_most(q):

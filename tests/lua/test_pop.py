@@ -179,6 +179,30 @@ def test_lowered_attempts_hold_for_messages_that_wait(q):
     assert q.counts() == (0, 0, 0, 1)
 
 
+@pytest.mark.parametrize("dlq", [{}, {"dead_letter_queue": "graves"}], ids=["own", "another"])
+def test_lowered_attempts_end_what_waits_though_nobody_pops(q, dlq):
+    q.create(attempts=5, **dlq)
+    q.fill(1300)
+    q.push("has its own", max_attempts=3)
+    receipts = [message["receipt"] for message in q.pop(1301)]
+    q.nack(*receipts[:1000])
+    q.nack(*receipts[1000:1300], delay=1000)
+    q.nack(receipts[1300])
+    q.push("new")
+    q.update(max_delivery_attempts=1)
+    steps = 1
+    while q.do("sweep", "", 1000):
+        steps += 1
+    assert steps > 2
+    q.pass_time(1000)
+    q.sweep()
+    assert [message["body"] for message in q.pop(10)] == [b"has its own", b"new"]
+    graves = q.other("graves") if dlq else q
+    assert sum(graves.counts()) - (0 if dlq else 2) == 1300
+    assert q.info()["dead_total"] == 1300
+    assert not q.link.ok("HGET", q.key, "limits") or dlq
+
+
 def test_missing_queue_is_null_with_auto_and_an_error_without(q):
     assert q.do("pop", "n2", AUTO, "", "", "") is None
     assert q.do("pop_many", AUTO, "1", "") == []

@@ -25,7 +25,7 @@ SPEC = Command(
         OneOf(
             "kind",
             (
-                Option("SILENT", doc="the attempt is given back, as if it had not been delivered"),
+                Option("SILENT", doc="the attempt is given back; ready after the same wait (DELAY 0: at once)"),
                 Option("FAIL", doc="the attempt counts (the default)"),
                 Option("FATAL", doc="to the DLQ now, whatever attempts are left"),
             ),

@@ -45,7 +45,8 @@ SPEC = Command(
     errors=(("NOQUEUE", "there is no such queue"),),
     notes=(
         "PEEK, SHOW and SCAN first do what is due, for about 1,000 messages: when more fall due at once, they may show "
-        "some in their former state for a moment.",
+        "some in their former state for a moment. Messages of one time are told by id (of more than 2,000, in any "
+        "order).",
     ),
     example=(("VALQ.PEEK orders DLQ COUNT 1", '1) 1# "id" => "7"\n   2# "state" => "dlq"\n   ...'),),
     flags=("write", "noscript"),

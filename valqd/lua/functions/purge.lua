@@ -18,6 +18,7 @@ local function call(keys, args)
       return {0, token}
     end
   end
+  letters.forward_all(q)
   repeat
     local step
     step, token = purge.step(q, purge.INDEXES[args[3]], token)

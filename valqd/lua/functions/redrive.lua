@@ -108,6 +108,7 @@ local function call(keys, args)
       break
     end
   end
+  letters.forward_all(q)
   queue.finish(q) -- before what may end the call
   local target = q
   if args[4] ~= '' and keys[2] ~= keys[1] then

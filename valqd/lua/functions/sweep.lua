@@ -18,6 +18,7 @@ local function call(keys, args)
     volatile.note(q.name, q.due)
   end
   more = compact.step(q) or more
+  more = life.end_spent(q) or more
   more = letters.forward(q) or more
   more = more or add.trim(q)
   if more then

@@ -12,7 +12,12 @@ local function call(keys, args)
   queue.finish(q) -- before what may end the call
   local settings, bounds, names_target = limits.parse(q.name, q.limits or {}, args, 2)
   if names_target then -- else the caller lends his rights to whom he does not know
+    letters.forward_all(q)
     limits.note_target(q.name, q.created_at, q.limits, bounds)
+  end
+  if settings.attempts and tonumber(settings.attempts) < queue.rules(q) then
+    bounds.spent = '0'
+    volatile.note(q.name, q.now)
   end
   q.limits = bounds
   queue.save_limits(q)

@@ -6,14 +6,19 @@ local letters = {}
 -- How many a step moves to another queue, each of some 20 us, and as if it were one more for MOVE_BYTES of its body.
 local MOST_MOVED = 500
 local MOVE_BYTES = 65536
+-- The same for a call that names those that die: more than one can name, so that only very large bodies wait for the next.
+local MOST_NAMED = 2048
 -- How many bytes of bodies are gathered at a time.
 local MOST_HELD_BYTES = 1048576
+-- Of more that began to wait in the same ms, not the oldest may be moved first.
+local MOST_TIES = 2000
 
 -- A function that tells of one message after another whether a step may still move it.
-function letters.one_step(q)
+function letters.one_step(q, most)
   local moved = 0
+  most = most or MOST_MOVED
   return function(id)
-    local fits = moved < MOST_MOVED
+    local fits = moved < most
     moved = moved + 1 + server.call('HSTRLEN', q.prefix .. 'body', id) / MOVE_BYTES
     return fits
   end
@@ -163,13 +168,13 @@ local function move(q, target, dead)
 end
 
 -- Put the dead ({id, fields} each, in no index) where they are to be: in their dead letter queue, whatever limits that has and
--- even when it is paused (the dead are not lost), or else in their own.  There those wait that others may move, or the next
--- step: the sweeper does, with the daemon's own rights.
+-- even when it is paused (the dead are not lost), or else in their own.  There those wait that others may move, or that are
+-- too much for one call: the sweeper moves them, with the daemon's own rights.
 function letters.bury(q, dead)
   local stay, wait = dead, {}
   if q.limits and q.limits.dlq then
     local target = open_elsewhere(q)
-    local fits = letters.one_step(q)
+    local fits = letters.one_step(q, MOST_NAMED)
     local now = {}
     for _, message in ipairs(dead) do
       table.insert(target and fits(message[1]) and now or wait, message)
@@ -203,10 +208,20 @@ function letters.forward(q)
   if not (q.limits and q.limits.dlq) then
     return false
   end
-  local texts = server.call('ZRANGE', q.prefix .. 'forward', 0, MOST_MOVED - 1)
-  local target = texts[1] and open_elsewhere(q)
+  local found = server.call('ZRANGE', q.prefix .. 'forward', 0, MOST_TIES - 1, 'WITHSCORES')
+  local target = found[1] and open_elsewhere(q)
   if not target then
     return false
+  end
+  local waiting, texts = {}, {}
+  for i = 1, #found, 2 do
+    waiting[#waiting + 1] = {found[i], tonumber(found[i + 1]), tonumber(found[i]) or 0}
+  end
+  table.sort(waiting, function(a, b)
+    return a[2] < b[2] or a[2] == b[2] and a[3] < b[3]
+  end)
+  for i, message in ipairs(waiting) do
+    texts[i] = message[1]
   end
   local dead = {}
   for i, text in ipairs(letters.first_step(q, texts)) do
@@ -220,7 +235,13 @@ function letters.forward(q)
   for _, message in ipairs(unsound) do
     server.call('ZREM', q.prefix .. 'forward', message[1])
   end
-  return #dead < #texts or #texts == MOST_MOVED
+  return #dead < #texts or #texts == MOST_TIES
+end
+
+-- Before a command that would remove them, take them for its own, or send the next ones elsewhere: move all that wait.
+function letters.forward_all(q)
+  repeat
+  until not letters.forward(q)
 end
 
 -- A dead letter that is in no index, but has its body, is where it was.

@@ -8,6 +8,8 @@ local life = {}
 life.BRIEFLY, life.FULLY = 200, 1000
 
 local MAX_TIES = 2000
+-- How many records the sweep looks at in one step, when the number of attempts was lowered.
+local SPENT_STEP = 500
 
 -- How long a message waits before it is ready again, by the queue's backoff; ms.  Jitter only ever shortens it.
 -- The jitter is taken from id and time: Valkey gives every call the same random numbers.
@@ -29,6 +31,11 @@ function life.backoff_ms(q, id, attempts)
     delay = delay * (1 - random * jitter / 100)
   end
   return math.floor(delay)
+end
+
+-- Whether a record has used up its attempts.
+function life.is_spent(q, meta)
+  return meta.a >= (meta.m or queue.rules(q))
 end
 
 -- A record (in no index) has used up its attempts, or failed for good.  Within life.together.
@@ -80,7 +87,7 @@ function life.give_back(q, id, meta, delay_ms, why, ended)
     queue.count(q, 'cancelled', 1)
     return
   end
-  local is_last = meta.a >= (meta.m or queue.rules(q))
+  local is_last = life.is_spent(q, meta)
   if meta.x and meta.x <= (is_last and ended or q.now) then
     life.expire(q, id, meta)
     return
@@ -182,10 +189,44 @@ local function end_delays(q, ids)
   ids, metas = record.whole(q, 'delayed', ids)
   queue.write(q, 'ZREM', 'delayed', ids)
   queue.gather(q)
-  for i, text in ipairs(ids) do
-    record.enter(q, tonumber(text), metas[i], 'r')
-  end
+  life.together(q, function()
+    for i, text in ipairs(ids) do
+      local id, meta = tonumber(text), metas[i]
+      if life.is_spent(q, meta) then -- the queue's number was lowered since
+        life.die(q, id, meta, 'attempts used up')
+      else
+        record.enter(q, id, meta, 'r')
+      end
+    end
+  end)
   queue.flush(q)
+end
+
+-- A step of ending what is ready with its attempts used up, since the queue's number was lowered; whether there may be more.
+function life.end_spent(q)
+  if not (q.limits and q.limits.spent) then
+    return false
+  end
+  local cursor, found = unpack(server.call('HSCAN', q.prefix .. 'meta', q.limits.spent, 'COUNT', SPENT_STEP))
+  local spent = {}
+  for i = 1, #found, 2 do
+    local id, meta = tonumber(found[i]), cmsgpack.unpack(found[i + 1])
+    if meta.s == 'r' and life.is_spent(q, meta) then
+      spent[#spent + 1] = {id, meta}
+    end
+  end
+  table.sort(spent, function(a, b)
+    return a[1] < b[1]
+  end)
+  life.together(q, function()
+    for _, message in ipairs(spent) do
+      record.leave(q, message[1], message[2])
+      life.die(q, message[1], message[2], 'attempts used up')
+    end
+  end)
+  q.limits.spent = cursor ~= '0' and cursor or nil
+  queue.save_limits(q)
+  return q.limits.spent ~= nil
 end
 
 -- Messages whose TTL is over are removed; those in flight are looked at when their deliveries end.

@@ -92,7 +92,7 @@ local function take_record(q, id, meta, options)
     life.expire(q, id, meta)
     return false
   end
-  if meta.a >= (meta.m or queue.rules(q)) then -- the queue's number was lowered since
+  if life.is_spent(q, meta) then -- the queue's number was lowered since
     record.leave(q, id, meta)
     life.die(q, id, meta, 'attempts used up')
     return false

@@ -12,7 +12,8 @@
 --   body       HASH  id -> body, records only         meta     HASH  id -> packed fields, records only
 --   expiry     ZSET  id -> ms at which its TTL is over
 --   dedup      HASH  key -> id                        windows  ZSET  dedup key -> ms at which its window is over
---   forward    ZSET  dead letters (id -> died_at ms) that the caller had no right to put into the dead letter queue
+--   forward    ZSET  dead letters (id -> died_at ms) that are to be put into the dead letter queue: the caller had no right to,
+--                    or they were too large for one call
 --   sources    HASH  queues whose dead come here -> their created_at: set by who made them so, and could write here;
 --                    outlives the queue
 --   fence      set and removed at once: a write for WAIT
@@ -30,7 +31,8 @@ queue.FOREVER = 9007199254740991
 
 -- Fields that every function reads, in the order of HMGET; the hash is created in this order.
 --   state what hot functions change, see STATE; vt visibility timeout, ms;
---   limits packed table of what few queues have (see limits; trim: the sweep is to drop what is over them), or empty
+--   limits packed table of what few queues have (see limits; trim: the sweep is to drop what is over them; spent: and to end
+--   what is ready with its attempts used up, as far as HSCAN has come), or empty
 local FIELDS = {'state', 'vt', 'limits', 'created_at'}
 
 -- The field `state`, packed, for to read and write a field costs as much as most commands do:
