@@ -151,7 +151,7 @@ class Client:
     def backend_run(self):
         return "run"
 
-    def lane(self, identity):
+    def enter_lane(self, identity):
         return self._lane
 
     def is_closing(self):

@@ -105,7 +105,7 @@ def test_who_sends_much_at_once_is_read_from_again_in_the_next_turn(client):
 def test_who_has_left_uses_no_lane_when_its_select_is_answered(client, users):
     client.connection_lost(None)
     client.transport.is_closing = lambda: True
-    client.lane(Identity(db=5))
+    client.enter_lane(Identity(db=5))
     assert users == [1, -1, 1, -1]  # it came, left, was given another lane, and left that
 
 

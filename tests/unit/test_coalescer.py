@@ -4,8 +4,9 @@ import pytest
 from hiredis import HiredisError
 
 from tests.servers import request
-from valqd.protocol.calls import MAX_CALL_BYTES, MAX_ITEMS, MAX_POP_REPLY_BYTES, bulk, error_line, without_place
+from valqd.protocol.calls import MAX_CALL_BYTES, MAX_ITEMS, MAX_POP_REPLY_BYTES, error_line, without_place
 from valqd.protocol.coalescer import REPLACED, Coalescer, Routes
+from valqd.protocol.encoding import bulk
 from valqd.protocol.lone_calls import Listener, LoneCall
 from valqd.protocol.relay import RelayCall
 

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from tests.servers import request
 from valqd.commands.grammar import parse
-from valqd.protocol.calls import MAX_ITEMS, bulk
+from valqd.protocol.calls import MAX_ITEMS
 from valqd.protocol.coalescer import Coalescer, Routes
+from valqd.protocol.encoding import bulk
 from valqd.protocol.fastpath import (
     _HEAD,
     MAX_BODY_BYTES,

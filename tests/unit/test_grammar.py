@@ -334,7 +334,7 @@ def test_mpop_takes_all_queues_as_keys() -> None:
 
 def test_ack_merges_its_ids() -> None:
     assert ask("VALQ.ACK q 1 2-3") == Request(
-        "ack", (b"q",), (b"1", b"2-3"), merge=Merge("ack_many", (), (b"1", b"2-3"))
+        "ack", (b"q",), (b"1", b"2-3"), merge=Merge("ack_many", (), (b"1", b"2-3")), ids=2
     )
 
 

@@ -30,7 +30,7 @@ class Host:
         self.call_soon = self.soon.append
         self.block = self.run_steps = self.runs.append
 
-    def lane(self, identity):
+    def enter_lane(self, identity):
         lane = SimpleNamespace(coalescer=self.coalescer, up=True, relays=True, names={})
         lane.wake, lane.flush_planned = lambda: None, False
         is_ready = lambda: self.relay_is_ready  # noqa: E731

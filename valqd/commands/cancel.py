@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from valqd.commands.queue_options import QUEUE_ARGUMENT
+from valqd.commands.positionals import MESSAGE_ARGUMENT, QUEUE_ARGUMENT
 from valqd.commands.request import Request
-from valqd.commands.spec import Arguments, Command, Positional
-from valqd.commands.values import ID
+from valqd.commands.spec import Arguments, Command
 
 
 def _build(args: Arguments) -> Request:
@@ -17,9 +16,7 @@ SPEC = Command(
     summary="Withdraws a message; a worker that has it learns so from its next EXTEND.",
     arguments=(
         QUEUE_ARGUMENT,
-        Positional(
-            "id", ID, "which message; a receipt only while that delivery holds the lease", alternative="receipt"
-        ),
+        MESSAGE_ARGUMENT,
     ),
     build=_build,
     reply="Integer: 1 if the message was removed or marked, 0 if it neither waits nor is in flight.",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from valqd.commands.queue_options import QUEUE_ARGUMENT
+from valqd.commands.positionals import MESSAGES_ARGUMENT, QUEUE_ARGUMENT
 from valqd.commands.request import Request
-from valqd.commands.spec import Arguments, Command, Positional
-from valqd.commands.values import ID
+from valqd.commands.spec import Arguments, Command
 
 
 def _build(args: Arguments) -> Request:
@@ -17,13 +16,7 @@ SPEC = Command(
     summary="Removes messages by id, whatever their state.",
     arguments=(
         QUEUE_ARGUMENT,
-        Positional(
-            "id",
-            ID,
-            "which message; a receipt counts only while that delivery holds the lease",
-            repeated=True,
-            alternative="receipt",
-        ),
+        MESSAGES_ARGUMENT,
     ),
     build=_build,
     reply="Integer: how many were removed.",

@@ -23,9 +23,9 @@ class _Rule(NamedTuple):
     option: Option
     choice: str  #: name of the choice it belongs to, or empty
     excludes: frozenset[str]
-    labels: tuple[str, ...]
-    types: tuple[Parse, ...]
-    number: Parse | None
+    labels: tuple[str, ...]  #: what an error calls each of its values
+    parsers: tuple[Parse, ...]  #: of its values
+    parse_count: Parse | None  #: of the number of groups of values, if one comes first
 
 
 class _Parser:
@@ -78,7 +78,7 @@ class _Parser:
             one[name] = parse_value(argv[pos], name, max_body_bytes)
             pos += 1
         if pos < len(argv):
-            pos = self._more(argv, pos, args, max_body_bytes)
+            pos = self._positionals(argv, pos, args, max_body_bytes)
             if pos < len(argv):
                 self._options(argv, pos, args, max_body_bytes)
         return self._build(args)
@@ -86,8 +86,8 @@ class _Parser:
     def _arity(self) -> CommandError:
         return CommandError(f"wrong number of arguments for '{self._command.full_name}' command")
 
-    def _more(self, argv: list[bytes], pos: int, args: Arguments, max_body_bytes: int) -> int:
-        """Counted, repeated and optional positionals; returns where the options begin."""
+    def _positionals(self, argv: list[bytes], pos: int, args: Arguments, max_body_bytes: int) -> int:
+        """Take those that are counted, repeated or optional; where the options begin."""
         if self._counted:
             return self._take_counted(*self._counted, argv, pos, args, max_body_bytes)
         end = len(argv)
@@ -156,7 +156,7 @@ class _Parser:
 
     @staticmethod
     def _values(rule: _Rule, argv: list[bytes], pos: int, args: Arguments, max_body_bytes: int) -> int:
-        option, size = rule.option, len(rule.types)
+        option, size = rule.option, len(rule.parsers)
         if size == 0:
             args.one[option.name] = b"1"
             return pos
@@ -164,14 +164,14 @@ class _Parser:
             args.one[option.name] = b""
             return pos + 1
         groups = 1
-        if rule.number and pos < len(argv):
-            groups = int(rule.number(argv[pos], f"{option.token} n", max_body_bytes))
+        if rule.parse_count and pos < len(argv):
+            groups = int(rule.parse_count(argv[pos], f"{option.token} n", max_body_bytes))
             pos += 1
         raws = argv[pos : pos + groups * size]
         if len(raws) < groups * size:
             raise CommandError(f"{option.token} lacks its values: {option.syntax()}")
-        values = [rule.types[i % size](raw, rule.labels[i % size], max_body_bytes) for i, raw in enumerate(raws)]
-        if size == 1 and not rule.number:
+        values = [rule.parsers[i % size](raw, rule.labels[i % size], max_body_bytes) for i, raw in enumerate(raws)]
+        if size == 1 and not rule.parse_count:
             args.one[option.name] = values[0]
         else:
             args.many[option.name] = tuple(values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from valqd.commands.queue_options import QUEUE_ARGUMENT
+from valqd.commands.positionals import QUEUE_ARGUMENT
 from valqd.commands.request import Request, Steps
 from valqd.commands.spec import Arguments, Command
 

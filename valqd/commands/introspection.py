@@ -12,7 +12,7 @@ from valqd.commands.reply_values import Set, Status, Value
 from valqd.commands.spec import Command
 from valqd.commands.table import COMMANDS
 
-CONTAINER = b"valq"
+_CONTAINER = b"valq"
 _GROUP = "valq"
 
 #: In the order that Valkey names them.
@@ -61,7 +61,7 @@ def _docs(command: Command) -> dict[str, Value]:
 _SUBCOMMANDS = [_info(command, b"valq|" + command.name.encode(), 2) for command in COMMANDS]
 _ENTRIES: list[Row] = [
     *(_info(command, command.full_name.encode(), 1) for command in COMMANDS),
-    [CONTAINER, -1, Set(), 0, 0, 0, Set([Status("@slow")]), Set(), Set(), list(_SUBCOMMANDS)],
+    [_CONTAINER, -1, Set(), 0, 0, 0, Set([Status("@slow")]), Set(), Set(), list(_SUBCOMMANDS)],
 ]
 _SUBCOMMAND_DOCS: list[tuple[bytes, dict[str, Value]]] = [
     (b"valq|" + command.name.encode(), _docs(command)) for command in COMMANDS
@@ -69,7 +69,7 @@ _SUBCOMMAND_DOCS: list[tuple[bytes, dict[str, Value]]] = [
 _DOCS: list[tuple[bytes, dict[str, Value]]] = [
     *((command.full_name.encode(), _docs(command)) for command in COMMANDS),
     (
-        CONTAINER,
+        _CONTAINER,
         {
             "summary": "A container for the commands of the job queue.",
             "since": COMMANDS[0].since,
@@ -114,7 +114,7 @@ def command_names() -> list[bytes]:
 def names_in_category(category: bytes) -> list[bytes]:
     """Our names of an ACL category (``write``, in any letter case)."""
     wanted = "@" + category.decode("latin-1").lower()
-    of_container = [CONTAINER] if wanted == "@slow" else []
+    of_container = [_CONTAINER] if wanted == "@slow" else []
     return of_container + [
         prefix + command.name.encode()
         for command in COMMANDS

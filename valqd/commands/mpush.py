@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from valqd.commands.positionals import QUEUE_ARGUMENT
 from valqd.commands.push import ERRORS, OPTIONS, push_request
-from valqd.commands.queue_options import QUEUE_ARGUMENT
 from valqd.commands.request import Request
 from valqd.commands.spec import Arguments, Command, Counted
 from valqd.commands.values import BODY

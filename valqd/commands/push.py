@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from valqd.commands.queue_options import QUEUE_ARGUMENT
+from valqd.commands.positionals import QUEUE_ARGUMENT
 from valqd.commands.request import Merge, Request, packed
 from valqd.commands.spec import Arguments, Command, OneOf, Option, OptionValue, Positional
 from valqd.commands.values import ATTEMPTS, BODY, DELAY, LEASE, SPAN, UNIX_MS, integer, text

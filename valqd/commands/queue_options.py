@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from valqd.commands.spec import Arguments, OneOf, Option, OptionValue, Positional
 from valqd.commands.values import (
     ATTEMPTS,
-    ID,
     LUA_INTEGER_MAX,
     MS,
     QUEUE,
@@ -20,19 +17,9 @@ from valqd.commands.values import (
 )
 from valqd.errors import CommandError, shown
 
-#: A wait before a message that came back is handed out again.
-_PAUSE = seconds(0, YEAR_S)
+#: The wait before a message that came back is handed out again.
+_WAIT = seconds(0, YEAR_S)
 _LIMIT = integer(0, LUA_INTEGER_MAX)
-
-QUEUE_ARGUMENT = Positional("queue", QUEUE, "the queue's name")
-#: What workers say of one delivery, or of many.
-RECEIPT_ARGUMENT = Positional(
-    "id",
-    ID,
-    "which delivery, or which message: a worker sends the receipt that POP gave it",
-    alternative="receipt",
-)
-RECEIPTS_ARGUMENT = replace(RECEIPT_ARGUMENT, repeated=True)
 
 #: The numbers that may also be given by position, in this order.
 BY_POSITION = (
@@ -64,8 +51,8 @@ BY_NAME: tuple[Option | OneOf, ...] = (
         "BACKOFF",
         (
             OptionValue("kind", words("FIXED", "LINEAR", "EXP")),
-            OptionValue("base-s", _PAUSE),
-            OptionValue("cap-s", _PAUSE),
+            OptionValue("base-s", _WAIT),
+            OptionValue("cap-s", _WAIT),
         ),
         "the wait before a failed message (by NACK, or by a lease that ended) is ready again: base, base * attempts or "
         "base * 2^(attempts-1) seconds, but never more than cap, which is at least base; NONE: no wait",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from valqd.commands.queue_options import QUEUE_ARGUMENT
+from valqd.commands.positionals import QUEUE_ARGUMENT
 from valqd.commands.request import Request, Steps
 from valqd.commands.spec import Arguments, Command, OneOf, Option, OptionValue
 from valqd.commands.values import ID, LUA_INTEGER_MAX, QUEUE, integer
@@ -17,7 +17,7 @@ def _build(args: Arguments) -> Request:
     ids = args.every("id")
     queues = (queue, target) if target else (queue,)
     call = (b"ID" if ids else b"ALL", target, args.get("limit"), *ids)
-    return Request("redrive", queues, call, steps=Steps.TOKEN, fixed_args=3 if ids else 0)
+    return Request("redrive", queues, call, steps=Steps.TOKEN, ids=len(ids))
 
 
 SPEC = Command(

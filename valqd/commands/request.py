@@ -47,12 +47,17 @@ class Request(NamedTuple):
     merge: Merge | None = None  #: None: is always a call of its own
     block_ms: int | None = None  #: how long to wait for a message; 0 for ever, None not at all
     fair: bool = False  #: the daemon begins with another of ``queues`` each time
-    fixed_args: int = 0  #: if it takes ids at the end of ``args`` in steps: how many of them are no ids
+    ids: int = 0  #: how many of ``args``, the last ones, are ids, of a command that may take them in steps
+
+    @property
+    def without_ids(self) -> tuple[bytes, ...]:
+        """``args`` before the ids."""
+        return self.args[: len(self.args) - self.ids]
 
     @property
     def wanted(self) -> int:
-        """How many messages a POP asks for."""
-        return int(self.args[0] or 1) if self.function == "pop" else 0
+        """How many messages a POP or MPOP asks for."""
+        return int(self.args[0] or 1) if self.function in ("pop", "mpop") else 0
 
     @property
     def is_lost_with_its_client(self) -> bool:
@@ -69,7 +74,7 @@ class Request(NamedTuple):
         """
         steps = Steps.IDS if len(ids) > MOST_IDS else None
         merge = Merge(merged, fixed, ids) if merged and steps is None else None
-        return cls(function, (queue,), (*fixed, *ids), steps=steps, merge=merge, fixed_args=len(fixed))
+        return cls(function, (queue,), (*fixed, *ids), steps=steps, merge=merge, ids=len(ids))
 
 
 def queue_key(name: bytes) -> bytes:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from valqd.commands.positionals import QUEUE_ARGUMENT
 from valqd.commands.push import MAX_HEADER_FIELD_BYTES
-from valqd.commands.queue_options import QUEUE_ARGUMENT
 from valqd.commands.request import Request
 from valqd.commands.spec import Arguments, Command, Option, OptionValue, Positional
 from valqd.commands.values import BATCH, BODY, CURSOR, PATTERN, text, words

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from valqd.commands.queue_options import QUEUE_ARGUMENT
+from valqd.commands.positionals import MESSAGE_ARGUMENT, QUEUE_ARGUMENT
 from valqd.commands.request import Request
-from valqd.commands.spec import Arguments, Command, Positional
-from valqd.commands.values import ID
+from valqd.commands.spec import Arguments, Command
 
 
 def _build(args: Arguments) -> Request:
@@ -17,9 +16,7 @@ SPEC = Command(
     summary="Returns all that is known of one message.",
     arguments=(
         QUEUE_ARGUMENT,
-        Positional(
-            "id", ID, "which message; a receipt only while that delivery holds the lease", alternative="receipt"
-        ),
+        MESSAGE_ARGUMENT,
     ),
     build=_build,
     reply=(

@@ -16,8 +16,8 @@ from valqd.errors import QUEUE_CODES
 
 _TOKEN = re.compile(r"[A-Z]+\Z")
 _NAME = re.compile(r"[a-z][a-z0-9_-]*\Z")
-FLAGS = frozenset({"write", "readonly", "denyoom", "noscript", "loading", "stale", "fast", "blocking"})
-KEY_FLAGS = frozenset({"RW", "RO", "OW", "RM", "access", "update", "insert", "delete", "variable_flags"})
+_FLAGS = frozenset({"write", "readonly", "denyoom", "noscript", "loading", "stale", "fast", "blocking"})
+_KEY_FLAGS = frozenset({"RW", "RO", "OW", "RM", "access", "update", "insert", "delete", "variable_flags"})
 
 
 class SpecError(ValueError):
@@ -201,7 +201,7 @@ class Command:
         where = f"valq.{self.name}"
         for text in (self.summary, self.reply, self.complexity):
             _check(text.endswith("."), f"{where}: {text!r} is not a sentence")
-        _check(set(self.flags) <= FLAGS and set(self.key_flags) <= KEY_FLAGS, f"{where}: unknown flag")
+        _check(set(self.flags) <= _FLAGS and set(self.key_flags) <= _KEY_FLAGS, f"{where}: unknown flag")
         _check({code for code, _ in self.errors} <= QUEUE_CODES, f"{where}: unknown error code")
         _check(bool(self.example), f"{where} has no example")
         seen_optional = seen_last = False

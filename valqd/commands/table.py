@@ -78,7 +78,7 @@ def lookup(argv: list[bytes]) -> tuple[Command, int]:
     else:
         command, items, word = _BY_WORD.get(argv[1].upper()), 2, argv[1]
     if command is None:
-        raise unknown(word)
+        raise _unknown(word)
     return command, items
 
 
@@ -87,10 +87,9 @@ def named(word: bytes) -> Command:
     upper = word.upper().replace(b"VALQ|", b"VALQ.", 1)
     command = _BY_WORD.get(upper) or _BY_NAME.get(upper)
     if command is None:
-        raise unknown(word)
+        raise _unknown(word)
     return command
 
 
-def unknown(word: bytes) -> CommandError:
-    """The error for a VALQ command that does not exist."""
+def _unknown(word: bytes) -> CommandError:
     return CommandError(f"unknown command 'VALQ.{shown(word)}', try VALQ.HELP")

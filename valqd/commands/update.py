@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from valqd.commands.queue_options import BY_NAME, BY_POSITION, QUEUE_ARGUMENT, fields, named_queues
+from valqd.commands.positionals import QUEUE_ARGUMENT
+from valqd.commands.queue_options import BY_NAME, BY_POSITION, fields, named_queues
 from valqd.commands.request import Request, Steps
 from valqd.commands.spec import Arguments, Command
 

@@ -34,6 +34,11 @@ _UNANSWERED_S = 60
 _BACKLOG_FULL_S = 0.02
 _NO_LINGER = struct.pack("ii", 1, 0)
 
+_NOT_YET = object()
+#: A longer error reply may show U+FFFD for bytes that are no UTF-8, if it was cut.
+_MAX_ERROR_BYTES = 4096
+_ERROR_LINE = re.compile(rb"^-(.*?)\r\n", re.MULTILINE)
+
 _UNIX_URL = re.compile(r"unix:(?://)?(?:([^/@:]*):([^/@]*)@)?(.*?)(?:\?db=([0-9]{1,9}))?", re.DOTALL)
 _ESCAPES = "in a user or password, write @ as %40, : as %3A, / as %2F, # as %23, ? as %3F, % as %25"
 
@@ -243,11 +248,6 @@ class ReplyProtocol(asyncio.Protocol, ABC):
     @abstractmethod
     def reply_received(self, reply: Any) -> None:
         """One whole reply; error replies are hiredis.ReplyError objects."""
-
-
-_NOT_YET = object()
-_MAX_ERROR_BYTES = 4096
-_ERROR_LINE = re.compile(rb"^-(.*?)\r\n", re.MULTILINE)
 
 
 def _as_sent(error: hiredis.ReplyError, lines: Iterator[re.Match[bytes]]) -> hiredis.ReplyError:

@@ -191,13 +191,13 @@ class Client(Outgoing, asyncio.Protocol):
         reads = Stop.UNREAD not in self._stop
         if self._ending is None and self.session.held and reads and self._may_end_later:
             self._ending = asyncio.ensure_future(self._close_when_answered())
-        if self._ends_later:
+        if self._is_ending:
             self._worker.ending.add(self)
         else:
             self._end()
 
     @property
-    def _ends_later(self) -> bool:
+    def _is_ending(self) -> bool:
         return self._ending is not None and not self._ending.done()
 
     def _end(self) -> None:
@@ -279,8 +279,8 @@ class Client(Outgoing, asyncio.Protocol):
         elif unsent:
             self._worker.loop.call_later(_STUCK_S, self._abort_when_stuck, unsent)
 
-    def lane(self, identity: Identity) -> SharedLane:
-        """The shared lane of an identity that was proved, from now on this client's."""
+    def enter_lane(self, identity: Identity) -> SharedLane:
+        """Leave the shared lane that it has, for that of an identity that was proved."""
         lane = self._worker.lanes.get(identity)
         lane.users += 1
         if self._lane is not None:
@@ -290,7 +290,7 @@ class Client(Outgoing, asyncio.Protocol):
                     lane.take_name(self.session, name)
             self._worker.lanes.leave(self._lane)
         self._lane = lane
-        if self._is_lost and not self._ends_later:  # its SELECT was answered too late: it will not leave this one
+        if self._is_lost and not self._is_ending:  # its SELECT was answered too late: it will not leave this one
             self._leave_lane()
         return lane
 

@@ -1,8 +1,8 @@
 """Whether clients that have not authenticated may do anything: asked of the backend, since it may change at any time.
 
 A shared lane that needed no password goes on without one when the default user gets one; so do Valkey's connections.
-But a new client is to be asked for it.  So when clients connect, a new connection finds out what Valkey says to such,
-and if that has changed, new clients get a new lane.  The answer is believed for _KNOWN_S.
+But a new client is to be asked for it.  So when clients connect, a new connection finds out what Valkey answers who has
+not authenticated; if that has changed, new clients get a new lane.  The answer is believed for _KNOWN_S.
 """
 
 from __future__ import annotations

@@ -42,7 +42,8 @@ class SharedLanes:
         self._lane_refused = lane_refused
         self.may_busy_wait = may_busy_wait
         self.complaints = Complaints()
-        self._lanes: dict[Identity, SharedLane] = {}
+        self._open: set[SharedLane] = set()
+        self._lanes: dict[Identity, SharedLane] = {}  # of those that are open, the ones that new clients get
         self._idle: dict[SharedLane, asyncio.TimerHandle] = {}  # had no users, in the order in which they had none
 
     def get(self, identity: Identity) -> SharedLane:
@@ -50,27 +51,28 @@ class SharedLanes:
         lane = self._lanes.get(identity)
         if lane is None or lane.refused is not None:
             lane = self._lanes[identity] = SharedLane(self, identity)
+            self._open.add(lane)
         return lane
 
     def prove(self, identity: Identity, request: bytes, done: Callable[[bytes | None], None]) -> None:
         """Have the backend check an identity; ``done`` gets its error reply, or None.  ``request``: AUTH or SELECT."""
         lane = self.get(identity)
         lane.prove(request, done)
-        self._close_when_idle(lane)
+        self._close_later(lane)
 
     def renew_first(self) -> None:
         """Who connects or selects a database from now on gets a new lane; the old ones stay while they have users."""
         for identity in [each for each in self._lanes if each.password is None]:
-            self._close_when_idle(self._lanes.pop(identity))
+            self._close_later(self._lanes.pop(identity))
         self.get(self._first_identity)
 
     def leave(self, lane: SharedLane) -> None:
         """A client of ``lane`` is gone, or has become another."""
         lane.users -= 1
-        self._close_when_idle(lane)
+        self._close_later(lane)
 
-    def _close_when_idle(self, lane: SharedLane) -> None:
-        """Without users it is closed after a while, and sooner when there are many: those without for longest first."""
+    def _close_later(self, lane: SharedLane) -> None:
+        """Close it after a while, if it has no users; of many such lanes, those that had none for longest at once."""
         if lane.users or lane is self._lanes.get(self._first_identity):
             return
         self._forget_timer(lane)
@@ -97,6 +99,7 @@ class SharedLanes:
     def discard(self, lane: SharedLane) -> None:
         """Forget a lane that was refused or closed."""
         self._forget_timer(lane)
+        self._open.discard(lane)
         if self._lanes.get(lane.identity) is lane:
             del self._lanes[lane.identity]
         if lane.refused is not None:
@@ -105,10 +108,9 @@ class SharedLanes:
     @property
     def busy(self) -> bool:
         """Whether one of them owes an answer."""
-        return any(lane.busy for lane in (*self._lanes.values(), *self._idle))
+        return any(lane.busy for lane in self._open)
 
     def close(self) -> None:
         """Close all."""
-        for lane in list(self._lanes.values()):
+        for lane in self._open:
             lane.close()
-        self._lanes.clear()

@@ -167,7 +167,7 @@ class MultiplexedLane(ABC):
         requests = self.greeting() or [[b"PING"]]  # has the default user a password by now?
         self._greeting_due = len(requests)
         self._errors = []
-        encode = encode_request if self._proofs else encode_own  # a client asks, or only the lane does
+        encode = encode_request if self._proofs else encode_own  # MONITOR shows what clients ask for
         self._greeting_unsent = list(map(encode, requests))
         self._send_greeting(connection)
 

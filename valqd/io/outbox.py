@@ -39,7 +39,8 @@ class Outbox:
     def flush_answers(self) -> None:
         """Send what a shared lane brought: now, before other clients' commands of this turn are looked at.
 
-        But who is told by Valkey that another has changed a key hears of it before that one has its answer.
+        While there are private lanes it leaves at the end of the turn: a client that Valkey tells of a changed key must
+        hear of that before the client that has changed it gets its answer.
         """
         if not self.private_lanes:
             self.flush()

@@ -66,8 +66,8 @@ class Registration:
         self._to_disarm: set[QueueId] = set()
         self._known: set[QueueId] = set()  # Valkey has been told of them
         self._asked = asyncio.Event()
-        self._refused: set[QueueId] = set()  # nobody else wakes who waits for them
-        self._denied: set[QueueId] = set()  # of these, for want of rights: tried again with all others only
+        self._refused: set[QueueId] = set()  # who waits for them is woken by nobody: looked at each second
+        self._denied: set[QueueId] = set()  # of these, for want of rights: only ``arm_all`` tries again
         self._tasks = [asyncio.ensure_future(self._keep_armed()), asyncio.ensure_future(self._run())]
         control.connected.append(self.arm_all)
         control.invalidated = self._invalidated

@@ -78,15 +78,15 @@ class SharedLane(MultiplexedLane):
         was_called_so = next(reversed(self.names), None) is session
         name = self.names.pop(session, None)
         if was_called_so:
-            self._call(next(reversed(self.names.values()), b""))
+            self._set_name(next(reversed(self.names.values()), b""))
         return name
 
     def take_name(self, session: object, name: bytes) -> None:
         """A client's name, which is what the lane is called from now on."""
         self.names[session] = name
-        self._call(name)
+        self._set_name(name)
 
-    def _call(self, name: bytes) -> None:
+    def _set_name(self, name: bytes) -> None:
         if self.up:
             call = LoneCall(encode_own([b"CLIENT", b"SETNAME", name]), lambda reply: None)
             self.coalescer.add(Listener(), call)

@@ -88,7 +88,8 @@ async def _until_answered(lane: Lane, request: Request, session: Session) -> byt
 
 async def _for_all_ids(lane: Lane, request: Request, session: Session) -> int:
     total = 0
-    fixed, ids = request.args[: request.fixed_args], request.args[request.fixed_args :]
+    fixed = request.without_ids
+    ids = request.args[len(fixed) :]
     for start in range(0, len(ids), MOST_IDS):
         some = request._replace(args=(*fixed, *ids[start : start + MOST_IDS]))
         try:
@@ -103,7 +104,8 @@ async def _for_all_ids(lane: Lane, request: Request, session: Session) -> int:
 async def _until_done(lane: Lane, request: Request, session: Session) -> int | list[bytes]:
     parts: list[Any] = []
     token = b""
-    fixed, ids = request.args[: request.fixed_args], request.args[request.fixed_args :] if request.fixed_args else ()
+    fixed = request.without_ids
+    ids = request.args[len(fixed) :]
     while True:
         some = request._replace(args=(*fixed, *ids[:MOST_IDS])) if ids else request
         argv = function_call(some, b"e%d" % session.resp, session.worker.auto_create, token)

@@ -20,7 +20,7 @@ from valqd.io.control import Control
 from valqd.io.registration import Registration
 from valqd.protocol.coalescer import is_missing_function
 
-#: What else matches SCAN's pattern is no queue: whoever may write it could have it swept in vain, again and again.
+#: Other keys that match SCAN's pattern are no queues: who may write such a key could have it swept in vain for ever.
 _QUEUE_KEY = re.compile(rb"valq:\{[^{}]+\}:queue", re.DOTALL)
 #: Of no queue: a user who may call functions on some queues is not to take the sweeper's lease.
 _DAEMONS_KEY = b"valq::daemons"
@@ -147,14 +147,12 @@ class Sweeper:
             self._registration.look_each_second()  # asking is the sign of life
             return _FOLLOWER_TICK_S
         self._no_queues = False
-        sweep = reply[1:]
-        if sweep and time.monotonic() - self._role_seen_at > _ROLE_EVERY_S:
-            await self._see_role()
-        if not sweep:
+        if len(reply) == 1:
             self._control.complaints.over(_CANNOT_SWEEP)  # for this one: another sweeps, and would say so
             return _FOLLOWER_TICK_S
-        fresh, next_ms, *names = sweep
-        next_s: float = (next_ms + 1) / 1000
+        if time.monotonic() - self._role_seen_at > _ROLE_EVERY_S:
+            await self._see_role()
+        _, fresh, next_ms, *names = reply
         now = time.monotonic()
         may_look = now >= self._look_not_before
         if fresh or (self._look_at_all and may_look and now >= self._look_at_all_not_before):
@@ -172,6 +170,7 @@ class Sweeper:
             return 0.0
         if next_ms < 0:
             return _IDLE_TICK_S
+        next_s: float = (next_ms + 1) / 1000
         return min(_LEADER_TICK_S, max(next_s, _SHORTEST_TICK_S, self._asking_s / _ASKING_SHARE))
 
     async def _see_role(self) -> None:

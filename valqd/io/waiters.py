@@ -72,11 +72,6 @@ class Waiter:
         """
         return self._gone or self._client.session.gone or self._client.has_hung_up
 
-    @property
-    def most(self) -> int:
-        """How many messages it takes at most."""
-        return int(self.request.args[0] or 1)
-
     def start_timer(self) -> None:
         """End the wait when its time is over.  Most need none: their first POP finds something."""
         if self.request.block_ms:
@@ -233,7 +228,7 @@ class Waiters:
 
     def _line(self, queue: QueueId) -> Line:
         line = self._parked[queue]
-        return len(line), [(waiter.since, waiter.most) for waiter in islice(line, MOST_IN_ORDER)]
+        return len(line), [(waiter.since, waiter.request.wanted) for waiter in islice(line, MOST_IN_ORDER)]
 
     def block(self, client: Client, request: Request) -> Waiter:
         """Start a wait; the client's session is held until it ends."""

@@ -30,8 +30,8 @@ from valqd.io.process import STOP_TICK_S, available_cores, is_told_to_stop, keep
 from valqd.io.shared_lane import SharedLane
 from valqd.io.sweeper import Sweeper
 from valqd.io.waiters import PASSING_ERRORS, Waiters
-from valqd.protocol.calls import bulk
 from valqd.protocol.client_kill import ClientInfo
+from valqd.protocol.encoding import bulk
 from valqd.protocol.framing import MAX_BULK_BYTES
 from valqd.protocol.host import Identity, Lane, WorkerState
 from valqd.protocol.lone_calls import Listener
@@ -84,7 +84,7 @@ class Worker:
         )
         self.default_user = DefaultUser(clients_backend, self.state, self.lanes.renew_first)
         self._paused: asyncio.TimerHandle | None = None
-        self._heeding: asyncio.Task[None] | None = None
+        self._applying: asyncio.Task[None] | None = None
         self.clients_paused(0)
 
     def next_client_id(self) -> int:
@@ -104,7 +104,7 @@ class Worker:
             tick()
             await asyncio.wait({starting}, timeout=STOP_TICK_S)
         await starting
-        self.control.connected.append(self._heed_configuration_again)
+        self.control.connected.append(self._apply_backend_config_again)
         keep_freed_memory()
         max_clients = raise_file_limit(self.settings.max_clients, warn=self._number == 0)
         self.settings = replace(self.settings, max_clients=max_clients)
@@ -128,9 +128,9 @@ class Worker:
 
     async def _start(self) -> None:
         await self.control.start()
-        await self._heed_configuration()
+        await self._apply_backend_config()
 
-    async def _heed_configuration(self) -> None:
+    async def _apply_backend_config(self) -> None:
         """What the backend's own settings mean for the daemon.
 
         A body that it does not take would cost a shared lane its connection.
@@ -145,9 +145,9 @@ class Worker:
                 log.warning("max_body_bytes is %d: the least of the setting and the backend's proto-max-bulk-len", most)
                 self.state.max_body_bytes = most
 
-    def _heed_configuration_again(self) -> None:
+    def _apply_backend_config_again(self) -> None:
         """It may be another backend now."""
-        self._heeding = asyncio.ensure_future(self._heed_configuration())
+        self._applying = asyncio.ensure_future(self._apply_backend_config())
 
     def _warn_if_open(self) -> None:
         """Beyond this host, that is: Valkey's protected mode does not see who comes through valqd."""

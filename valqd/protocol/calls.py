@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from valqd.commands.request import Request, fcall, queue_key
+from valqd.protocol.encoding import NULL, bulk
 
 #: Nothing joins a call that holds as many items.  Even the 1,023 pushes that one may then hold (see coalescer) are far
 #: below the 8,000 values at which Lua's ``unpack`` stops.
@@ -20,9 +21,6 @@ MAX_ITEMS = 512
 MAX_CALL_BYTES = 1 << 20
 #: Merged pops aim at replies of at most this many bytes (by the queue's recent body sizes).
 MAX_POP_REPLY_BYTES = 4 << 20
-
-#: A POP's null, by protocol version.
-NULL = {2: b"$-1\r\n", 3: b"_\r\n"}
 
 #: What Valkey adds to a function's error; before 9.1 it names the function.
 _PLACE = re.compile(rb" script: (?:valq1_\w+, )?on @user_function:\d+\.\r\n\Z")
@@ -68,11 +66,6 @@ class Route:
         self.head = b"".join([bulk(arg) for arg in args])
         self.head_args = len(args)
         self.max_items = MAX_ITEMS
-
-
-def bulk(value: bytes) -> bytes:
-    """One argument as a RESP bulk string."""
-    return b"$%d\r\n%b\r\n" % (len(value), value)
 
 
 def nothing_popped(request: Request, resp: int) -> bytes:
@@ -210,7 +203,7 @@ class PopCall(MergedCall):
 
     @staticmethod
     def deal_of(items: int, request: Request, resp: int) -> tuple[int, int, Any]:  # noqa: D102 - see Call
-        return int(request.args[0] or 1), 1, nothing_popped(request, resp)
+        return request.wanted, 1, nothing_popped(request, resp)
 
     def arg_count(self) -> int:  # noqa: D102 - see Call
         return 2 * len(self.items)

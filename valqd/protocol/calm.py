@@ -35,7 +35,7 @@ class Calm:
         """Something else came: begin anew."""
         self._looks = 0
 
-    def use(self) -> None:
+    def back_off(self) -> None:
         """It leaves its lane: the next time it takes twice as many looks."""
         self._looks = 0
         self._looks_needed *= 2

@@ -30,14 +30,14 @@ def handle(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
 def effect(side: PrivateSide, argv: list[bytes]) -> None:
     """What one that was accepted changes: for all clients, or for its own connection."""
-    sub = argv[1].upper() if len(argv) > 1 else b""
+    sub = argv[1].upper()
     if sub in (b"PAUSE", b"UNPAUSE"):
-        for_ms = int(argv[2]) if len(argv) > 2 and argv[2].isdigit() and len(argv[2]) < 10 else 0
+        for_ms = int(argv[2]) if sub == b"PAUSE" else 0
         if sub == b"UNPAUSE" or for_ms:
             side.session.host.clients_paused(for_ms)
     elif sub in (b"SETNAME", b"SETINFO"):
         side.session.client_info[b" ".join([b"CLIENT", *map(bytes.upper, argv[1:-1])])] = argv[-1]
-    elif sub and sub not in _STATELESS:
+    elif sub not in _STATELESS:
         side.has_state = True
 
 

@@ -1,6 +1,6 @@
 """Values to RESP2 or RESP3 bytes, for what the daemon puts together itself.
 
-That is HELP, COMMAND, HELLO, errors, and what the steps of one command add up to (LIST, PURGE ...).  Messages are
+Replies are HELP, COMMAND, HELLO, errors, and what the steps of one command add up to (LIST, PURGE ...).  Messages are
 encoded by the functions in Valkey and never pass through here.  Must not know what the values mean.
 """
 
@@ -10,6 +10,14 @@ from collections.abc import Mapping
 
 from valqd.commands.reply_values import Set, Status, Value
 from valqd.errors import CommandError
+
+#: By protocol version.
+NULL = {2: b"$-1\r\n", 3: b"_\r\n"}
+
+
+def bulk(value: bytes) -> bytes:
+    """A bulk string: what a request's arguments are, too."""
+    return b"$%d\r\n%b\r\n" % (len(value), value)
 
 
 def encode(value: Value, resp: int) -> bytes:
@@ -25,7 +33,7 @@ def encode(value: Value, resp: int) -> bytes:
 
 def _append(out: list[bytes], value: Value, resp: int) -> None:
     if isinstance(value, bytes):
-        out.append(b"$%d\r\n%b\r\n" % (len(value), value))
+        out.append(bulk(value))
     elif isinstance(value, Status):
         if "\r" in value or "\n" in value:
             raise ValueError("a simple string holds a line break")
@@ -35,7 +43,7 @@ def _append(out: list[bytes], value: Value, resp: int) -> None:
     elif isinstance(value, int):
         out.append(b":%d\r\n" % value)
     elif value is None:
-        out.append(b"_\r\n" if resp == 3 else b"$-1\r\n")
+        out.append(NULL[resp])
     elif isinstance(value, CommandError):
         out.append(value.resp())
     elif isinstance(value, Mapping):

@@ -19,15 +19,16 @@ from functools import cache
 
 from valqd.commands.request import Request
 from valqd.commands.values import ID_PATTERN
-from valqd.protocol.calls import MAX_ITEMS, NULL, Recipient, Route, bulk
+from valqd.protocol.calls import MAX_ITEMS, Recipient, Route
 from valqd.protocol.coalescer import Coalescer
+from valqd.protocol.encoding import NULL, bulk
 from valqd.protocol.requests import encode_request
 
 #: Bodies beyond this take the framer's way, which joins cut frames once.
 MAX_BODY_BYTES = 64 * 1024
 #: One client's share of a merged call, and so of everybody's time: its other bytes wait until it is answered.
 MAX_BYTES_AT_ONCE = 64 * 1024
-#: Prefixes remembered, and options; beyond it all are forgotten (they are learned again in one command each, or two).
+#: Prefixes remembered, and options; beyond it all are forgotten, and each is learned again by its next command, or two.
 MAX_TEMPLATES = 10_000
 #: Longer requests are not remembered whole.
 MAX_WHOLE_BYTES = 1024
@@ -39,7 +40,7 @@ MAX_SUFFIX_BYTES = 256
 #: Bytes by which a prefix's length is looked up: they tell the commands and the length of the queue's name apart.
 _HEAD = 22
 
-#: Larger bodies' lengths are parsed, though their command be all that a chunk holds.
+#: The length of a larger body is parsed, even when its command is all that a chunk holds.
 _MOST_ALONE_BYTES = 1023
 
 #: How many pops a run is, as an argument.
@@ -135,7 +136,7 @@ class PushTemplate(Template):
         super().__init__(prefix)
         self._route = route
         self._most_bytes = min(most_bytes, MAX_BODY_BYTES)
-        self._bulk_at = len(prefix) - 1  # with its ``$``
+        self._item_at = len(prefix) - 1  # where the body's bulk begins in a command that is alone
         self._heads = _heads(self._most_bytes)
 
     def take(self, data: bytes, pos: int, who: Recipient, coalescer: Coalescer) -> int:  # noqa: D102 - see Template
@@ -170,10 +171,10 @@ class PushTemplate(Template):
         return end
 
     def take_alone(self, data: bytes, who: Recipient, coalescer: Coalescer) -> bool:  # noqa: D102 - see Template
-        head = self._heads.get(len(data) - self._bulk_at)
+        head = self._heads.get(len(data) - self._item_at)
         if head is None:
             return False
-        item = data[self._bulk_at :]
+        item = data[self._item_at :]
         if item[: len(head)] != head or item[-2:] != b"\r\n":
             return False
         coalescer.join(who, self._route, item, 1, 1, None)
@@ -192,7 +193,7 @@ class AckTemplate(PushTemplate):
     """An ACK of one id or receipt: as a PUSH, but not every argument is plain."""
 
     def take_alone(self, data: bytes, who: Recipient, coalescer: Coalescer) -> bool:  # noqa: D102 - see Template
-        item = data[self._bulk_at :]
+        item = data[self._item_at :]
         head = self._heads.get(len(item))
         if head is None or item[: len(head)] != head or _ID_BULK.fullmatch(item) is None:
             return False

@@ -14,7 +14,7 @@ from valqd.protocol.framing import Frame, Kind
 from valqd.protocol.private_side import PrivateSide, Transaction
 from valqd.protocol.replies import split_elements
 from valqd.protocol.watched import Effect, Handler, if_ok, ok, unless_subscribed
-from valqd.protocol.whole import MAX_BYTES, may_be_huge, parse
+from valqd.protocol.whole import MAX_CHUNK_BYTES, may_be_huge, parse
 
 #: Names (as clients spelled them) known to be neither ours nor special.  Bounded by starting afresh.
 _PLAIN_NAMES: set[bytes] = set()
@@ -30,7 +30,7 @@ def count_plain(data: bytes, likely: int) -> int:
     hiredis reads some bytes as a request that Valkey refuses as a protocol error; they pass to Valkey all the same,
     which answers and closes.
     """
-    if data[0] != 0x2A or len(data) > MAX_BYTES or may_be_huge(data):
+    if data[0] != 0x2A or len(data) > MAX_CHUNK_BYTES or may_be_huge(data):
         return 0
     # Valkey reads pushes, maps, sets and attributes line by line, as inline commands.
     if (b"~" in data and b"\n~" in data) or (b"|" in data and b"\n|" in data):
@@ -140,7 +140,7 @@ def _exec(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if multi.changes and (multi.subscribes or side.silent):
         side.untold(multi.changes)
     if multi.subscribes:
-        _stop_counting(side, raw)
+        side.stop_counting(raw)
         return
 
     def watch(reply: bytes) -> bytes:
@@ -214,14 +214,12 @@ def _replconf(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
 
 def _select_effect(side: PrivateSide, argv: list[bytes]) -> None:
-    if len(argv) == 2 and argv[1].isdigit():
-        side.session.accepted_as(side.session.identity.in_db(int(argv[1])))
+    side.session.accepted_as(side.session.identity.in_db(int(argv[1])))
 
 
 def _auth_effect(side: PrivateSide, argv: list[bytes]) -> None:
-    if len(argv) in (2, 3):
-        user = argv[1] if len(argv) == 3 else None
-        side.session.accepted_as(side.session.identity.as_user(user, argv[-1]))
+    user = argv[1] if len(argv) == 3 else None
+    side.session.accepted_as(side.session.identity.as_user(user, argv[-1]))
 
 
 def _hello_effect(side: PrivateSide, argv: list[bytes]) -> None:
@@ -284,29 +282,16 @@ def _subscribe(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         side.multi.subscribes = True
         side.send_plain(raw, 1)
     else:
-        _stop_counting(side, raw)
-
-
-def _stop_counting(side: PrivateSide, raw: bytes) -> None:
-    if side.monitors:  # and goes on to
-        side.send(raw)
-    else:
         side.stop_counting(raw)
 
 
 @unless_subscribed
 def _monitor(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    if side.monitors:  # Valkey does not answer a second one
-        side.send(raw)
-    else:
-        side.stop_counting(raw, monitor=True)
+    side.stop_counting(raw, monitor=True)
 
 
 def _sync(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    if side.monitors:  # Valkey does not answer it
-        side.send(raw)
-    else:
-        side.stop_counting(raw, stream=True)
+    side.stop_counting(raw, stream=True)
 
 
 @unless_subscribed

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import hiredis
 
 from valqd.protocol.inline import split_inline
-from valqd.protocol.whole import MAX_BYTES, may_be_huge, parse
+from valqd.protocol.whole import MAX_CHUNK_BYTES, may_be_huge, parse
 
 #: A line (an inline command, or a length) that is longer is an error in Valkey: PROTO_INLINE_MAX_SIZE.
 MAX_LINE_BYTES = 64 * 1024
@@ -30,11 +30,11 @@ MAX_LINE_BYTES = 64 * 1024
 STREAM_THRESHOLD_BYTES = 32 * 1024
 #: Valkey's default ``proto-max-bulk-len``; a longer argument of one of our commands is a protocol error.
 MAX_BULK_BYTES = 512 * 1024 * 1024
-#: Requests of ours with more arguments than this are skipped, as those are that are too large.
+#: Requests of ours with more arguments are dropped, like those that are too large.
 MAX_ARGUMENTS = 1024 * 1024
 #: What may come with a body of the largest size.
 _OVERHEAD_BYTES = 64 * 1024
-#: More than is taken of one client at once.
+#: So much is shown by ``peek``: more than is taken of one client at once.
 _MOST_SEEN_BYTES = 128 * 1024
 
 #: Breaks the protocol, and holds nothing to be run: in place of a broken request whose head went elsewhere.
@@ -55,7 +55,7 @@ class Kind(Enum):
     COMMAND = auto()  #: a whole request: ``raw`` and ``argv``
     STREAM = auto()  #: a piece of a large request: ``raw``; the first piece carries ``argv`` = [name]
     STREAM_END = auto()  #: its last piece
-    #: A whole-only request that is too large; skipped; ``argv`` holds what came before.
+    #: A whole-only request that is too large, and was dropped; ``argv`` holds what came before that was seen.
     OVERSIZED = auto()
     BROKEN = auto()  #: a protocol error: ``raw`` is everything not yet taken, and so is every later frame
 
@@ -72,7 +72,7 @@ class RequestFramer:
     """Incremental framer for one client.
 
     ``is_whole(name)`` says whether a command (its first argument, any case) must be delivered in one piece; those that
-    are larger than a body of ``max_body_bytes`` makes them are skipped and reported as OVERSIZED.  The buffer is
+    are larger than a body of ``max_body_bytes`` makes them are dropped and reported as OVERSIZED.  The buffer is
     bounded by the largest whole command, and by ``STREAM_THRESHOLD_BYTES`` plus one read for all others.
     """
 
@@ -85,14 +85,14 @@ class RequestFramer:
         self._pending: list[bytes] = []  # received but not yet joined to _buf
         self._pending_bytes = 0
         self._is_fresh = False  # bytes came since ``next`` tried last to cut all at once
-        self._vain_bytes = 0  # of these no more could be taken without cutting them
+        self._vain_bytes = 0  # how many were buffered when nothing of them could be taken whole
         self._need = 0  # bytes of _buf + _pending below which nothing new can be found
         self._argv: list[bytes] = []
         self._dropped = 0  # bytes of the current frame that are not in _buf any more
         self._args_left = -1  # arguments of the current multibulk still to come; -1: between frames
         self._streaming = False
-        self._skipping = False  # the current frame is OVERSIZED: its bytes are dropped
-        self._skip = 0  # bytes of the current bulk (with its CRLF) still to come while streaming or skipping
+        self._oversized = False  # the current frame is: its bytes are dropped
+        self._bulk_left = 0  # bytes of the current bulk (with its CRLF) still to come, if it is streamed or dropped
         self._broken = False
         self._cut: deque[tuple[bytes, list[bytes]]] = deque()  # requests that were cut at once, not in _buf any more
         self._cut_bytes = 0
@@ -133,7 +133,7 @@ class RequestFramer:
         """Nothing of what ``peek`` returned was taken: it returns nothing until most of that is gone, or more comes."""
         self._vain_bytes = len(self._buf) - self._start
 
-    def skip(self, count: int) -> None:
+    def take(self, count: int) -> None:
         """So many of the bytes that ``peek`` returned were taken."""
         self._start += count
         self._pos = self._start
@@ -199,7 +199,7 @@ class RequestFramer:
     def _cut_at_once(self) -> bool:
         """Cut what is buffered if it is nothing but small whole requests, written as clients do; hiredis is fast."""
         data = self._buf
-        if len(data) > MAX_BYTES or data[:1] != b"*" or data[-2:] != b"\r\n" or self._args_left >= 0:
+        if len(data) > MAX_CHUNK_BYTES or data[:1] != b"*" or data[-2:] != b"\r\n" or self._args_left >= 0:
             return False
         if self._broken or self.unauthenticated or may_be_huge(data):
             return False
@@ -226,7 +226,7 @@ class RequestFramer:
         """The stream is broken: all that is there."""
         self._broken = True
         raw = self._buf[self._start :]
-        if self._dropped or self._skipping:  # without its head the rest could be read as commands: let it be this
+        if self._dropped or self._oversized:  # without its head the rest could be read as commands: let it be this
             raw = BROKEN_REQUEST
             self._dropped = 0
         self._buf = b""
@@ -270,12 +270,12 @@ class RequestFramer:
     def _arguments(self) -> Frame | None:
         """Read arguments from _pos; a finished frame, or None when bytes are missing or the stream is broken."""
         buf, size = self._buf, len(self._buf)
-        while self._args_left or self._skip:
-            if self._skip:  # the bulk of a streamed or skipped frame: as far as bytes are there
-                step = min(self._skip, size - self._pos)
+        while self._args_left or self._bulk_left:
+            if self._bulk_left:  # the bulk of a streamed or oversized frame: as far as bytes are there
+                step = min(self._bulk_left, size - self._pos)
                 self._pos += step
-                self._skip -= step
-                if self._skip:
+                self._bulk_left -= step
+                if self._bulk_left:
                     return self._piece()
                 continue
             if self._pos >= size:
@@ -300,10 +300,10 @@ class RequestFramer:
                 return None
             request_bytes = self._dropped + self._pos - self._start + length
             if ours and (request_bytes > self._most_bytes or len(self._argv) >= MAX_ARGUMENTS):
-                self._skipping = True  # the whole request is bounded, so an MPUSH cannot outgrow what one body may
-            if self._streaming or self._skipping:
+                self._oversized = True  # the whole request is bounded, so an MPUSH cannot outgrow what one body may
+            if self._streaming or self._oversized:
                 self._args_left -= 1
-                self._skip = length + 2
+                self._bulk_left = length + 2
                 continue
             end = self._pos + length
             if end + 2 > size:
@@ -326,9 +326,9 @@ class RequestFramer:
             self._start = self._pos
 
     def _finish(self) -> Frame:
-        kind = Kind.OVERSIZED if self._skipping else Kind.STREAM_END if self._streaming else Kind.COMMAND
+        kind = Kind.OVERSIZED if self._oversized else Kind.STREAM_END if self._streaming else Kind.COMMAND
         argv, self._argv = self._argv, []
-        if self._skipping or (not self._streaming and self._is_whole(argv[0])):
+        if self._oversized or (not self._streaming and self._is_whole(argv[0])):
             raw = b""  # only what passes on is copied
         else:
             raw = self._buf[self._start : self._pos]
@@ -338,19 +338,19 @@ class RequestFramer:
             self._start = self._pos = 0
         self._args_left = -1
         self._dropped = 0
-        self._streaming = self._skipping = False
+        self._streaming = self._oversized = False
         return Frame(kind, raw, argv if kind is not Kind.STREAM_END else [])
 
     def _piece(self) -> Frame | None:
-        """All that is parsed of a streamed frame (a skipped one is dropped)."""
+        """All that is parsed of a streamed frame (of an oversized one nothing)."""
         raw = self._buf[self._start : self._pos]
         self._start = self._pos
         self._need = self._pos + 1
-        return Frame(Kind.STREAM, raw, []) if raw and not self._skipping else None
+        return Frame(Kind.STREAM, raw, []) if raw and not self._oversized else None
 
     def _partial(self) -> Frame | None:
         """Bytes are missing.  Start (or go on) streaming if the frame is large and need not be whole."""
-        if self._skipping or self._streaming:
+        if self._oversized or self._streaming:
             return self._piece()
         if not self._argv or self._is_whole(self._argv[0]):
             return None

@@ -1,7 +1,7 @@
 """What clients send before they work, answered without a backend connection of their own.
 
 A client that has no private lane is clean: all that Valkey would know of it is its identity, protocol version and name.
-Its PING, ECHO, CLIENT SETNAME, SETINFO and MAINT_NOTIFICATIONS are relayed over the shared lane of its identity, whose
+Its PING, ECHO, CLIENT SETNAME, SETINFO and MAINT_NOTIFICATIONS are sent over the shared lane of its identity, where the
 answer is the same for every client of that identity; AUTH and SELECT are proved by the backend on such a lane; HELLO is
 put together from the backend's own.  What is not exactly one of these forms is left to the private lane (False).
 """
@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from valqd.errors import BackendDown
-from valqd.protocol.calls import bulk, error_line
-from valqd.protocol.encoding import encode
+from valqd.protocol.calls import error_line
+from valqd.protocol.encoding import bulk, encode
 from valqd.protocol.framing import Frame, Kind
 from valqd.protocol.requests import encode_request
 
@@ -30,8 +30,12 @@ def take(session: Session, name: bytes, frame: Frame) -> bool:
     return handler(session, frame)
 
 
-def _relay(session: Session, frame: Frame, remember: bytes = b"", *, is_bulk: bool = False) -> None:
-    """``remember``: under this name, once it is accepted.  ``is_bulk``: what it is answered; else a status."""
+def _ask(session: Session, frame: Frame, remember: bytes = b"", *, is_bulk: bool = False) -> None:
+    """Send it over the shared lane.
+
+    ``remember``: under this name its last argument is kept, once it is accepted.  ``is_bulk``: the answer is a bulk
+    string, not a status.
+    """
     if not session.lane.up:
         session.when_shared_quiet(lambda: session.host.write(_refusal(session, session.lane.why_down.resp())))
         return
@@ -62,23 +66,23 @@ def _refusal(session: Session, error: bytes) -> bytes:
 
 
 def _ping(session: Session, frame: Frame) -> bool:
-    _relay(session, frame, is_bulk=len(frame.argv) > 1)
+    _ask(session, frame, is_bulk=len(frame.argv) > 1)
     return True
 
 
 def _echo(session: Session, frame: Frame) -> bool:
-    _relay(session, frame, is_bulk=True)
+    _ask(session, frame, is_bulk=True)
     return True
 
 
 def _client(session: Session, frame: Frame) -> bool:
     argv = frame.argv
     if len(argv) == 3 and argv[1].upper() == b"SETNAME":
-        _relay(session, frame, b"CLIENT SETNAME")
+        _ask(session, frame, b"CLIENT SETNAME")
     elif len(argv) == 4 and argv[1].upper() == b"SETINFO":
-        _relay(session, frame, b"CLIENT SETINFO " + argv[2].upper())
+        _ask(session, frame, b"CLIENT SETINFO " + argv[2].upper())
     elif argv[1:2] and argv[1].upper() == b"MAINT_NOTIFICATIONS":
-        _relay(session, frame)  # clients of Redis ask for it at first; Valkey knows no such thing
+        _ask(session, frame)  # clients of Redis ask for it at first; Valkey knows no such thing
     else:
         return False
     return True

@@ -77,7 +77,7 @@ class Lane(CallLane, Protocol):
     identity: Identity
     why_down: CommandError  #: what to answer at once when it is not ``up``
     relays: bool  #: whether simple foreign commands may take ``relay_lanes``
-    #: the name that each session gave by a relayed CLIENT SETNAME, oldest first; the connection bears the last one
+    #: the name that each session gave by a CLIENT SETNAME sent here, oldest first; the connection bears the last one
     names: dict[object, bytes]
 
     @property
@@ -112,8 +112,8 @@ class Host(Protocol):
     def is_closing(self) -> Callable[[], bool]:
         """Tells whether what is written now does not reach the client."""
 
-    def lane(self, identity: Identity) -> Lane:
-        """The shared lane of an identity that was proved."""
+    def enter_lane(self, identity: Identity) -> Lane:
+        """The shared lane of an identity that was proved: this client's from now on, in place of the one before."""
 
     def prove(self, identity: Identity, request: bytes, done: Callable[[bytes | None], None]) -> None:
         """Have the backend check an identity; ``done`` gets its error reply, or None.
@@ -185,7 +185,8 @@ class WorkerState:
         self.templates = {resp: Templates(resp) for resp in (2, 3)}
         self._turns: dict[int, int] = {}  # of MPOP … FAIR, by the hash of its queues
         self.password_needed: bool | None = None  # whether a client has to authenticate first; None: not known yet
-        #: False during a CLIENT PAUSE: a simple command that it holds back would hold up all others of a relay lane
+        #: False during a CLIENT PAUSE: a simple command that it holds back would hold up all others of a relay lane.
+        #: Always with ``closes_on_loss``: a relay lane that is lost is many clients'.
         self.relaying = True
         self.closes_on_loss = False  # clients whose command is not a VALQ one, when the backend is away
 

@@ -29,7 +29,7 @@ class Listener:
 
 
 class LoneCall(Call):
-    """Any other command: an FCALL (or a relayed handshake command) of its own, with its own way to read the reply."""
+    """Any other command: an FCALL (or a handshake command) of its own, with its own way to read the reply."""
 
     __slots__ = ("request", "shape")
 

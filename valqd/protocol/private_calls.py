@@ -97,9 +97,10 @@ class PrivateCalls:
             self._side.pops_due -= pops
             return answered(_REPLACED if raw == _MISSING_FUNCTION else raw)
 
+        replies = self._side.open()
+
         def watch(raw: bytes) -> bytes | Gap:
-            replies = self._side.replies
-            if raw != _MISSING_FUNCTION or replies is None:
+            if raw != _MISSING_FUNCTION:
                 return answered(raw)
             gap = replies.leave_gap()
             self._side.pops_due += pops

@@ -99,11 +99,6 @@ class PrivateSide:
         return replies is None or (not replies.outstanding and (replies.at_boundary or replies.uncounted))
 
     @property
-    def monitors(self) -> bool:
-        """Whether it is in MONITOR."""
-        return self._monitor is not None
-
-    @property
     def uncounted(self) -> bool:
         """Whether replies do not match requests."""
         return self.replies is not None and self.replies.uncounted
@@ -288,8 +283,12 @@ class PrivateSide:
     def stop_counting(self, raw: bytes, *, stream: bool = False, monitor: bool = False) -> None:
         """Send a request from which on replies do not match requests, as soon as all that are due have come.
 
-        ``stream``: a replication stream begins, unless it is refused.  ``monitor``: the request is MONITOR.
+        ``stream``: a replication stream begins, unless it is refused.  ``monitor``: the request is MONITOR.  What is in
+        MONITOR stays there: Valkey answers neither another one nor SYNC.
         """
+        if self._monitor is not None:
+            self.send(raw)
+            return
         replies = self.open()
 
         def send() -> None:

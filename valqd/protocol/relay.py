@@ -60,7 +60,7 @@ _ARGUMENTS = {
 #: 0.1 s more to make.)
 _MOST_ARGUMENTS = 5
 _MOST_BYTES = 511
-#: By then the first request's name has come.
+#: The first request's name lies within so many bytes.
 _MOST_HEAD_BYTES = 64
 #: So many arguments behind the name are written out in it: a counted repetition takes a third longer to match.
 _WRITTEN_OUT = 3
@@ -183,7 +183,7 @@ class RelayReplies:
         at = 0
         while coalescer.sent and at < len(data):
             if self._cut is None:
-                at += self._deliver_small(data, at, coalescer)
+                at = self._deliver_small(data, at, coalescer)
                 if not coalescer.sent or at == len(data):
                     break
                 self._cut = _CutReplies(cast("RelayCall", coalescer.sent[0]).count)
@@ -196,14 +196,13 @@ class RelayReplies:
             coalescer.deliver(replies)
         return is_well
 
-    def _deliver_small(self, data: bytes, start: int, coalescer: Coalescer) -> int:
-        """Deliver to calls all of whose replies are whole and small, up to the first that is not; how many bytes."""
-        at = start
+    def _deliver_small(self, data: bytes, at: int, coalescer: Coalescer) -> int:
+        """Deliver to calls all of whose replies are whole and small, up to the first that is not; where that begins."""
         sent = cast("deque[RelayCall]", coalescer.sent)
         while sent and (answer := _replies(sent[0].count).match(data, at)):
             at = answer.end()
             coalescer.deliver(answer[0])
-        return at - start
+        return at
 
 
 class _CutReplies:

@@ -1,7 +1,7 @@
 """Finds where replies end in a backend's byte stream, without building them.
 
-Used on private lanes, whose bytes go to the client as they are: the daemon only needs to know how many replies have
-gone by and where one stops.  Memory use does not depend on the size of a reply: bulks are skipped, never held.
+Used where bytes go to clients as they are, on private and relay lanes: the daemon only needs to know how many replies
+have gone by and where one stops.  Memory use does not depend on the size of a reply: bulks are skipped, never held.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class ReplyScanner:
 
     def __init__(self) -> None:
         self._line = b""  # the start of a header line whose end has not come yet
-        self._skip = 0  # bytes of a bulk (with its CRLF) still to come
-        self._left = 0  # elements still to come of the current top-level reply
+        self._bulk_left = 0  # bytes of a bulk (with its CRLF) still to come
+        self._elements_left = 0  # elements still to come of the current top-level reply
         self._is_push = False
 
     @property
     def at_boundary(self) -> bool:
         """True when the bytes fed so far end with a whole reply."""
-        return not self._left and not self._skip and not self._line
+        return not self._elements_left and not self._bulk_left and not self._line
 
     def feed(self, data: bytes, most: int = 1 << 62, pos: int = 0) -> list[ReplyEnd]:
         """Move over ``data`` from ``pos`` on; the ends of all top-level replies finished by it, as offsets into it.
@@ -46,11 +46,11 @@ class ReplyScanner:
         ends: list[ReplyEnd] = []
         size = len(data)
         while pos < size and len(ends) < most:
-            if self._skip:
-                step = min(self._skip, size - pos)
-                self._skip -= step
+            if self._bulk_left:
+                step = min(self._bulk_left, size - pos)
+                self._bulk_left -= step
                 pos += step
-                if self._skip == 0 and self._left == 0:
+                if self._bulk_left == 0 and self._elements_left == 0:
                     ends.append(ReplyEnd(pos, self._is_push))
                 continue
             eol = data.find(b"\n", pos)
@@ -61,23 +61,23 @@ class ReplyScanner:
             self._line = b""
             pos = eol + 1
             self._header(line)
-            if self._left == 0 and self._skip == 0:
+            if self._elements_left == 0 and self._bulk_left == 0:
                 ends.append(ReplyEnd(pos, self._is_push))
         return ends
 
     def _header(self, line: bytes) -> None:
         """Account for one header line (without LF, with CR)."""
         kind = line[0] if line else 0
-        if self._left == 0:
-            self._left = 1
+        if self._elements_left == 0:
+            self._elements_left = 1
             self._is_push = kind == 0x3E
         if kind in _AGGREGATES:
-            self._left += max(int(line[1:-1]), 0) * _AGGREGATES[kind]
+            self._elements_left += max(int(line[1:-1]), 0) * _AGGREGATES[kind]
         elif kind in _BULKS and (length := int(line[1:-1])) >= 0:
-            self._skip = length + 2
+            self._bulk_left = length + 2
         # else: a scalar, a null, or what Valkey never sends; each is one line
         if kind != 0x7C:  # attributes come before the reply they describe and do not stand for it
-            self._left -= 1
+            self._elements_left -= 1
 
 
 def split_elements(reply: bytes) -> list[bytes]:

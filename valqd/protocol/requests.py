@@ -6,8 +6,9 @@ from typing import Any
 
 from valqd.commands.request import Request, fcall
 from valqd.errors import CommandError
-from valqd.protocol.calls import Recipient, Route, bulk
+from valqd.protocol.calls import Recipient, Route
 from valqd.protocol.coalescer import Coalescer
+from valqd.protocol.encoding import bulk
 
 #: Bodies beyond this travel without being copied into a larger piece.
 _LARGE_BODY_BYTES = 16 * 1024

@@ -42,7 +42,7 @@ _MAX_PENDING = 1024
 _MAX_PENDING_LONE = 32
 #: Of those that look at many messages, the next waits for the last.
 _LONG = frozenset({"scan", "peek"})
-#: What a message that is asked for counts towards a client's share of what may be under way.
+#: As so many bytes each message that a POP asks for counts towards its client's share of what may be under way.
 _BYTES_A_MESSAGE = 64
 #: Frames taken from one client before others have their turn.
 _MAX_FRAMES = 512
@@ -60,7 +60,7 @@ class Session:
         self.resp = 2
         self.templates = worker.templates[2]
         self.identity = worker.first_identity
-        self.lane = host.lane(self.identity)
+        self.lane = host.enter_lane(self.identity)
         self.client_info: dict[bytes, bytes] = {}  # CLIENT SETNAME and SETINFO, by their request's name part
         self.private = PrivateSide(self)
         # Order on the shared lane (see Recipient)
@@ -70,7 +70,7 @@ class Session:
         self.pending = 0  # deals whose answers have not come
         self._taken_bytes = 0  # by the fast path or relayed, since ``pending`` was 0 last
         self.relayed = False  # what is pending is on the relay lane
-        self._relays = False  # and so was what came last
+        self._relayed_last = False  # so was what came last: the next most likely is, too
         self._relay_share = relay.FIRST_SHARE_BYTES  # so much of it may be there at once
         self._needs_private = False  # simple commands do not take the relay lane any more
         self._calm = Calm()
@@ -136,7 +136,7 @@ class Session:
         """Take what can be taken of ``data``, which begins with a frame, without cutting it; how many bytes."""
         if self.framer.unauthenticated:
             return 0
-        if self._relays and (taken := self._relay_what_is_simple(data)):  # most likely again
+        if self._relayed_last and (taken := self._relay_what_is_simple(data)):
             return taken
         private = self.private
         lane = self.lane
@@ -150,10 +150,10 @@ class Session:
                     return taken
                 data = data[taken:]
             if (request := self.templates.seen_whole(data)) is not None:
-                self._share(request)
+                self._share(request, self.worker.routes.of(request))
                 return taken + len(data)
         if private.replies is not None and self._calm.is_due() and self._can_leave_private(data):
-            self._calm.use()
+            self._calm.back_off()
             private.leave()
         if private.replies is None:
             return taken + self._relay_what_is_simple(data)
@@ -185,7 +185,7 @@ class Session:
                 if not (taken := self._take_at_once(data)):
                     self.framer.peeked_in_vain()
                     break
-                self.framer.skip(taken)
+                self.framer.take(taken)
             self._take_frames()
         finally:
             self._advancing = False
@@ -385,12 +385,12 @@ class Session:
         elif not self.lane.up:
             self._answer_here(self.lane.why_down)
         else:
-            self._share(request)
             route = self.worker.routes.of(request)
+            self._share(request, route)
             self.templates.learn_from(argv, request, route, self.worker.max_body_bytes)
 
-    def _share(self, request: Request) -> None:
-        """Send over the shared lane."""
+    def _share(self, request: Request, route: Route | None) -> None:
+        """Send over the shared lane; merged, if it has a route."""
         if self.gone and request.is_lost_with_its_client:
             self.when_shared_quiet(lambda: self.host.write(nothing_popped(request, self.resp)))
             return
@@ -401,7 +401,6 @@ class Session:
         elif request.steps is not None:
             self.when_shared_quiet(lambda: self._hold_for(self.host.run_steps, request))
         else:
-            route = self.worker.routes.of(request)
             if route is None:
                 call = function_call(request, b"e%d" % self.resp, self.worker.auto_create)
                 self.ask(encode_request(call), lambda reply: self._shape(reply, request))
@@ -416,9 +415,9 @@ class Session:
                 self.wait_for_shared()
 
     def ask(self, request: bytes, shape: Callable[[Any], bytes | None]) -> None:
-        """Send over the shared lane what merges with nothing; ``shape`` turns its reply into the answer's bytes.
+        """Send over the shared lane what merges with nothing.
 
-        (None: it has answered itself.)
+        ``shape`` turns its reply into the answer's bytes (None: it has answered itself).
         """
         self.lane.coalescer.add(self, LoneCall(request, shape))
         self.pending += 1
@@ -452,10 +451,10 @@ class Session:
 
     def _relay_what_is_simple(self, data: bytes) -> int:
         """Send over the relay lane what ``data`` begins with, if it may go there; how many bytes."""
-        self._relays = False
+        self._relayed_last = False
         may_follow = self.private.replies is None and (self.relayed or not self.pending)
         if may_follow and self._may_relay() and (calls := relay.cut_simple(data, self._relay_share)):
-            self._relays = True
+            self._relayed_last = True
             return self._relay(calls)
         return 0
 
@@ -530,7 +529,7 @@ class Session:
 
     def _set_identity(self, identity: Identity) -> None:
         self.identity = identity
-        self.lane = self.host.lane(identity)
+        self.lane = self.host.enter_lane(identity)
 
     def set_resp(self, resp: int) -> None:
         """The backend has accepted HELLO."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from valqd.protocol.private_side import PrivateSide
 
 Handler = Callable[[PrivateSide, list[bytes], bytes], None]
+#: What a command changes once Valkey has accepted it: its arguments are as they must be.
 Effect = Callable[[PrivateSide, list[bytes]], None]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import hiredis
 
 #: Larger chunks are left to the framers, which cut them one frame at a time.
-MAX_BYTES = 64 * 1024
+MAX_CHUNK_BYTES = 64 * 1024
 
 _NOT_YET = object()
 _END = b"#t\r\n"

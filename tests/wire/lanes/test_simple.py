@@ -38,7 +38,13 @@ def test_each_is_answered_as_by_valkey(pair, direct, resp, name):
 
 
 @pytest.mark.parametrize(
-    "pause", ["PAUSE 60000 WRITE", "PAUSE 60000 WRITE | PAUSE 10 WRITE", "MULTI | PAUSE 60000 WRITE | EXEC"]
+    "pause",
+    [
+        "PAUSE 60000 WRITE",
+        "PAUSE 2147483647 WRITE",
+        "PAUSE 60000 WRITE | PAUSE 10 WRITE",
+        "MULTI | PAUSE 60000 WRITE | EXEC",
+    ],
 )
 def test_one_that_a_pause_holds_back_holds_up_no_other(pair, beside, pause):
     with Connection(pair[1].port) as writer, Connection(pair[1].port, timeout_s=5) as reader:

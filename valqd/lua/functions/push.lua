@@ -50,6 +50,6 @@ local function call(keys, args)
       end
     end
   end
-  add.finish(q)
+  queue.finish(q)
   return reply.in_mode(args[3] == '1' and ids or ids[1], mode)
 end

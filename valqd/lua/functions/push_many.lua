@@ -19,7 +19,7 @@ local function call(keys, args)
   if not full then
     local first = q.seq + 1
     add.plain(q, args, 2, #args)
-    add.finish(q)
+    queue.finish(q)
     return first
   end
   local results = {} -- some are refused
@@ -32,6 +32,6 @@ local function call(keys, args)
       results[i - 1] = q.seq
     end
   end
-  add.finish(q)
+  queue.finish(q)
   return results
 end

@@ -46,6 +46,6 @@ local function call(keys, args)
     end
   end
   record.flush(q)
-  add.finish(q)
+  queue.finish(q)
   return added == n and results[1] or results
 end

@@ -8,7 +8,7 @@
 local REDRIVE_STEP = 300
 -- The token of a step that has only found what is dead by now.
 local SETTLING = 'settling'
--- The end of the token of a step before which only ids were looked at that named nothing.
+-- A token that ends so: no step until then has moved anything.
 local NONE_MOVED = '^%d+:%d*:%d+:0$'
 
 -- Move one dead letter to `target`: its fields if it was moved, else false, and the text of the FULL error when that has no
@@ -128,14 +128,14 @@ local function call(keys, args)
     local done, step
     done, step, token, problem = pcall(redrive, q, target, args, token)
     if not done then -- what was moved is counted there all the same
-      add.finish(target)
+      queue.finish(target)
       error(step, 0)
     end
     moved = moved + step
   until token == '' or is_stepped
   queue.finish(q)
   if target ~= q then
-    add.finish(target)
+    queue.finish(target)
   end
   if problem and moved == 0 and none_moved then
     return reply.error('FULL', problem)

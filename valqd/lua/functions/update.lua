@@ -11,7 +11,7 @@ local function call(keys, args)
   life.settle(q, life.BRIEFLY)
   queue.finish(q) -- before what may end the call
   local settings, bounds, names_target = limits.parse(q.name, q.limits or {}, args, 2)
-  if names_target then -- else the caller lends his rights to whom he does not know
+  if names_target then -- only then: else he would lend his rights to a target that somebody else named
     letters.forward_all(q)
     limits.note_target(q.name, q.created_at, q.limits, bounds)
   end

@@ -304,8 +304,3 @@ function add.with_options(q, body, o)
   end
   return id
 end
-
--- At the end of a function that may have added.
-function add.finish(q)
-  queue.finish(q)
-end

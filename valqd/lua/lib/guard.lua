@@ -1,5 +1,5 @@
--- guard: what Valkey refuses (NOPERM, WRONGTYPE, OOM ...) reaches the caller as Valkey worded it; and an error reply with
--- which a helper ends the call (NOQUEUE, PAUSED) as that helper did.
+-- guard: what Valkey refuses (NOPERM, WRONGTYPE, OOM ...) reaches the caller in Valkey's words, and an error that a helper
+-- raises to end the call (NOQUEUE, PAUSED) in the helper's.
 -- requires: queue, reply
 
 local guard = {}

@@ -38,9 +38,9 @@ function letters.first_step(q, ids)
 end
 
 -- The queue that takes this one's dead, made if it is missing; nil if the caller may not write there, or it is in another
--- slot of a cluster.  Nothing is written before that is known.  Who has it done (a daemon, anybody whose call finds a lease
--- over) may be let write everywhere: it needs the word of somebody who made this the queue's dead letter queue and might
--- have written there, in the target's own keys (see limits.note_target).
+-- slot of a cluster.  Nothing is written before that is known.  That the caller may write there is not enough: it may be a
+-- daemon, or anybody whose call finds a lease over, with rights on all keys.  Somebody who could write to the target must have
+-- made it this queue's: then the target's key `sources` says so (see limits.note_target).
 local function open_elsewhere(q)
   local sources = limits.sources_key(q.limits.dlq)
   if server.pcall('HGET', sources, q.name) ~= number.text(q.created_at) then

@@ -35,7 +35,7 @@ queue.FOREVER = 9007199254740991
 --   what is ready with its attempts used up, as far as HSCAN has come), or empty
 local FIELDS = {'state', 'vt', 'limits', 'created_at'}
 
--- The field `state`, packed, for to read and write a field costs as much as most commands do:
+-- The field `state`, packed, since to read and write a field costs as much as most commands do:
 --   seq last id; head first id of the log that may be ready; plain how many plain messages are ready;
 --   due lower bound of the next time at which anything must be settled; delivered, acked totals;
 --   may_have_ready, may_have_records 0 when there is certainly no ready record, or no record at all

@@ -132,12 +132,6 @@ local function choose(q, ids, numbers, ends, metas, results, at)
   return inflight, ready, records, fields
 end
 
--- Plain messages that were in flight are gone; they are in no index any more.
-local function forget(q, ids)
-  log.forget_all(q, ids)
-  volatile.compacts[q.name] = true
-end
-
 -- Acknowledge args[from] to args[to], at most ACK_BATCH; sets results[at + 1] ... to 1 or 0; how many.
 local function ack_batch(q, args, from, to, results, at)
   local ids, numbers, only_receipts = read(args, from, to)
@@ -146,18 +140,16 @@ local function ack_batch(q, args, from, to, results, at)
   if not ids[2] and not metas and not q.behind and (numbers[1] or '1') == '1'
     and server.call('ZREM', q.prefix .. 'inflight', ids[1]) == 1 then
     log.forget(q, log.bucket(ids[1]), 1)
-    volatile.compacts[q.name] = true
     results[at + 1] = 1
     return 1
   end
   local inflight, ready, records, fields = choose(q, ids, numbers, leases(q, ids, numbers), metas, results, at)
   if inflight[1] then
     server.call('ZREM', q.prefix .. 'inflight', unpack(inflight))
-    forget(q, inflight)
+    log.forget_all(q, inflight)
   end
   for _, id in ipairs(ready) do
     log.clear(q, tonumber(id))
-    volatile.compacts[q.name] = true
   end
   if records[1] then
     record.drop_all(q, records, fields)
@@ -175,6 +167,7 @@ function receipt.ack(q, args, from)
   if acked > 0 then
     q.acked = q.acked + acked
     q.changed = true
+    volatile.compacts[q.name] = true
   end
   return acked, results
 end

@@ -3,8 +3,8 @@
 --
 -- timers      queue -> earliest ms at which it needs a sweep (the sweeper that gets its lease anew looks at every queue);
 --             by name alone: queues of one name in several databases share it
--- slots       second -> names: set of the queues whose timer is in it, for only what comes next is to be looked at; count: how
---             many these are, since a table that was emptied takes long to be found empty
+-- slots       second -> names: set of the queues whose timer is in it, so that only what comes next is looked at; count: how
+--             many these are, since it takes long to find that a table is empty which once was large
 -- first       no slot is before this second
 -- compacts    queues whose buckets may have become sparse
 -- compact_at  ms from which these are to be swept
