@@ -97,6 +97,7 @@ def test_a_backend_that_has_no_room_does_not_make_a_password_needless():
             client.send_raw(ELEVEN[:5])
             # Valkey answers: what breaks the protocol for who has not authenticated was passed on.
             assert client.read_until_closed() == b"-ERR max number of clients reached\r\n"
+        until(lambda: "the backend turns connections away: its maxclients is reached" in daemon.output(), what="said")
 
 
 @pytest.fixture(scope="module")

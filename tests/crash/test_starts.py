@@ -71,6 +71,15 @@ def test_only_a_library_of_a_lower_revision_is_replaced(step, stays):
         assert (there.encode() in direct.call("FUNCTION", "LIST", "WITHCODE")[0][-1]) is stays
 
 
+def test_a_library_of_a_lower_revision_that_another_daemon_loads_later_is_replaced():
+    now = f"-- revision: {bundle.REVISION}\n"
+    older = bundle.whole_source().replace(now, f"-- revision: {bundle.REVISION - 1}\n")
+    with Valkey() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port) as client:
+        client.call("VALQ.PUSH", "q", "x")
+        assert client.call("FUNCTION", "LOAD", "REPLACE", older) == b"valq1"
+        until(lambda: now.encode() in client.call("FUNCTION", "LIST", "WITHCODE")[0][-1], what="replaced")
+
+
 @contextlib.contextmanager
 def loading():
     """A Valkey that takes two seconds to load its data."""

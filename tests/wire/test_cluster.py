@@ -82,3 +82,13 @@ def test_no_list_is_short_since_the_cluster_is_down():
             assert client.call("VALQ.LIST") == [b"a"]
             assert direct.call("CLUSTER", "DELSLOTSRANGE", 0, 16383) == b"OK"
             refused(client.call("VALQ.LIST"), "ERR", "to access")  # as each version words it
+
+
+def test_a_node_that_serves_only_some_slots_is_warned_of():
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    with Valkey(*options) as valkey, Connection(valkey.port) as direct:
+        for last, is_warned in ((16382, True), (16383, False)):
+            direct.call("CLUSTER", "FLUSHSLOTS")
+            assert direct.call("CLUSTER", "ADDSLOTSRANGE", 0, last) == b"OK"
+            with Valqd(valkey.url) as valqd:
+                assert ("does not serve all slots" in valqd.output()) == is_warned

@@ -24,8 +24,9 @@ from valqd.io.keepalive import keep_alive
 from valqd.protocol.monitor import encode_own
 
 CONNECT_TIMEOUT_S = 5.0
-#: What Valkey says to a connection that it closes at once: the reply to nothing.
-TURNED_AWAY = "ERR max number of clients "
+_TURNED_AWAY = b"-ERR max number of clients "
+#: How the log tells of it, and why.
+TURNS_AWAY = ("the backend turns connections away", "its maxclients is reached")
 _DEFAULT_PORT = 6379
 #: A backend's host that has gone silent is given up after a minute.
 _KEEPALIVE_S = 30
@@ -200,6 +201,11 @@ class Backend:
                 raise ConnectionResetError
             finally:
                 transport.abort()
+
+
+def is_turned_away(answer: bytes) -> bool:
+    """Whether it is what Valkey says to a connection that it closes at once: the reply to nothing."""
+    return answer.startswith(_TURNED_AWAY)
 
 
 class ReplyProtocol(asyncio.Protocol, ABC):

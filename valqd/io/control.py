@@ -176,9 +176,23 @@ class Control:
             raise StartError(f"backend {backend}: valqd needs Valkey 7.2 or higher, this is Valkey {found}")
         self.run_id = next(iter(re.findall(r"^run_id:(\w+)", info, re.MULTILINE)), "")
         self.clustered = re.search(r"^(?:server|redis)_mode:cluster", info, re.MULTILINE) is not None
+        if self.clustered:
+            await self._warn_of_other_nodes()
         if backend.db:
             await self._checked([b"SELECT", b"%d" % backend.db])
         self._db = backend.db
+
+    async def _warn_of_other_nodes(self) -> None:
+        (nodes,) = await self._calls([[b"CLUSTER", b"NODES"]])
+        if isinstance(nodes, Exception):  # the daemon's user may not ask
+            return
+        own = next((line for line in nodes.splitlines() if b"myself" in line), b"")
+        if b"0-16383" not in own.split():
+            log.warning(
+                "backend %s: this node of a cluster does not serve all slots: valqd needs one that does, "
+                "what is in the other slots answers MOVED, and nothing may be swept",
+                self._backend,
+            )
 
     async def _wait_until_loaded(self) -> str:
         """INFO server; Valkey answers LOADING to what follows while it reads its data."""
@@ -215,15 +229,26 @@ class Control:
             raise ControlLost
         await self._load()
 
+    async def replace_older_library(self) -> None:
+        """Load the library if a daemon of an older version, which found none, has loaded its own.
+
+        Raises as load_library.
+        """
+        if self.up and (await self._there())[1] < bundle.REVISION:
+            await self._load()
+
+    async def _there(self) -> tuple[bytes, int]:
+        """The library's source in the backend (empty: there is none), and its revision."""
+        reply = await self._checked([b"FUNCTION", b"LIST", b"LIBRARYNAME", bundle.LIBRARY_NAME.encode(), b"WITHCODE"])
+        code: bytes = reply[0][b"library_code"] if reply else b""
+        revision = _REVISION.search(code)
+        return code, int(revision[1]) if revision else 0
+
     async def _load(self) -> None:
         source = bundle.whole_source().encode()
-        reply = await self._checked([b"FUNCTION", b"LIST", b"LIBRARYNAME", bundle.LIBRARY_NAME.encode(), b"WITHCODE"])
-        for library in reply:
-            code = library[b"library_code"]
-            there = _REVISION.search(code)
-            if code == source or (there and int(there[1]) > bundle.REVISION):
-                return
-        await self._checked([b"FUNCTION", b"LOAD", b"REPLACE", source])
+        code, revision = await self._there()
+        if code != source and revision <= bundle.REVISION:
+            await self._checked([b"FUNCTION", b"LOAD", b"REPLACE", source])
 
     async def config(self, *names: bytes) -> dict[bytes, bytes]:
         """The backend's settings of these names, as far as it tells.  Raises ControlLost."""

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from valqd.io.backend import TURNED_AWAY, Backend
+from valqd.io.backend import Backend, is_turned_away
 from valqd.protocol.host import WorkerState
 
 _KNOWN_S = 0.1
@@ -48,7 +48,7 @@ class DefaultUser:
         try:
             with contextlib.suppress(OSError):
                 answer = await self._backend.ping(_TIMEOUT_S)
-                if not answer.startswith(b"-" + TURNED_AWAY.encode()):  # which tells nothing of passwords
+                if not is_turned_away(answer):  # which tells nothing of passwords
                     needed = answer.startswith(b"-NOAUTH")
                     if bool(self._state.password_needed) != needed:
                         self._changed()

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from valqd.errors import BackendDown, CommandError, NotAuthenticated, Refused
-from valqd.io.backend import CONNECT_TIMEOUT_S, TURNED_AWAY, ReplyProtocol
+from valqd.io.backend import CONNECT_TIMEOUT_S, TURNS_AWAY, ReplyProtocol, is_turned_away
 from valqd.io.busy_wait import BusyWait
 from valqd.io.outbox import write_pieces
 from valqd.protocol.calls import error_line
@@ -261,8 +261,9 @@ class MultiplexedLane(ABC):
 
     def reply_received(self, connection: LaneConnection, reply: Any) -> None:
         """One reply of the backend, in order."""
-        if isinstance(reply, Exception) and str(reply).startswith(TURNED_AWAY):
+        if isinstance(reply, Exception) and is_turned_away(error_line(reply)):
             connection.is_turned_away = True
+            self._lanes.complaints.say(*TURNS_AWAY)
         elif self._greeting_due:
             self._greeting_due -= 1
             self._errors.append(error_line(reply) if isinstance(reply, Exception) else None)

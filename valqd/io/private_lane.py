@@ -7,6 +7,8 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, cast
 
+from valqd.io.backend import TURNS_AWAY, is_turned_away
+
 if TYPE_CHECKING:
     from valqd.io.client import Client
     from valqd.io.worker import Worker
@@ -121,7 +123,8 @@ class PrivateLane(asyncio.Protocol):
         control = self._worker.control
         was = control.run_id
         try:
-            await self._worker.backend.ping()
+            if is_turned_away(await self._worker.backend.ping()):
+                control.complaints.say(*TURNS_AWAY)
             for _ in range(_CONTROL_TICKS):  # its connection, if it was lost too, tells when it is back
                 if control.up:
                     break

@@ -117,6 +117,7 @@ class Sweeper:
         if isinstance(reply, list) and reply[0] != self._known_since:
             self._known_since = reply[0]
             self._registration.arm_all()  # the memory has begun anew, or has dropped this daemon
+            await self._control.replace_older_library()
         return reply
 
     async def _keep_lease(self) -> None:
@@ -260,7 +261,9 @@ class Sweeper:
         flag = b"1" if everything else b""
         replies = await self._control.calls([fcall("sweep", [key], flag, b"%d" % _SWEEP_LIMIT) for key in keys], db)
         for key, reply in zip(keys, replies, strict=True):
-            if isinstance(reply, Exception):
+            if is_missing_function(reply):
+                self._look_at_all = True  # when they are there again, as ``_tick`` sees to
+            elif isinstance(reply, Exception):
                 if str(reply).startswith("READONLY"):
                     self._refused(reply)
                     raise _ReadOnly
