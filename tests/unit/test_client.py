@@ -1,5 +1,6 @@
 """When a client is not read from."""
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
@@ -107,6 +108,20 @@ def test_who_has_left_uses_no_lane_when_its_select_is_answered(client, users):
     client.transport.is_closing = lambda: True
     client.enter_lane(Identity(db=5))
     assert users == [1, -1, 1, -1]  # it came, left, was given another lane, and left that
+
+
+def test_a_command_in_steps_keeps_its_lane_to_the_last_though_its_client_leaves(client, users, monkeypatch):
+    async def run():
+        done = asyncio.Event()
+        monkeypatch.setattr("valqd.io.client.run_steps", lambda session, request: done.wait())
+        client.run_steps(None)
+        client.connection_lost(None)
+        assert users == [1, 1, -1]
+        done.set()
+        await asyncio.sleep(0.01)
+        assert users == [1, 1, -1, -1]
+
+    asyncio.run(run())
 
 
 def test_who_is_answered_in_this_turn_is_not_idle(client):

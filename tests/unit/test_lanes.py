@@ -28,5 +28,6 @@ def test_a_lane_that_still_has_users_is_waited_for_and_closed_though_new_clients
         assert lanes.busy
         lanes.close()
         assert old.is_over
+        assert not old.up  # what joined it would never be sent
 
     asyncio.run(run())

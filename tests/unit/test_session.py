@@ -313,6 +313,19 @@ def test_a_pop_that_was_repeated_and_answered_is_on_its_way_no_more(host, sessio
     assert not session.private.message_may_come
 
 
+def test_a_wait_whose_functions_are_gone_again_and_again_is_not_applied_and_changes_nothing_else(host, session):
+    host.load_library = lambda done: done(None)
+    session.last_queue = b"q"
+    session.receive(request("WAIT", "0", "0"))
+    for _ in range(4):
+        assert not host.written
+        session.private.received(b"-ERR Function not found\r\n")
+    (answer,) = host.written
+    assert answer.startswith(b"-NOBACKEND ")
+    assert session.last_queue == b"q"  # the next WAIT covers it
+    assert not session._needs_private
+
+
 def test_blocking_commands_without_replies_are_not_waited_for(host, session):
     session.receive(request("CLIENT", "REPLY", "OFF") + request("BLPOP", "k", "0") * 1100)
     session.private.received(b"+OK\r\n")  # it may

@@ -98,6 +98,16 @@ def test_what_follows_quit_is_not_run(pair, queue, private):
         assert not direct.call("EXISTS", f"valq:{{{queue}}}:queue")
 
 
+@pytest.mark.parametrize("how", ["OFF", "SKIP"])
+def test_a_quit_that_is_not_answered_is_one(pair, queue, how):
+    _, behind, daemon = pair
+    with Connection(daemon.port) as client, Connection(behind.port) as direct:
+        quit_and_push = request("QUIT") + request("VALQ.PUSH", queue, "x")
+        client.send_raw(request("PING") + request("CLIENT", "REPLY", how) + quit_and_push)
+        assert client.read_until_closed() == b"+PONG\r\n"
+        assert not direct.call("EXISTS", f"valq:{{{queue}}}:queue")
+
+
 def test_what_replconf_is_refused_with_is_no_other_commands_reply(pair, queue):
     _, behind, daemon = pair
     with Connection(daemon.port) as client, Connection(behind.port) as direct:

@@ -349,7 +349,11 @@ class Client(Outgoing, asyncio.Protocol):
 
     def run_steps(self, request: Request) -> None:
         """Run a command that takes several calls."""
+        lane = self._lane
+        assert lane is not None
+        lane.users += 1  # it stays open to the last step, though this client leave
         self._steps = asyncio.ensure_future(run_steps(self.session, request))
+        self._steps.add_done_callback(lambda _: self._worker.lanes.leave(lane))
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Run ``callback`` in the next turn of the loop."""

@@ -251,6 +251,7 @@ class MultiplexedLane(ABC):
     def close(self) -> None:
         """Stop for good."""
         self._closed = True
+        self.up = False
         if self._task is not None:
             self._task.cancel()
         connection, self._connection = self._connection, None

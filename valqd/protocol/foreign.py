@@ -202,7 +202,10 @@ def _quit(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         leaves = ok(reply)
         return reply
 
-    side.send_watched(raw, watch)
+    if side.mute:  # nothing will tell
+        leaves = True
+    else:
+        side.send_watched(raw, watch)
     side.session.when_private_quiet(lambda: side.session.close(gently=True) if leaves else None)
 
 

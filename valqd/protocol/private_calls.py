@@ -29,6 +29,8 @@ _MAX_REPEATABLE_BYTES = 256 * 1024
 ANY_QUEUE = b"valqd"
 _MISSING_FUNCTION = b"-%b\r\n" % MISSING_FUNCTION.encode()
 _REPLACED = b"-%b\r\n" % REPLACED.encode()
+#: How often the functions are loaded for one WAIT when they are gone again and again.
+_MAX_LOADS = 3
 
 
 class PrivateCalls:
@@ -134,7 +136,7 @@ class PrivateCalls:
             replies.fill(gap, shape(failure))
             self._side.received(b"")  # it, and what came behind it
 
-    def fence(self, queue: bytes, then: Callable[[], None], *, may_load: bool = True) -> None:
+    def fence(self, queue: bytes, then: Callable[[], None], *, loads: int = _MAX_LOADS) -> None:
         """Before WAIT: write something on this connection, a key of ``queue``; run ``then`` when that is done.
 
         WAIT waits for what its own connection wrote last, and so for all that the shared lane wrote before.  If the
@@ -151,17 +153,20 @@ class PrivateCalls:
         def go_on() -> None:
             session = self._side.session
             reply = outcome[0] if outcome else BackendDown().resp()
-            if reply == _MISSING_FUNCTION and may_load:
+            if reply == _MISSING_FUNCTION and loads:
                 session.hold()
 
                 def loaded(failure: bytes | None) -> None:
                     if failure is None:
-                        session.go_on(partial(self.fence, queue, then, may_load=False))
+                        session.go_on(partial(self.fence, queue, then, loads=loads - 1))
                     else:
                         session.last_queue = queue
                         session.finish(failure)
 
                 session.host.load_library(loaded)
+            elif reply == _MISSING_FUNCTION:
+                session.last_queue = queue
+                session.host.write(_REPLACED)
             elif reply[:1] == b"-":
                 session.leave_relay_lane()
                 if not (queue == ANY_QUEUE and reply.startswith(b"-NOPERM ")):  # there it never may
