@@ -305,6 +305,8 @@ def test_a_pause_of_writes_does_not_hold_up_the_daemon_itself():
         Connection(valkey.port) as direct,
     ):
         client.call("VALQ.PUSH", "any", "x")  # there is a queue to look after, and nothing to do, which would be held
+        began = sweeps(direct)
+        until(lambda: sweeps(direct) > began + 2, what="a new daemon has looked at every queue")
         direct.call("CLIENT", "PAUSE", "10000", "WRITE")
         try:
             calls = sweeps(direct)
