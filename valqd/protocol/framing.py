@@ -68,6 +68,13 @@ class Frame(NamedTuple):
     argv: list[bytes]
 
 
+_COMMAND, _STREAM, _STREAM_END, _OVERSIZED, _BROKEN = Kind  # found five times as fast as by way of their class
+
+
+class _ProtocolError(Exception):
+    """The bytes at _pos break the protocol."""
+
+
 class RequestFramer:
     """Incremental framer for one client.
 
@@ -87,13 +94,13 @@ class RequestFramer:
         self._is_fresh = False  # bytes came since ``next`` tried last to cut all at once
         self._vain_bytes = 0  # how many were buffered when nothing of them could be taken whole
         self._need = 0  # bytes of _buf + _pending below which nothing new can be found
-        self._argv: list[bytes] = []
-        self._dropped = 0  # bytes of the current frame that are not in _buf any more
-        self._args_left = -1  # arguments of the current multibulk still to come; -1: between frames
-        self._streaming = False
-        self._oversized = False  # the current frame is: its bytes are dropped
-        self._bulk_left = 0  # bytes of the current bulk (with its CRLF) still to come, if it is streamed or dropped
-        self._broken = False
+        # COMMAND while arguments are collected, STREAM or OVERSIZED while the rest is skipped over, BROKEN for good.
+        self._kind: Kind | None = None  # what the multibulk under way is, so far as is known; None: between requests
+        self._argv: list[bytes] = []  # its arguments so far, unless they were passed on
+        self._must_be_whole = False  # its name is known, and ``is_whole`` says so of it
+        self._args_left = 0  # its arguments still to come
+        self._bulk_left = 0  # bytes of its current bulk (with CRLF) still to come, if it is streamed or dropped
+        self._dropped = 0  # its bytes that were let go of, and not passed on
         self._cut: deque[tuple[bytes, list[bytes]]] = deque()  # requests that were cut at once, not in _buf any more
         self._cut_bytes = 0
         self.unauthenticated = False  #: more than Valkey takes of such a client is a protocol error
@@ -121,7 +128,7 @@ class RequestFramer:
 
     def peek(self) -> bytes:
         """What waits between two frames, or the beginning of it; none when a frame has begun, or was cut already."""
-        if self._cut or self._args_left >= 0 or self._broken:
+        if self._cut or self._kind is not None:
             return b""
         if not self._is_fresh and 2 * (len(self._buf) - self._start) > self._vain_bytes > 0:
             return b""  # to look at it again for each frame would take a time that grows with its square
@@ -135,9 +142,7 @@ class RequestFramer:
 
     def take(self, count: int) -> None:
         """So many of the bytes that ``peek`` returned were taken."""
-        self._start += count
-        self._pos = self._start
-        self._need = 0
+        self._start = self._pos = self._start + count
         if self._start == len(self._buf):
             self._buf = b""
             self._start = self._pos = 0
@@ -153,55 +158,37 @@ class RequestFramer:
         if available == self._start:
             self._buf = b""  # lets go of the frames delivered
             self._start = self._pos = self._need = 0
-            self.empty = self._args_left < 0 and not self._broken
+            self.empty = self._kind is None
             return None
         if self._is_fresh:
             self._is_fresh = False
             self._join()
             if self._cut_at_once():
                 return self._next_cut()
-        if self._broken:
-            return self._break()
-        while self._args_left < 0:
-            if self._pos >= len(self._buf):
-                return None
-            if empty := _EMPTY_LINES.match(self._buf, self._pos):  # no requests, and without replies
-                self._start = self._pos = empty.end()
-                continue
-            if self._buf[self._pos] != 0x2A:
-                frame = self._inline()
-                if frame is not None and not frame.argv and frame.kind is Kind.COMMAND:
-                    continue  # nor is a line of blanks
-                return frame
-            count = self._length(_INT_MAX)
-            if count is None:
-                return self._break() if self._broken else None
-            if self.unauthenticated and count > _UNAUTHENTICATED_ARGUMENTS:
-                return self._break()
-            if count > 0:
-                self._args_left = count
-            else:  # "*0" and "*-1" are no requests and have no reply
-                self._start = self._pos
-        frame = self._arguments()
-        if frame is not None:
-            return frame
-        return self._break() if self._broken else self._partial()
+        try:
+            if self._kind is None:
+                return self._begin()
+            if self._kind is _COMMAND:
+                return self._collect()
+            if self._kind is not _BROKEN:
+                return self._skip()
+        except _ProtocolError:
+            pass
+        return self._break()
 
     def _join(self) -> None:
         rest = self._buf[self._start :] if self._start else self._buf
-        self._pos -= self._start
-        self._start = 0
         self._buf = b"".join([rest, *self._pending]) if rest or len(self._pending) > 1 else self._pending[0]
         self._pending = []
-        self._pending_bytes = 0
-        self._need = 0
+        self._pos -= self._start
+        self._start = self._pending_bytes = self._need = 0
 
     def _cut_at_once(self) -> bool:
         """Cut what is buffered if it is nothing but small whole requests, written as clients do; hiredis is fast."""
         data = self._buf
-        if len(data) > MAX_CHUNK_BYTES or data[:1] != b"*" or data[-2:] != b"\r\n" or self._args_left >= 0:
+        if len(data) > MAX_CHUNK_BYTES or data[:1] != b"*" or data[-2:] != b"\r\n":
             return False
-        if self._broken or self.unauthenticated or may_be_huge(data):
+        if self._kind is not None or self.unauthenticated or may_be_huge(data):
             return False
         requests = parse(data)
         if requests is None or not all(requests):
@@ -220,143 +207,155 @@ class RequestFramer:
     def _next_cut(self) -> Frame:
         raw, argv = self._cut.popleft()
         self._cut_bytes -= len(raw)
-        return Frame(Kind.COMMAND, b"" if self._is_whole(argv[0]) else raw, argv)
+        return Frame(_COMMAND, b"" if self._is_whole(argv[0]) else raw, argv)
 
     def _break(self) -> Frame:
         """The stream is broken: all that is there."""
-        self._broken = True
-        raw = self._buf[self._start :]
-        if self._dropped or self._oversized:  # without its head the rest could be read as commands: let it be this
-            raw = BROKEN_REQUEST
+        # Without the head of a request, its rest could be read as commands.
+        raw = BROKEN_REQUEST if self._dropped else self._buf[self._start :]
+        if self._kind is _COMMAND:
             self._dropped = 0
+        self._kind = _BROKEN
         self._buf = b""
         self._start = self._pos = self._need = 0
-        return Frame(Kind.BROKEN, raw, [])
+        return Frame(_BROKEN, raw, [])
 
-    def _length(self, most: int, least: int = -(2**63)) -> int | None:
-        """The number of a ``*n`` or ``$n`` line at _pos, which moves past it; None if incomplete or broken."""
-        end = self._buf.find(b"\r", self._pos, self._pos + MAX_LINE_BYTES)
-        if end < 0 or end + 1 >= len(self._buf):
-            self._broken = end < 0 and len(self._buf) - self._pos > MAX_LINE_BYTES
-            return None
-        if self._buf[end + 1] != 0x0A:  # Valkey 9.1 refuses it, earlier ones do not look
-            self._broken = True
-            return None
-        digits = self._buf[self._pos + 1 : end]
-        value = _SMALL.get(digits)
-        if value is None and (
-            len(digits) > 20 or not _DECIMAL.match(digits) or not least <= (value := int(digits)) <= most
-        ):
-            self._broken = True
-            return None
-        self._pos = end + 2
-        return value
+    def _begin(self) -> Frame | None:
+        """Pass over what is no request and has no reply; the frame that begins behind it."""
+        while self._pos < len(self._buf):
+            if empty := _EMPTY_LINES.match(self._buf, self._pos):
+                self._start = self._pos = empty.end()
+            elif self._buf[self._pos] != 0x2A:
+                frame = self._inline()
+                if frame is None or frame.argv:  # a line of blanks is passed over
+                    return frame
+            else:
+                count = self._length(_INT_MAX)
+                if count is None:
+                    return None
+                if self.unauthenticated and count > _UNAUTHENTICATED_ARGUMENTS:
+                    raise _ProtocolError
+                if count > 0:
+                    self._kind = _COMMAND
+                    self._args_left = count
+                    return self._collect()
+                self._start = self._pos  # "*0" and "*-1"
+        return None
 
     def _inline(self) -> Frame | None:
         end = self._buf.find(b"\n", self._pos)
-        if end < 0:
-            if len(self._buf) - self._pos > MAX_LINE_BYTES:
-                return self._break()
-            self._need = len(self._buf) + 1
+        if end < 0 and len(self._buf) - self._pos <= MAX_LINE_BYTES:
             return None
         line = self._buf[self._pos : end].removesuffix(b"\r")
-        argv = split_inline(line) if len(line) <= MAX_LINE_BYTES else None
+        argv = split_inline(line) if end >= 0 and len(line) <= MAX_LINE_BYTES else None
         if argv is None or b"\0" in line:  # Valkey looks for the end of the line no further than a NUL
-            return self._break()
+            raise _ProtocolError
         raw = self._buf[self._start : end + 1]
         self._start = self._pos = end + 1
-        return Frame(Kind.COMMAND, raw, argv)
+        return Frame(_COMMAND, raw, argv)
 
-    def _arguments(self) -> Frame | None:
-        """Read arguments from _pos; a finished frame, or None when bytes are missing or the stream is broken."""
-        buf, size = self._buf, len(self._buf)
-        while self._args_left or self._bulk_left:
-            if self._bulk_left:  # the bulk of a streamed or oversized frame: as far as bytes are there
-                step = min(self._bulk_left, size - self._pos)
-                self._pos += step
-                self._bulk_left -= step
-                if self._bulk_left:
-                    return self._piece()
-                continue
-            if self._pos >= size:
-                self._need = size + 1
-                self._drop_parsed()
-                return None
-            if buf[self._pos] != 0x24:
-                self._broken = True
-                return None
+    def _length(self, most: int, least: int = -(2**63)) -> int | None:
+        """The number of a ``*n`` or ``$n`` line at _pos, which moves past it; None while it is incomplete."""
+        end = self._buf.find(b"\r", self._pos, self._pos + MAX_LINE_BYTES)
+        if end + 1 >= len(self._buf) or (end < 0 and len(self._buf) - self._pos <= MAX_LINE_BYTES):
+            return None
+        digits = self._buf[self._pos + 1 : end]  # of a line that is too long, too many
+        value = _SMALL.get(digits)
+        if value is None and len(digits) <= 20 and _DECIMAL.match(digits) and least <= int(digits) <= most:
+            value = int(digits)
+        if value is None or self._buf[end + 1] != 0x0A:  # Valkey 9.1 refuses other than LF, earlier ones do not look
+            self._let_go()
+            raise _ProtocolError
+        self._pos = end + 2
+        return value
+
+    def _bulk_length(self) -> int | None:
+        """How long the bulk at _pos is, which moves past its ``$n`` line; None while that is incomplete."""
+        if self._pos < len(self._buf) and self._buf[self._pos] != 0x24:
+            raise _ProtocolError
+        length = self._length(MAX_BULK_BYTES if self._must_be_whole else 2**63, least=0)
+        if length is not None and self.unauthenticated and length > _UNAUTHENTICATED_BULK_BYTES:
+            raise _ProtocolError
+        return length
+
+    def _collect(self) -> Frame | None:
+        """Take arguments until the request is whole, or is seen to be too large for that."""
+        buf, size, argv = self._buf, len(self._buf), self._argv
+        while self._args_left:
             before = self._pos
-            ours = bool(self._argv) and not self._streaming and self._is_whole(self._argv[0])
-            length = self._length(MAX_BULK_BYTES if ours else 2**63, least=0)
+            length = self._bulk_length()
             if length is None:
-                self._need = size + 1
-                self._drop_parsed()
-                return None
-            if not self._argv and not self._streaming and length > MAX_LINE_BYTES:  # Valkey may wait for such a name
-                self._broken = True
-                return None
-            if self.unauthenticated and length > _UNAUTHENTICATED_BULK_BYTES:
-                self._broken = True
-                return None
-            request_bytes = self._dropped + self._pos - self._start + length
-            if ours and (request_bytes > self._most_bytes or len(self._argv) >= MAX_ARGUMENTS):
-                self._oversized = True  # the whole request is bounded, so an MPUSH cannot outgrow what one body may
-            if self._streaming or self._oversized:
-                self._args_left -= 1
+                return self._wait_for(size + 1)
+            if not argv and length > MAX_LINE_BYTES:  # Valkey may wait for such a name
+                raise _ProtocolError
+            request_bytes = self._dropped + self._pos - self._start + length  # an MPUSH is bounded as one body is
+            if self._must_be_whole and (request_bytes > self._most_bytes or len(argv) >= MAX_ARGUMENTS):
+                self._kind = _OVERSIZED
+                self._let_go()
                 self._bulk_left = length + 2
-                continue
+                return self._skip()
             end = self._pos + length
             if end + 2 > size:
                 self._pos = before
-                self._need = end + 2
-                self._drop_parsed()
-                return None
+                return self._wait_for(end + 2)
             if buf[end : end + 2] != b"\r\n":  # Valkey 9.1 refuses it, earlier ones do not look
-                self._broken = True
-                return None
-            self._argv.append(buf[self._pos : end])
+                raise _ProtocolError
+            argv.append(buf[self._pos : end])
+            if len(argv) == 1:
+                self._must_be_whole = self._is_whole(argv[0])
             self._pos = end + 2
             self._args_left -= 1
-        return self._finish()
+        return self._finish(_COMMAND)
 
-    def _drop_parsed(self) -> None:
-        """Let go of the arguments of one of our commands that were taken, or each piece of it would copy them all."""
-        if self._pos - self._start > MAX_LINE_BYTES and not self._streaming and self._is_whole(self._argv[0]):
+    def _wait_for(self, need: int) -> Frame | None:
+        """Go on collecting when _buf has so many bytes; or stream the request if it is large and need not be whole."""
+        self._let_go()
+        if self._argv and not self._must_be_whole and need - self._start > STREAM_THRESHOLD_BYTES:
+            self._kind = _STREAM
+            del self._argv[1:]
+            return self._skip()  # with what is there of a bulk whose length is known
+        self._need = need
+        return None
+
+    def _let_go(self) -> None:
+        """Of a request that must be whole, let go of bytes that are in _argv: else each feed would copy them all."""
+        if self._must_be_whole and (self._pos - self._start > MAX_LINE_BYTES or self._kind is _OVERSIZED):
             self._dropped += self._pos - self._start
             self._start = self._pos
 
-    def _finish(self) -> Frame:
-        kind = Kind.OVERSIZED if self._oversized else Kind.STREAM_END if self._streaming else Kind.COMMAND
+    def _skip(self) -> Frame | None:
+        """Pass over arguments, of which only lengths are looked at, as far as bytes are there."""
+        while self._args_left:
+            if not self._bulk_left:
+                length = self._bulk_length()
+                if length is None:
+                    return self._piece()
+                self._bulk_left = length + 2
+            step = min(self._bulk_left, len(self._buf) - self._pos)
+            self._pos += step
+            self._bulk_left -= step
+            if self._bulk_left:
+                return self._piece()
+            self._args_left -= 1
+        return self._finish(_STREAM_END if self._kind is _STREAM else _OVERSIZED)
+
+    def _piece(self) -> Frame | None:
+        """All that was passed over of a STREAM; of an OVERSIZED it is dropped."""
+        raw = self._buf[self._start : self._pos]
+        self._start = self._pos
+        if not raw or self._must_be_whole:
+            return None
         argv, self._argv = self._argv, []
-        if self._oversized or (not self._streaming and self._is_whole(argv[0])):
-            raw = b""  # only what passes on is copied
-        else:
-            raw = self._buf[self._start : self._pos]
+        return Frame(_STREAM, raw, argv)
+
+    def _finish(self, kind: Kind) -> Frame:
+        argv, self._argv = self._argv, []
+        raw = b"" if self._must_be_whole else self._buf[self._start : self._pos]  # only what passes on is copied
         self._start = self._pos
         if self._start > MAX_LINE_BYTES and 2 * self._start > len(self._buf):
             self._buf = self._buf[self._start :]  # a large body must not stay here while what follows it waits
             self._start = self._pos = 0
-        self._args_left = -1
+        self._kind = None
+        self._must_be_whole = False
         self._dropped = 0
-        self._streaming = self._oversized = False
-        return Frame(kind, raw, argv if kind is not Kind.STREAM_END else [])
-
-    def _piece(self) -> Frame | None:
-        """All that is parsed of a streamed frame (of an oversized one nothing)."""
-        raw = self._buf[self._start : self._pos]
-        self._start = self._pos
-        self._need = self._pos + 1
-        return Frame(Kind.STREAM, raw, []) if raw and not self._oversized else None
-
-    def _partial(self) -> Frame | None:
-        """Bytes are missing.  Start (or go on) streaming if the frame is large and need not be whole."""
-        if self._oversized or self._streaming:
-            return self._piece()
-        if not self._argv or self._is_whole(self._argv[0]):
-            return None
-        missing = self._need - self._start
-        if missing <= STREAM_THRESHOLD_BYTES and len(self._buf) - self._start <= STREAM_THRESHOLD_BYTES:
-            return None
-        self._streaming = True
-        piece = self._arguments() or self._piece()  # with what is there of a bulk whose length is known
-        return piece and piece._replace(argv=self._argv[:1])
+        return Frame(kind, raw, argv)
