@@ -214,6 +214,18 @@ def test_a_name_that_valkey_would_refuse_is_left_to_it():
         assert not Hello.of([b"HELLO", b"3", b"SETNAME", name]).is_plain
 
 
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_name_that_is_given_in_hello_is_the_lanes_unless_its_client_is_gone_by_then(host, session, is_gone):
+    names = []
+    session.lane.take_name = lambda *named: names.append(named)
+    session.receive(request("HELLO", "3", "SETNAME", "joe"))
+    host.coalescer.take()
+    if is_gone:
+        session.end()
+    host.coalescer.deliver([b"proto", 2])
+    assert names == ([] if is_gone else [(session, b"joe")])
+
+
 @pytest.mark.parametrize("lacks", [None, "relay_is_ready", "private_stands"])
 def test_a_private_lane_is_left_for_one_that_stands_while_it_stands_itself(host, session, lacks):
     converse(session, ("LRANGE none 0 -1", b"*0\r\n"))
@@ -227,11 +239,11 @@ def test_a_private_lane_is_left_for_one_that_stands_while_it_stands_itself(host,
 
 
 def test_nothing_of_a_client_that_was_reset_is_replayed(host, session):
-    session.client_info[b"CLIENT SETNAME"] = b"joe"
+    session.client_name = b"joe"
     session.receive(request("LRANGE", "none", "0", "-1"))
     session.private.received(b"+OK\r\n*0\r\n")
     converse(session, ("RESET", b"+RESET\r\n"))
-    assert session.client_info == {}
+    assert session.client_name == b""
 
 
 def test_what_was_sent_beyond_a_transaction_that_was_lost_is_not_run(host, session):

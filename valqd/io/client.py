@@ -384,7 +384,6 @@ class Client(Outgoing, asyncio.Protocol):
     def info(self) -> ClientInfo:
         """What Valkey would know of it."""
         session, now = self.session, self._worker.loop.time()
-        given = session.client_info
         # What it has sent is under way, or its answer leaves in this turn; one that waits has been idle since it does.
         is_served = bool(self._parts) or (self.is_owed and self.waiter is None and Stop.UNREAD not in self._stop)
         here = self.transport.get_extra_info("sockname")
@@ -395,9 +394,9 @@ class Client(Outgoing, asyncio.Protocol):
             addr=_address(there),
             laddr=_address(here),
             user=session.identity.user or b"default",
-            name=given.get(b"CLIENT SETNAME", b""),
-            lib_name=given.get(b"CLIENT SETINFO LIB-NAME", b""),
-            lib_ver=given.get(b"CLIENT SETINFO LIB-VER", b""),
+            name=session.client_name,
+            lib_name=session.client_info.get(b"LIB-NAME", b""),
+            lib_ver=session.client_info.get(b"LIB-VER", b""),
             db=session.identity.db,
             age_s=now - self._since,
             idle_s=0.0 if is_served else now - max(self.written_at, self.waiter.since if self.waiter else 0),

@@ -83,12 +83,13 @@ class SharedLane(MultiplexedLane):
 
     def take_name(self, session: object, name: bytes) -> None:
         """A client's name, which is what the lane is called from now on."""
+        self.names.pop(session, None)  # so that it is the last one
         self.names[session] = name
         self._set_name(name)
 
     def _set_name(self, name: bytes) -> None:
-        if self.up:
-            call = LoneCall(encode_own([b"CLIENT", b"SETNAME", name]), lambda reply: None)
+        if self.up:  # to give a name in HELLO needs no right, as CLIENT SETNAME does
+            call = LoneCall(encode_own([b"HELLO", b"2", b"SETNAME", name]), lambda reply: None)
             self.coalescer.add(Listener(), call)
             self.wake()
 

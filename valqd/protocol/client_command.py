@@ -35,8 +35,10 @@ def effect(side: PrivateSide, argv: list[bytes]) -> None:
         for_ms = int(argv[2]) if sub == b"PAUSE" else 0
         if sub == b"UNPAUSE" or for_ms:
             side.session.host.clients_paused(for_ms)
-    elif sub in (b"SETNAME", b"SETINFO"):
-        side.session.client_info[b" ".join([b"CLIENT", *map(bytes.upper, argv[1:-1])])] = argv[-1]
+    elif sub == b"SETNAME":
+        side.session.client_name = argv[2]
+    elif sub == b"SETINFO":
+        side.session.client_info[argv[2].upper()] = argv[3]
     elif sub not in _STATELESS:
         side.has_state = True
 

@@ -232,7 +232,7 @@ def _hello_effect(side: PrivateSide, argv: list[bytes]) -> None:
     if hello.resp is not None:
         side.set_resp(hello.resp)
     if hello.name is not None:
-        side.session.client_info[b"CLIENT SETNAME"] = hello.name
+        side.session.client_name = hello.name
 
 
 #: What they change in the session when they are accepted; CLIENT only inside MULTI, or see ``client_command``.

@@ -30,29 +30,21 @@ def take(session: Session, name: bytes, frame: Frame) -> bool:
     return handler(session, frame)
 
 
-def _ask(session: Session, frame: Frame, remember: bytes = b"", *, is_bulk: bool = False) -> None:
+def _ask(
+    session: Session, frame: Frame, then: Callable[[bool], None] = lambda is_accepted: None, *, is_bulk: bool = False
+) -> None:
     """Send it over the shared lane.
 
-    ``remember``: under this name its last argument is kept, once it is accepted.  ``is_bulk``: the answer is a bulk
-    string, not a status.
+    ``then`` is told whether it was accepted.  ``is_bulk``: the answer is a bulk string, not a status.
     """
     if not session.lane.up:
         session.when_shared_quiet(lambda: session.host.write(_refusal(session, session.lane.why_down.resp())))
         return
 
-    names = session.lane.names
-    before = names.get(session)
-    if remember == b"CLIENT SETNAME":  # now: the client may be gone when the answer comes
-        names.pop(session, None)
-        names[session] = frame.argv[-1]
-
     def shape(reply: Any) -> bytes:
+        then(not isinstance(reply, Exception))
         if isinstance(reply, Exception):
-            if remember == b"CLIENT SETNAME" and names.pop(session, None) is not None and before is not None:
-                session.lane.take_name(session, before)
             return _refusal(session, error_line(reply))
-        if remember:
-            session.client_info[remember] = frame.argv[-1]
         return bulk(reply) if is_bulk else b"+%b\r\n" % reply
 
     session.ask(encode_request(frame.argv), shape)
@@ -78,14 +70,31 @@ def _echo(session: Session, frame: Frame) -> bool:
 def _client(session: Session, frame: Frame) -> bool:
     argv = frame.argv
     if len(argv) == 3 and argv[1].upper() == b"SETNAME":
-        _ask(session, frame, b"CLIENT SETNAME")
+        _set_name(session, frame)
     elif len(argv) == 4 and argv[1].upper() == b"SETINFO":
-        _ask(session, frame, b"CLIENT SETINFO " + argv[2].upper())
+        told = {argv[2].upper(): argv[3]}
+        _ask(session, frame, lambda is_accepted: session.client_info.update(told if is_accepted else {}))
     elif argv[1:2] and argv[1].upper() == b"MAINT_NOTIFICATIONS":
         _ask(session, frame)  # clients of Redis ask for it at first; Valkey knows no such thing
     else:
         return False
     return True
+
+
+def _set_name(session: Session, frame: Frame) -> None:
+    name, names = frame.argv[2], session.lane.names
+    before = names.get(session)
+
+    def then(is_accepted: bool) -> None:
+        if is_accepted:
+            session.client_name = name
+        elif names.pop(session, None) is not None and before is not None:
+            session.lane.take_name(session, before)
+
+    if session.lane.up:  # now: the client may be gone when the answer comes
+        names.pop(session, None)
+        names[session] = name
+    _ask(session, frame, then)
 
 
 def _quit(session: Session, frame: Frame) -> bool:
@@ -215,7 +224,9 @@ def _ask_hello(session: Session, hello: Hello) -> None:
             return failed(error_line(reply))
         session.set_resp(hello.resp or session.resp)
         if hello.name is not None:
-            session.client_info[b"CLIENT SETNAME"] = hello.name
+            session.client_name = hello.name
+            if not session.closed:  # nobody would take the name away again
+                session.lane.take_name(session, hello.name)
         return _welcome(session, reply)
 
     if session.lane.up:

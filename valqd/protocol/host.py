@@ -77,7 +77,7 @@ class Lane(CallLane, Protocol):
     identity: Identity
     why_down: CommandError  #: what to answer at once when it is not ``up``
     relays: bool  #: whether simple foreign commands may take ``relay_lanes``
-    #: the name that each session gave by a CLIENT SETNAME sent here, oldest first; the connection bears the last one
+    #: the name that each session gave while it had no private lane, oldest first; the connection bears the last one
     names: dict[object, bytes]
 
     @property

@@ -415,8 +415,8 @@ class PrivateSide:
         self.calls.forget()
         self.reset()
         session.last_queue = session.last_queue or ANY_QUEUE  # WAIT on another connection covers nothing of this one
-        if name := session.client_info.get(b"CLIENT SETNAME"):
-            session.lane.take_name(session, name)
+        if session.client_name:
+            session.lane.take_name(session, session.client_name)
 
     # ---- state
 

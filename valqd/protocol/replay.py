@@ -22,13 +22,11 @@ def replay(session: Session, replies: PrivateReplies) -> None:
     identity = session.identity
     greeting = identity.greeting()
     requests = list(greeting)
-    info = dict(session.client_info)
-    client_name = info.pop(b"CLIENT SETNAME", None)
-    has_hello = session.resp != 2 or bool(client_name)
+    has_hello = session.resp != 2 or bool(session.client_name)
     if has_hello:  # to give a name in HELLO needs no right
-        named = [b"SETNAME", client_name] if client_name else []
+        named = [b"SETNAME", session.client_name] if session.client_name else []
         requests.append([b"HELLO", b"%d" % session.resp, *named])
-    requests += [[*name.split(b" "), value] for name, value in info.items()]
+    requests += [[b"CLIENT", b"SETINFO", *told] for told in session.client_info.items()]
     encoded = list(map(encode_own, requests))
     # Valkey before 9 leaves out the error of a refused AUTH while it has other replies to send: of a SELECT before it.
     at_once = 1 if identity.db_first else len(requests)

@@ -61,7 +61,8 @@ class Session:
         self.templates = worker.templates[2]
         self.identity = worker.first_identity
         self.lane = host.enter_lane(self.identity)
-        self.client_info: dict[bytes, bytes] = {}  # CLIENT SETNAME and SETINFO, by their request's name part
+        self.client_name = b""
+        self.client_info: dict[bytes, bytes] = {}  # what CLIENT SETINFO told: LIB-NAME, LIB-VER
         self.private = PrivateSide(self)
         # Order on the shared lane (see Recipient)
         self.last_seq = 0
@@ -539,7 +540,7 @@ class Session:
     def reset(self) -> None:
         """The backend has accepted RESET."""
         self.private.reset()
-        self.client_info.pop(b"CLIENT SETNAME", None)  # and not what SETINFO told
+        self.client_name = b""  # but what SETINFO told stays
         self.set_resp(2)
         self._set_identity(Identity())
         self.framer.unauthenticated = bool(self.worker.password_needed)

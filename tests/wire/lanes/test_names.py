@@ -57,6 +57,32 @@ def test_a_name_that_was_given_anew_goes_with_its_client(pair, direct):
     until(lambda: names() == [], 5, "gone")
 
 
+def test_a_name_that_is_given_in_hello_is_that_of_the_lane_and_goes_with_its_client(pair, direct):
+    def names():
+        return re.findall(rb" name=(joe|jim|ann) ", direct.call("CLIENT", "LIST"))
+
+    with Connection(pair[1].port) as other:
+        with Connection(pair[1].port) as client:
+            for who, name in ((client, "joe"), (other, "ann"), (client, "jim")):
+                assert isinstance(who.call("HELLO", "3", "SETNAME", name), dict)
+                until(lambda name=name: names() == [name.encode()], 5, "the last one's")
+        until(lambda: names() == [b"ann"], 5, "the other's")
+    until(lambda: names() == [], 5, "gone")
+
+
+def test_a_name_in_hello_needs_no_right_and_leaves_nothing_in_the_log_of_refusals(pair, direct):
+    direct.call("ACL", "SETUSER", "nameless", "reset", "on", ">pw", "~*", "+@all", "-client|setname")
+
+    def named():
+        return b" name=joe " in direct.call("CLIENT", "LIST")
+
+    with Connection(pair[1].port) as client:
+        assert isinstance(client.call("HELLO", "3", "AUTH", "nameless", "pw", "SETNAME", "joe"), dict)
+        until(named, 5, "named")
+    until(lambda: not named(), 5, "gone")
+    assert b"nameless" not in str(direct.call("ACL", "LOG")).encode()
+
+
 def test_a_name_goes_along_to_another_database(pair, direct):
     def named():
         return re.findall(rb" name=wanderer .* db=(\d+) ", direct.call("CLIENT", "LIST"))
