@@ -70,6 +70,7 @@ def client(users):
         next_client_id=lambda: 1,
         settings=SimpleNamespace(max_clients=9),
         clients=set(),
+        spilling=set(),
         ending=set(),
         control=SimpleNamespace(run_id="run"),
         default_user=SimpleNamespace(is_known=True),

@@ -421,3 +421,30 @@ def test_a_bulk_without_its_end_of_line_breaks_no_shared_lane(pair, queue, comma
                 for _ in range(5):
                     assert isinstance(victim.call(command, queue, argument), bytes | int)
         assert direct.call("CLIENT", "LIST", "TYPE", "normal").count(b" cmd=fcall ") == connections
+
+
+@pytest.mark.parametrize("command", ["GET", "GETRANGE"], ids=["relay lane", "private lane"])
+def test_a_pipeline_is_taken_whole_though_its_client_reads_only_then(pair, command):
+    value, count = b"v" * 5000, 4000
+    read = ("GET", "late") if command == "GET" else ("GETRANGE", "late", "0", "-1")
+    with Connection(pair[1].port, timeout_s=20) as client:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        client.send_raw((request("SET", "late", value) + request(*read)) * count)
+        assert all(client.read() == b"OK" and client.read() == value for _ in range(count))
+
+
+@LINUX_ONLY
+@pytest.mark.parametrize("command", ["GET", "GETRANGE"], ids=["relay lane", "private lane"])
+def test_of_those_that_never_read_so_much_is_kept_at_most(pair, command):
+    read = ("GET", "late") if command == "GET" else ("GETRANGE", "late", "0", "-1")
+    with contextlib.ExitStack() as stack:
+        daemon = stack.enter_context(Valqd(pair[0].url))
+        other = stack.enter_context(Connection(daemon.port))
+        other.call("SET", "late", "v" * 20_000)
+        for _ in range(6):
+            deaf = stack.enter_context(Connection(daemon.port, timeout_s=1))
+            deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+            with contextlib.suppress(TimeoutError):
+                deaf.send_raw(request(*read) * 40_000)  # 800 MB of replies
+            noticed(other)
+        assert 100 < peak_mib(daemon.pid) < 300

@@ -39,6 +39,11 @@ _LOOK_S = 1.0
 _LINGER_S = 1.0
 #: A client that is being closed, and takes nothing of what it is still owed for so long, loses it.
 _STUCK_S = 5.0
+#: Many write a whole pipeline before they read.  So Valkey's answers are kept for clients that do not read yet: for so
+#: many of a worker's, and together so many bytes.  Beyond that, who does not read is not read from.  (Who only sends
+#: VALQ commands is not from the first: it would take messages that it does not read from others, who would.)
+_MOST_SPILLING = 64
+_SPILLED_BYTES = 128 * 1024 * 1024
 #: Seen even when unread bytes come before it; systems other than Linux cannot tell.
 _PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
 #: A read of this size means that more is waiting.
@@ -89,6 +94,7 @@ class Client(Outgoing, asyncio.Protocol):
         self._ending: asyncio.Task[None] | None = None
         self._is_lost = False  # its connection is
         self._looking: asyncio.TimerHandle | None = None
+        self.is_spilling = False  #: it is read from, though it has yet to read much
 
     # ---- asyncio.Protocol
 
@@ -119,6 +125,8 @@ class Client(Outgoing, asyncio.Protocol):
         if session.closed:
             return
         session.receive(data)
+        if self.is_spilling:
+            self.stop_if_unread()
         if len(data) >= _LARGE_READ_BYTES:  # libuv would read on, up to 32 times, before it looks at anybody else
             self._set_stop(Stop.TURN, True)
             self._worker.loop.call_soon(self._set_stop, Stop.TURN, False)
@@ -169,7 +177,21 @@ class Client(Outgoing, asyncio.Protocol):
         return awaits and not session.closed
 
     def pause_writing(self) -> None:
-        """The client does not read: stop reading from it, and from the backend for it."""
+        """The client does not read, for now."""
+        self.is_spilling = self.session.uses_valkey and len(self._worker.spilling) < _MOST_SPILLING
+        if self.is_spilling:
+            self._worker.spilling.add(self)
+        else:
+            self._stop_unread()
+
+    def stop_if_unread(self) -> None:
+        """Stop a client that is spilling, when all that are have too much unread."""
+        unread = sum(client.transport.get_write_buffer_size() for client in self._worker.spilling)
+        if unread > _SPILLED_BYTES:
+            self._stop_unread()
+
+    def _stop_unread(self) -> None:
+        """Stop reading from it, and from the backend for it."""
         self.session.set_unread(True)
         self._set_stop(Stop.UNREAD, True)
         if self.private_lane is not None:
@@ -177,15 +199,23 @@ class Client(Outgoing, asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """It reads again."""
+        self._end_spilling()
+        if Stop.UNREAD not in self._stop:
+            return
         self._set_stop(Stop.UNREAD, False)
         self.session.set_unread(False)
         if self.private_lane is not None:
             self.private_lane.resume_reading()
 
+    def _end_spilling(self) -> None:
+        self.is_spilling = False
+        self._worker.spilling.discard(self)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
         log.debug("client %d: gone", self.session.client_id)
         self._is_lost = True
+        self._end_spilling()
         self._worker.clients.discard(self)
         self.session.left()
         reads = Stop.UNREAD not in self._stop

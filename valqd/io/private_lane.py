@@ -91,6 +91,8 @@ class PrivateLane(asyncio.Protocol):
         """Bytes of the backend."""
         if self._client is not None:
             self._client.session.private.received(data)
+            if self._client is not None and self._client.is_spilling:
+                self._client.stop_if_unread()
             if self._ending is not None:
                 self._end_if_done()
 

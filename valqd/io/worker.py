@@ -61,6 +61,7 @@ class Worker:
         self.backend = backend
         self.loop = asyncio.get_running_loop()
         self.clients: set[Client] = set()
+        self.spilling: set[Client] = set()  # that are read from, though they have yet to read much
         self.ending: set[Client] = set()  # that are gone, and had sent what is still to take effect
         self.leaving: set[PrivateLane] = set()  # whose clients have left, and had sent something last
         self.outbox = Outbox(self.loop)

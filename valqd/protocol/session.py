@@ -90,6 +90,11 @@ class Session:
         """Whether it has hung up, as far as can be told: no messages are handed to it any more."""
         return self._gone or self.host.is_closing()
 
+    @property
+    def uses_valkey(self) -> bool:
+        """Whether what it sent last were commands that pass through, or may have been."""
+        return self._relayed_last or self.private.replies is not None
+
     def left(self) -> None:
         """The client has hung up; it may still read."""
         self._gone = True
