@@ -406,7 +406,7 @@ def test_a_lane_that_opens_for_a_client_that_does_not_read_bounds_memory():
                 noticed(connection)
             until(lambda: answered() == 100, 15, "Valkey has 800 MB for it")
             time.sleep(0.5)  # the daemon would take them, if it did
-            assert peak_mib(daemon.pid) - before < 100
+            assert peak_mib(daemon.pid) - before < 200
             for _ in range(101):  # it reads after all
                 assert len(deaf.read()) == 8_000_000
 
