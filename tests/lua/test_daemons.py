@@ -628,3 +628,79 @@ def test_what_a_daemon_was_woken_for_that_is_gone_is_for_the_next_in_line(q, wok
         assert name == b"orders"
         q.sweep()
     assert woken("b")
+
+
+def test_who_was_told_by_its_registration_what_is_ready_is_not_woken_for_it_too(q, woken):
+    q.push("x")
+    woken.watch("a")
+    assert arm(q, "a", 20) == [1, -1]
+    assert not woken("a")
+    assert arm(q, "b", 10)[0] == 0
+    assert in_turn(q, "b", 4) == []
+    q.pass_time(101)
+    assert in_turn(q, "b", 4) == [b"x"]
+
+
+def test_who_is_woken_already_is_not_woken_by_each_push(q, woken):
+    q.create()
+    woken.watch("a")
+    arm(q, "a")
+    q.push("x")
+    assert woken("a")
+    woken.watch("a")
+    q.push("y")
+    assert not woken("a")
+
+
+def test_more_clients_than_have_their_places_told_are_served_in_turn(q):
+    q.create()
+    arm(q, "a", *range(300, 172, -1), count=200)
+    arm(q, "b", 1)
+    q.push(*["x"] * 120)
+    assert len(in_turn(q, "a", 120)) == 120
+    q.push(*["x"] * 20)
+    assert len(in_turn(q, "a", 20)) == 20
+    q.push("y")
+    assert in_turn(q, "b", 1) == []
+    assert in_turn(q, "a", 1) == [b"y"]
+
+
+def test_who_takes_less_than_its_share_is_woken_for_the_rest(q, woken):
+    q.create()
+    for name, waited_ms in (("a", (30, 20)), ("b", (10,))):
+        woken.watch(name)
+        arm(q, name, *waited_ms)
+    q.push("x", "y")
+    assert woken("a")
+    woken.watch("a")
+    assert in_turn(q, "a", 1) == [b"x"]
+    assert woken("a")
+    assert not woken("b")
+
+
+def test_a_timer_of_almost_a_second_wakes_who_waits(q, woken):
+    q.create()
+    woken.watch("me")
+    arm(q)
+    q.push("x", delay=999)
+    assert woken("me")
+
+
+def test_who_waits_is_woken_by_whoever_finds_a_pause_to_be_over(q, woken):
+    q.create()
+    woken.watch("me")
+    arm(q)
+    q.do("pause", "n2", "OUT", 2000)
+    q.push("x")
+    woken("me")
+    woken.watch("me")
+    q.pass_time(2000)
+    q.ack("9-1")
+    assert woken("me")
+
+
+def test_update_has_the_sweeper_come_for_the_dead_that_waited_for_it(q):
+    q.create()
+    due(q)
+    assert q.update(dead_letter_queue="graves") == b"OK"
+    assert due(q)[2:] == [b"orders"]

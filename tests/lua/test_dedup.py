@@ -114,3 +114,17 @@ def test_one_dedup_key_twice_in_one_call_though_much_is_not_settled_yet(q):
     q.pass_time(6000)
     done = {"dedup": "d", "dedup_until_done": 1}
     assert q.do("push_records", AUTO, *records((b"a", done), (b"b", done))) == [601, 601]
+
+
+@pytest.mark.parametrize(
+    ("over", "last_ms"), [("expired", 799), ("expired in flight", 1299), ("dead", 1299), ("window", 799)]
+)
+def test_a_key_is_free_as_soon_as_what_holds_it_is_over_though_that_is_not_settled_yet(q, over, last_ms):
+    q.create(attempts=5 if over == "expired in flight" else 1)
+    for at in range(300):
+        options = {"dedup_window": 500 + at} if over == "window" else {"dedup_until_done": 1}
+        q.push("old", dedup=f"k{at}", **options, **({"ttl": 500 + at} if over.startswith("expired") else {}))
+        if over in ("dead", "expired in flight"):
+            q.pop(vt=1000 + at)
+    q.pass_time(last_ms)
+    assert q.push("fresh", dedup="k299", dedup_until_done=1) == b"301"

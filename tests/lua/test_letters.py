@@ -166,3 +166,15 @@ def test_who_is_not_registered_settles_nothing(q):
     assert q.do("arm", "me/0", "1", "not places") == [[0, 1000]]
     assert q.do("arm", "me/0", "1", bytes(16)) == [[1, 86_400_000]]
     assert q.info()["dead_total"] == 1
+
+
+def test_those_that_wait_for_their_queue_are_all_moved_by_the_sweep(pair):
+    q, graves = pair
+    for _ in range(2):
+        q.fill(600)
+        spoil(q, "ready")
+        assert q.nack(*[message["receipt"] for message in q.pop(600)], kind="FATAL") == 600
+    q.link.ok("DEL", "valq:{graves}:ready")
+    assert q.counts()[3] == 1200
+    q.sweep()
+    assert q.counts() == (0, 0, 0, 0)

@@ -285,3 +285,39 @@ def test_merged_pushes_are_refused_one_by_one_for_their_bytes_too(q):
     reply = q.do("push_many", AUTO, b"x" * 6, b"y" * 6, b"z" * 4)
     assert (reply[0], reply[2]) == (1, 2)
     assert reply[1].startswith(b"FULL ")
+
+
+def test_a_body_over_the_limit_is_refused_though_more_than_it_makes_way(q):
+    q.create(max_bytes=10**6, overflow="DROPHEAD")
+    for _ in range(10):
+        q.push(*["x" * 10] * 500)
+    q.update(max_bytes=100)
+    assert str(q.push("y" * 101)).startswith("FULL ")
+    assert q.counts()[0] == 5000
+
+
+def test_drophead_drops_nothing_for_what_delayed_ones_leave_no_room_to(q):
+    for _ in range(10):
+        q.push(*["later"] * 500, delay=9999)
+    q.fill(3000)
+    q.update(max_length=10, overflow="DROPHEAD")
+    assert str(q.push("x")).startswith("FULL ")
+    assert (q.counts()[0], q.info()["dropped_total"]) == (3000, 0)
+
+
+def test_the_bytes_of_a_dead_letter_count_again_when_it_is_redriven(q):
+    q.create(max_bytes=1000, attempts=1)
+    q.push("x" * 600)
+    q.nack(q.pop()["receipt"])
+    assert q.do("redrive", "n2", "", "ALL", "", "") == 1
+    assert str(q.push("x" * 401)).startswith("FULL ")
+    assert q.push("x" * 400) == b"2"
+
+
+def test_what_a_sweep_has_yet_to_drop_is_due_again(q):
+    q.fill(7000)
+    q.update(max_length=10, overflow="DROPHEAD")
+    q.push("x")
+    for _ in range(2):
+        assert q.do("due", "me", 1000, 10, keys=["valq::daemons"])[3:] == [b"orders"]
+        assert q.do("sweep", "", 1000) == 1

@@ -124,3 +124,13 @@ def test_a_record_whose_body_is_lost_does_not_count_towards_max_bytes_for_ever(q
     q.link.ok("HDEL", f"valq:{{{q.name}}}:body", lost)
     assert q.ack(lost) == 1
     assert int(q.link.ok("HGET", q.key, "bytes")) == 7
+
+
+def test_no_number_of_messages_is_below_none(q):
+    q.fill(200)
+    q.pop(128)
+    assert q.ack(199, 200) == 2
+    q.link.ok("DEL", "valq:{orders}:gone")
+    assert q.ack(198) == 1
+    q.do("purge", "n2", "", "ready")
+    assert q.info()["ready_msgs"] == 0

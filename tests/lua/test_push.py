@@ -223,3 +223,8 @@ def test_a_refused_push_writes_nothing(q):
     q.link.ok("CONFIG", "RESETSTAT")
     assert str(q.fcall("push_many", AUTO, "x")).startswith("PAUSED ")
     assert b"cmdstat_hset:" not in q.link.ok("INFO", "commandstats")
+
+
+def test_a_due_time_beyond_all_integers_is_told_as_the_largest(q):
+    q.push("x", delay=2**64 - 1)
+    assert b"$3\r\ndue\r\n:9223372036854774784\r\n" in q.do("show", "e2", 1)

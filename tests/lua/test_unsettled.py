@@ -109,3 +109,30 @@ def test_what_one_step_can_settle_it_does_though_other_kinds_are_due(q):
         q.pass_time(1)
     q.pass_time(33_000)
     assert q.ids(4) == [1, 3, 4, 5]
+
+
+@pytest.mark.parametrize("call", [("ack", "n2"), ("ack_many",), ("nack", "n2", "FAIL", "", ""), ("del", "n2")])
+def test_a_lease_that_ends_just_now_is_over_though_it_is_not_settled_yet(q, call):
+    q.push(*["x"] * 300)
+    for at in range(300):
+        q.ids(1, vt=1000 + at)
+    q.pass_time(1299)
+    assert q.do(*call, "300-1") in (0, [0])
+    assert str(q.extend("299-1", 1000)).startswith("STALE ")
+
+
+@pytest.mark.parametrize("call", [("ack", "n2"), ("ack_many",)])
+def test_a_lease_that_is_over_and_not_settled_yet_is_so_where_no_record_is_left(q, call):
+    q.other("graves").create()
+    q.create(attempts=1, dead_letter_queue="graves")
+    over_and_not_settled(q)
+    assert q.do(*call, "300-1") in (0, [0])
+    assert q.other("graves").counts()[0] == 200
+
+
+def test_a_ttl_that_ends_just_now_is_over_though_it_is_not_settled_yet(q):
+    for at in range(1100):
+        q.push("x", ttl=100 + at)
+    q.pass_time(1199)
+    assert q.pop() is None
+    assert q.info()["expired_total"] == 1100

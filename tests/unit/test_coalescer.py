@@ -214,3 +214,16 @@ def test_pops_of_large_bodies_that_come_in_pieces_are_merged_less(coalescer):
         assert coalescer.sent[0].units == units
         while coalescer.sent:
             coalescer.deliver([[b"x", b"x" * 99_999]] * coalescer.sent[0].units)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_large_message_for_who_has_left_goes_back(coalescer, gone):
+    given, back = [], []
+    client = Listener(given.append)
+    client.gone = gone
+    client.answer_fragments = lambda fragments: given.append(b"".join(fragments))
+    client.undelivered = lambda route, data: back.append(data) or True
+    coalescer.join(client, Routes(b"").get("pop_many", b"q", (b"",)), b"", 1, 1, b"$-1\r\n")
+    coalescer.take()
+    coalescer.deliver([[b"large ", b"message"]])
+    assert (given, back) == (([b"$-1\r\n"], [b"large message"]) if gone else ([b"large message"], []))

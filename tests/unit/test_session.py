@@ -306,10 +306,12 @@ def test_what_was_kept_behind_a_large_frame_is_not_sent_on_another_lane(host, se
 
 
 def test_what_was_popped_in_a_database_that_is_not_known_is_not_given_back_in_another(host, session):
-    converse(session, ("CLIENT REPLY OFF", b""), ("SELECT 3", b""), ("CLIENT REPLY ON", b"+OK\r\n"))
+    converse(session, ("CLIENT REPLY OFF", b"+OK\r\n"), ("SELECT 3", b""), ("CLIENT REPLY ON", b"+OK\r\n"))
     session.receive(request("VALQ.POP", "q"))
+    assert session.private.outstanding == 1  # the POP's
     host.closing = True
     session.private.received(b"*2\r\n$7\r\nreceipt\r\n$3\r\n1-1\r\n")
+    assert session.private.outstanding == 0
     assert host.released == []
 
 
@@ -379,3 +381,32 @@ def test_of_what_takes_long_one_is_under_way_at_a_time(host, session, command):
         session.lane.coalescer.deliver(b"*0\r\n" if "POP" not in command else [])
     assert session.pending == 0
     assert len(host.written) == 3
+
+
+def test_what_a_lane_that_was_lost_owed_is_not_waited_for(session):
+    session.receive(request("BLPOP", "k", "0") + request("VALQ.POP", "q"))
+    private = session.private
+    assert private.calls.are_due
+    private.lost(BackendDown(under_way=True), sent=True)
+    assert not (private.calls.are_due or private.may_block or private.pops_due)
+
+
+def test_a_wait_whose_functions_could_not_be_loaded_leaves_it_to_the_next(host, session):
+    loads = []
+    host.load_library = loads.append
+    session.receive(request("VALQ.PUSH", "q", "x"))
+    host.coalescer.take()
+    host.coalescer.deliver(1)
+    session.receive(request("WAIT", "0", "0"))
+    session.private.received(b"-ERR Function not found\r\n")
+    loads.pop()(b"-OOM no\r\n")
+    assert host.written[-1] == b"-OOM no\r\n"
+    assert session.last_queue == b"q"
+
+
+def test_so_many_commands_that_may_wait_are_under_way_at_most(host, session):
+    session.receive(request("BLPOP", "k", "0") * 2000)
+    while host.soon:
+        host.soon.pop()()
+    assert b"".join(host.sent).count(b"BLPOP") < 1100
+    assert session.held
