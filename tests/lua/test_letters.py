@@ -169,7 +169,7 @@ def test_who_is_not_registered_settles_nothing(q):
 
 
 def test_those_that_wait_for_their_queue_are_all_moved_by_the_sweep(pair):
-    q, graves = pair
+    q, _ = pair
     for _ in range(2):
         q.fill(600)
         spoil(q, "ready")

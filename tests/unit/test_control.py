@@ -78,3 +78,20 @@ async def test_a_silent_connection_is_given_up_if_its_backend_answers_others(mon
     else:
         silent.set_result(b"PONG")
         assert await asking == b"PONG"
+
+
+async def test_who_has_lost_its_connection_is_not_up_and_asks_a_backend_that_refuses_it_once_a_second(monkeypatch):
+    monkeypatch.setattr(control_module, "_RETRY_S", 0.001)
+    opened = []
+
+    async def refuse():
+        opened.append(control.up)
+        raise control_module.StartError("no")
+
+    control = Control(Backend("h", 1))
+    control.up, control._connection, control._open = True, SimpleNamespace(ended=asyncio.Event()), refuse
+    staying = asyncio.ensure_future(control._stay_connected())
+    control._connection.ended.set()
+    await asyncio.sleep(0.1)
+    assert opened == [False]
+    staying.cancel()

@@ -286,6 +286,12 @@ def test_body_and_header_value_are_bounded_by_max_body_bytes() -> None:
     assert text == "ERR HEADERS value is larger than max_body_bytes (100)"
 
 
+@pytest.mark.parametrize(("size", "merges"), [(16_383, True), (16_384, False)])
+def test_a_push_of_large_headers_is_a_call_of_its_own(size: int, merges: bool) -> None:
+    request = parse([b"VALQ.PUSH", b"q", b"m", b"HEADERS", b"1", b"f", b"x" * size], 2, 1 << 20)
+    assert (request.merge is not None) == merges
+
+
 def test_mpush_counts_its_bodies() -> None:
     request = ask("VALQ.MPUSH q 2 a b PRIORITY 3")
     assert request.args == (b"1", b"1", b"priority", b"3", b"0", b"a", b"b")

@@ -139,3 +139,10 @@ def test_the_pattern_knows_every_simple_command():
                 whole = request(spelling, *["k"] * (count - 1))
                 assert relay.is_all_simple(whole)
                 assert not relay.is_all_simple(whole.replace(b"k", b"", 1))
+
+
+def test_of_large_ones_several_are_taken_only_within_the_share():
+    whole = request("SET", "k", "v" * 1000)
+    assert cut(whole, 128) == [whole]
+    assert cut(whole * 3, 128) == []
+    assert cut(whole * 3) == [whole] * 3

@@ -388,7 +388,7 @@ def test_what_a_lane_that_was_lost_owed_is_not_waited_for(session):
     private = session.private
     assert private.calls.are_due
     private.lost(BackendDown(under_way=True), sent=True)
-    assert not (private.calls.are_due or private.may_block or private.pops_due)
+    assert [private.calls.are_due, private.may_block, private.pops_due] == [False, False, 0]
 
 
 def test_a_wait_whose_functions_could_not_be_loaded_leaves_it_to_the_next(host, session):
@@ -410,3 +410,22 @@ def test_so_many_commands_that_may_wait_are_under_way_at_most(host, session):
         host.soon.pop()()
     assert b"".join(host.sent).count(b"BLPOP") < 1100
     assert session.held
+
+
+@pytest.mark.parametrize(("size", "stays"), [(60_000, True), (70_000, False)])
+def test_who_got_a_large_value_asks_for_the_next_by_a_lane_of_its_own(session, size, stays):
+    relay = session.lane.relay_lanes[2].coalescer
+    session.receive(request("GET", "k"))
+    relay.take()
+    relay.deliver(b"$%d\r\n%b\r\n" % (size, b"v" * size))
+    session.receive(request("GET", "k"))
+    assert (session.private.replies is None) == stays
+
+
+@pytest.mark.parametrize(("there", "here", "told"), [(3, 2, 3), (1, 2, 2)])
+def test_who_is_killed_here_is_not_counted_on_top_of_the_connections_that_valkey_killed(
+    host, session, there, here, told
+):
+    host.kill_clients = lambda is_meant: here
+    converse(session, ("CLIENT KILL TYPE normal", b":%d\r\n" % there))
+    assert host.written == [b":%d\r\n" % told]

@@ -316,3 +316,40 @@ async def test_who_stands_behind_one_that_has_not_asked_is_asked_when_its_time_i
     line.lane = other
     last = line.comes("last", "VALQ.POP", "q", "BLOCK", "5000")
     assert not last.waiter.has_asked
+
+
+async def test_who_comes_while_the_daemon_stops_gets_nothing_and_does_not_wait(line):
+    line.waiters.stop_all()
+    line.comes("late")
+    line.backend_answers()
+    await asyncio.sleep(0)
+    assert line.answers == [("late", NOTHING)]
+
+
+async def test_a_wake_for_a_queue_that_nobody_waits_for_is_passed_on(waiting):
+    registration = waiting[0].registration
+    registration._known.add((0, b"left"))
+    registration._invalidated([b"valq:{left}:wake:d/0"])
+    assert registration._to_disarm == {(0, b"left")}
+
+
+async def test_a_refusal_is_forgotten_when_nobody_waits_any_more_and_tried_again_with_all_others(waiting):
+    waiters, waiter, _ = waiting
+    registration = waiters.registration
+    registration._denied.add((0, b"q"))
+    registration.arm_all()
+    assert not registration._denied
+    registration._refused.add((0, b"q"))
+    registration._denied.add((0, b"q"))
+    waiter.client_gone()
+    assert not (registration._refused | registration._denied)
+
+
+@pytest.mark.parametrize(("refusal", "ends"), [("LOADING for now", False), ("NOPERM no", True)])
+async def test_who_is_asked_whether_it_may_wait_goes_on_though_the_backend_is_not_well(line, refusal, ends):
+    line.comes("first")
+    line.backend_answers()
+    line.lane = SimpleNamespace(identity=Identity(b"u"), up=True, coalescer=Coalescer(), wake=lambda: None)
+    line.comes("stranger")
+    line.lane.coalescer.deliver(HiredisError(refusal))
+    assert line.answers == [("stranger", f"-{refusal}\r\n".encode())] * ends
