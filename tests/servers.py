@@ -233,6 +233,7 @@ class Connection:
     @property
     def arrived_bytes(self) -> int:
         """How much of what was sent the other side has read; the rest is in the buffers of both sockets (Linux)."""
+        time.sleep(0.25)  # a confirmation may be late by 0.2 s: until then what has arrived would count twice
         near, far = (f"0100007F:{name[1]:04X}" for name in (self.socket.getsockname(), self.socket.getpeername()))
         waiting = 0
         for line in Path("/proc/net/tcp").read_text().splitlines():
