@@ -447,4 +447,6 @@ def test_of_those_that_never_read_so_much_is_kept_at_most(pair, command):
             with contextlib.suppress(TimeoutError):
                 deaf.send_raw(request(*read) * 40_000)  # 800 MB of replies
             noticed(other)
-        assert 100 < peak_mib(daemon.pid) < 300
+        until(lambda: peak_mib(daemon.pid) > 100, 20, "much is kept")
+        time.sleep(1)  # more would be, if it was
+        assert peak_mib(daemon.pid) < 300
