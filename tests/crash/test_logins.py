@@ -127,7 +127,7 @@ def test_who_has_not_authenticated_is_closed_as_by_valkey_for_much(guarded, data
 @pytest.mark.parametrize("before", [("HELLO 2",), ("HELLO 3",), ("RESET",), ("AUTH pw", "RESET")], ids=" ".join)
 def test_who_has_only_said_hello_or_was_reset_has_not_authenticated(guarded, data, before):
     for server in guarded:
-        with Connection(server.port, timeout_s=1) as connection:
+        with Connection(server.port, timeout_s=5) as connection:
             for command in before:
                 connection.call(*command.split())
             connection.send_raw(data)

@@ -117,7 +117,7 @@ def test_who_does_not_read_gets_no_more_though_a_wait_ends(host, session, comman
         [("CLIENT TRACKING ON", b"+OK\r\n")],
         [("MULTI", b"+OK\r\n")],
         [("MULTI", b"+OK\r\n"), ("CLIENT TRACKING ON", b"+QUEUED\r\n"), ("EXEC", b"*1\r\n+OK\r\n")],
-        [("CLIENT REPLY OFF", b""), ("WATCH k", b""), ("CLIENT REPLY ON", b"+OK\r\n")],
+        [("CLIENT REPLY OFF", b"+OK\r\n"), ("WATCH k", b""), ("CLIENT REPLY ON", b"+OK\r\n")],
     ],
 )
 def test_a_client_whose_state_is_lost_with_the_backend_is_closed(host, session, talk):

@@ -200,16 +200,19 @@ def test_line_ends_are_checked_as_by_valkey(pair):
     plain, _, daemon = pair
     whole = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\nvalue\r\n"
     ends = [at for at in range(len(whole)) if whole[at : at + 2] == b"\r\n"]
+    refused_at = set()
     for at in ends:
         for instead in (b"x\n", b"\rx", b"xx"):
             found = []
             for server in (plain, daemon):
-                with Connection(server.port, timeout_s=0.2) as client:
+                with Connection(server.port, timeout_s=0.5) as client:
                     client.send_raw(whole[:at] + instead + whole[at + 2 :])
                     with contextlib.suppress(TimeoutError):
                         found.append(client.socket.recv(100))
             assert len(found) in (0, 2), whole[:at] + instead + whole[at + 2 :]
             assert found[:1] == found[1:], whole[:at] + instead + whole[at + 2 :]
+            refused_at |= {at} if found else set()
+    assert len(refused_at) > 2
 
 
 def test_who_sends_what_is_no_request_and_no_more_is_told(pair):
