@@ -73,6 +73,33 @@ def test_a_post_names_the_places_of_so_many_clients_at_most(q):
     assert q.do("arm", "me/0", "200", bytes(16) * 128) == [[0, -1]]
 
 
+@pytest.mark.parametrize(
+    "call", [("delete", "n2"), ("purge", "n2", "", "dlq"), ("update", "n2", "dead_letter_queue", "")]
+)
+def test_made_up_dead_letters_that_wait_hold_up_nobody(q, call):
+    q.other("graves").create()
+    q.create(dead_letter_queue="graves")
+    for start in range(0, 100_000, 1000):
+        pairs = [item for number in range(start, start + 1000) for item in (1, f"junk{number}")]
+        q.link.ok("ZADD", "valq:{orders}:forward", *pairs)
+    before = processor_seconds(q)
+    assert q.do(*call) in (b"OK", 0)
+    assert processor_seconds(q) - before < 1  # all of them would take several
+
+
+def test_dead_letters_that_wait_are_moved_in_steps_before_a_stepped_delete(q):
+    q.other("graves").create()
+    q.create(dead_letter_queue="graves")
+    for number in range(3000):
+        q.link.send("ZADD", "valq:{orders}:forward", 1, f"junk{number}")
+    for _ in range(3000):
+        q.link.read()
+    steps = 0
+    while (reply := q.do("delete", "e2")) is None:
+        steps += 1
+    assert (steps > 2, reply) == (True, b"+OK\r\n")
+
+
 WIDE = b"[" + b"\x01-\xfe" * 340 + b"]"
 
 

@@ -43,31 +43,30 @@ def test_no_clients_name_goes_with_anothers(pair, direct):
     until(lambda: names() == [], 5, "all are gone")
 
 
-def test_a_name_that_was_given_anew_goes_with_its_client(pair, direct):
-    def names():
-        return re.findall(rb" name=(joe|jim|ann) ", direct.call("CLIENT", "LIST"))
+def names_of(direct):
+    """Of the names that tests give, those that lanes have."""
+    return re.findall(rb" name=(joe|jim|ann) ", direct.call("CLIENT", "LIST"))
 
+
+def test_a_name_that_was_given_anew_goes_with_its_client(pair, direct):
     with Connection(pair[1].port) as other:
         with Connection(pair[1].port) as client:
             for who, name in ((client, "joe"), (other, "ann"), (client, "jim")):
                 assert who.call("CLIENT", "SETNAME", name) == b"OK"
-            until(lambda: names() == [b"jim"], 5, "the last one's")
+            until(lambda: names_of(direct) == [b"jim"], 5, "the last one's")
             refused(other.call("CLIENT", "SETNAME", "a n"), "ERR")
-        until(lambda: names() == [b"ann"], 5, "the other's")
-    until(lambda: names() == [], 5, "gone")
+        until(lambda: names_of(direct) == [b"ann"], 5, "the other's")
+    until(lambda: names_of(direct) == [], 5, "gone")
 
 
 def test_a_name_that_is_given_in_hello_is_that_of_the_lane_and_goes_with_its_client(pair, direct):
-    def names():
-        return re.findall(rb" name=(joe|jim|ann) ", direct.call("CLIENT", "LIST"))
-
     with Connection(pair[1].port) as other:
         with Connection(pair[1].port) as client:
             for who, name in ((client, "joe"), (other, "ann"), (client, "jim")):
                 assert isinstance(who.call("HELLO", "3", "SETNAME", name), dict)
-                until(lambda name=name: names() == [name.encode()], 5, "the last one's")
-        until(lambda: names() == [b"ann"], 5, "the other's")
-    until(lambda: names() == [], 5, "gone")
+                until(lambda name=name: names_of(direct) == [name.encode()], 5, "the last one's")
+        until(lambda: names_of(direct) == [b"ann"], 5, "the other's")
+    until(lambda: names_of(direct) == [], 5, "gone")
 
 
 def test_a_name_in_hello_needs_no_right_and_leaves_nothing_in_the_log_of_refusals(pair, direct):

@@ -13,7 +13,10 @@ local function call(keys, args)
     queue.wipe(keys[1]) -- what is left of one whose hash was evicted
     return queue.missing(keys[1])
   end
-  letters.forward_all(q)
+  if letters.forward_first(q, reply.is_stepped(args[1])) then
+    queue.finish(q)
+    return nil
+  end
   if reply.is_stepped(args[1]) and server.call('HLEN', q.prefix .. 'gone') > MOST_BUCKETS
     and purge.step(q, purge.INDEXES.all, purge.begin(q)) > 0 then
     queue.finish(q)

@@ -18,7 +18,10 @@ local function call(keys, args)
       return {0, token}
     end
   end
-  letters.forward_all(q)
+  if letters.forward_first(q, reply.is_stepped(args[1])) then
+    queue.finish(q)
+    return {0, token}
+  end
   repeat
     local step
     step, token = purge.step(q, purge.INDEXES[args[3]], token)

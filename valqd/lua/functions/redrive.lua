@@ -108,8 +108,11 @@ local function call(keys, args)
       break
     end
   end
-  letters.forward_all(q)
+  local waits = letters.forward_first(q, is_stepped)
   queue.finish(q) -- before what may end the call
+  if waits and is_first then
+    return {0, SETTLING}
+  end
   local target = q
   if args[4] ~= '' and keys[2] ~= keys[1] then
     target = queue.open(keys[2])

@@ -12,7 +12,7 @@ local function call(keys, args)
   queue.finish(q) -- before what may end the call
   local settings, bounds, names_target = limits.parse(q.name, q.limits or {}, args, 2)
   if names_target then -- only then: else he would lend his rights to a target that somebody else named
-    letters.forward_all(q)
+    letters.forward_first(q, false)
     limits.note_target(q.name, q.created_at, q.limits, bounds)
   end
   if settings.attempts and tonumber(settings.attempts) < queue.rules(q) then

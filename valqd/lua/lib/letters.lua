@@ -8,6 +8,8 @@ local MOST_MOVED = 500
 local MOVE_BYTES = 65536
 -- The same for a call that names those that die: more than one can name, so that only very large bodies wait for the next.
 local MOST_NAMED = 2048
+-- How many steps of moving one call makes that is not made again.
+local MOST_STEPS = 8
 -- How many bytes of bodies are gathered at a time.
 local MOST_HELD_BYTES = 1048576
 -- Of more that began to wait in the same ms, not the oldest may be moved first.
@@ -238,10 +240,16 @@ function letters.forward(q)
   return #dead < #texts or #texts == MOST_TIES
 end
 
--- Before a command that would remove them, take them for its own, or send the next ones elsewhere: move all that wait.
-function letters.forward_all(q)
-  repeat
-  until not letters.forward(q)
+-- Before a command that would remove them, take them for its own, or send the next ones elsewhere: move those that wait.
+-- True in a stepped call if there are more: it is to be made again.  In another a bounded number is moved, for so many may be
+-- made up in the queue's own keys.
+function letters.forward_first(q, is_stepped)
+  for _ = 1, is_stepped and 1 or MOST_STEPS do
+    if not letters.forward(q) then
+      return false
+    end
+  end
+  return is_stepped
 end
 
 -- A dead letter that is in no index, but has its body, is where it was.
