@@ -8,6 +8,8 @@ from __future__ import annotations
 
 #: Codes of the queue's own errors, raised in the backend; others: ``ERR``, and the daemon's ``NOBACKEND``.
 QUEUE_CODES = frozenset({"NOQUEUE", "QUEUEEXISTS", "NOMSG", "STALE", "NOTINFLIGHT", "FULL", "PAUSED", "CANCELLED"})
+#: With these the backend tells of its own state, whatever it was asked; it will be well again.
+STATE_CODES = ("LOADING", "BUSY", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "MISCONF")
 #: How much of a client's own bytes an error repeats, before escaping.
 MAX_SHOWN_BYTES = 64
 
@@ -56,6 +58,10 @@ class BackendDown(CommandError):
     def is_said_by(cls, reply: bytes) -> bool:
         """Whether a reply is such an error: not the backend's own, but the daemon's for want of it."""
         return reply.startswith(b"-%b " % cls.code.encode())
+
+
+#: How error replies begin that are no refusal: the same, asked later, may succeed.
+PASSING_ERRORS = tuple(f"-{code} ".encode() for code in (*STATE_CODES, BackendDown.code, "TRYAGAIN"))
 
 
 class BackendReplaced(CommandError):

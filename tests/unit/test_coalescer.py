@@ -4,6 +4,7 @@ import pytest
 from hiredis import HiredisError
 
 from tests.servers import request
+from valqd.protocol import coalescer as coalescer_module
 from valqd.protocol.calls import MAX_CALL_BYTES, MAX_ITEMS, MAX_POP_REPLY_BYTES, error_line, without_place
 from valqd.protocol.coalescer import REPLACED, Coalescer, Routes
 from valqd.protocol.encoding import bulk
@@ -122,7 +123,7 @@ def test_routes_of_long_arguments_are_not_kept():
 
 
 def test_routes_are_bounded(monkeypatch):
-    monkeypatch.setattr(Routes, "MAX_ROUTES", 10)
+    monkeypatch.setattr(coalescer_module, "MAX_ROUTES", 10)
     routes = Routes(b"")
     first = routes.get("push_many", b"q", (b"",))
     for number in range(9):

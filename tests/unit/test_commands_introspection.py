@@ -15,9 +15,9 @@ from valqd.commands.table import COMMANDS
 from valqd.errors import CommandError
 from valqd.protocol.encoding import encode
 
-ROWS: list[Any] = [*introspection.command_info_entries()]
+ROWS: list[Any] = [*introspection.ENTRIES]
 ALL_ROWS: list[Any] = [*ROWS, *ROWS[-1][9]]
-DOCS: list[tuple[bytes, Any]] = [*introspection.command_docs()]
+DOCS: list[tuple[bytes, Any]] = [*introspection.DOCS]
 ALL_DOCS = [*DOCS, *DOCS[-1][1]["subcommands"].items()]
 
 ARGUMENT_TYPES = {"string", "integer", "double", "key", "pattern", "unix-time", "pure-token", "oneof", "block"}

@@ -28,10 +28,10 @@ class Answers:
 async def test_after_a_refused_select_the_next_call_selects_again():
     control = Control(Backend("h", 1))
     busy = ReplyError("BUSY a script")
-    control.up, control._connection = True, Answers(busy, b"PONG", b"OK", b"PONG")
+    control.up, control._connection = True, Answers(busy, b"OK", b"PONG")
     assert await control.calls([[b"PING"]], 5) == [busy]
     assert await control.calls([[b"PING"]], 5) == [b"PONG"]
-    assert control._connection.sent == [[b"SELECT", b"5"], [b"PING"]] * 2
+    assert control._connection.sent == [[b"SELECT", b"5"], [b"SELECT", b"5"], [b"PING"]]
 
 
 async def test_the_log_tells_of_a_backend_that_does_not_answer_and_when_it_does(monkeypatch, caplog):
@@ -95,3 +95,30 @@ async def test_who_has_lost_its_connection_is_not_up_and_asks_a_backend_that_ref
     await asyncio.sleep(0.1)
     assert opened == [False]
     staying.cancel()
+
+
+async def test_nothing_is_sent_before_its_database_is_selected_and_each_call_is_made_in_its_own():
+    control = Control(Backend("h", 1))
+    selected, sent = [0], []
+
+    class Databases:
+        """Refuses database 7; answers in the next turn."""
+
+        def send(self, requests):
+            futures = [asyncio.get_running_loop().create_future() for _ in requests]
+            for request, future in zip(requests, futures, strict=True):
+                reply = b"OK"
+                if request == [b"SELECT", b"7"]:
+                    reply = ReplyError("NOPERM no")
+                elif request[0] == b"SELECT":
+                    selected.append(int(request[1]))
+                else:
+                    sent.append((request[0], selected[-1]))
+                asyncio.get_running_loop().call_soon(future.set_result, reply)
+            return futures
+
+    control.up, control._connection = True, Databases()
+    calls = [(b"one", 1), (b"seven", 7), (b"two", 2), (b"seven again", 7), (b"one again", 1), (b"none", 0)]
+    replies = await asyncio.gather(*(control.calls([[name]], db) for name, db in calls))
+    assert sent == [(name, db) for name, db in calls if db != 7]
+    assert [isinstance(reply, ReplyError) for (reply,) in replies] == [db == 7 for _, db in calls]

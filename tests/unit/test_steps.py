@@ -67,3 +67,12 @@ async def test_ids_that_are_done_are_not_sent_again():
     assert answers == [b":1501\r\n"]
     assert max(asked) < 1020
     assert asked[-1] < 20
+
+
+async def test_a_reply_of_another_shape_ends_the_hold_with_an_error_and_is_told_in_the_log(caplog):
+    answers = []
+    worker = SimpleNamespace(auto_create=b"")
+    session = SimpleNamespace(lane=Lane(b"no pair"), resp=2, worker=worker, finish=answers.append)
+    await run_steps(session, parse([b"VALQ", b"PURGE", b"q"], 2, MAX_BULK_BYTES))
+    assert answers[0].startswith(b"-ERR internal error")
+    assert caplog.records[0].exc_info

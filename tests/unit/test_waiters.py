@@ -353,3 +353,21 @@ async def test_who_is_asked_whether_it_may_wait_goes_on_though_the_backend_is_no
     line.comes("stranger")
     line.lane.coalescer.deliver(HiredisError(refusal))
     assert line.answers == [("stranger", f"-{refusal}\r\n".encode())] * ends
+
+
+async def test_who_is_woken_anew_while_nothing_came_asks_for_no_more_clients_than_before(line):
+    for number in range(40):
+        line.comes(str(number))
+    for _ in range(40):
+        line.backend_answers()
+
+    def asked():
+        line.lane.coalescer.take()
+        return [len(call.deals) for call in line.lane.coalescer.sent]
+
+    line.waiters.wake((0, b"q"))
+    for answers, then in (([NOTHING] * 4, [4]), ([b"m", *[NOTHING] * 3], [4]), ([b"m"] * 4, [16])):
+        assert asked() == [4]
+        line.waiters.wake((0, b"q"))
+        line.backend_answers(*answers)
+        assert asked() == then

@@ -59,14 +59,16 @@ def _docs(command: Command) -> dict[str, Value]:
 
 
 _SUBCOMMANDS = [_info(command, b"valq|" + command.name.encode(), 2) for command in COMMANDS]
-_ENTRIES: list[Row] = [
+#: Our rows of COMMAND and COMMAND INFO, one for each name of its own; row[0] is the name, lower case.
+ENTRIES: list[Row] = [
     *(_info(command, command.full_name.encode(), 1) for command in COMMANDS),
     [_CONTAINER, -1, Set(), 0, 0, 0, Set([Status("@slow")]), Set(), Set(), list(_SUBCOMMANDS)],
 ]
 _SUBCOMMAND_DOCS: list[tuple[bytes, dict[str, Value]]] = [
     (b"valq|" + command.name.encode(), _docs(command)) for command in COMMANDS
 ]
-_DOCS: list[tuple[bytes, dict[str, Value]]] = [
+#: Our pairs of COMMAND DOCS: name and map.
+DOCS: list[tuple[bytes, dict[str, Value]]] = [
     *((command.full_name.encode(), _docs(command)) for command in COMMANDS),
     (
         _CONTAINER,
@@ -81,23 +83,13 @@ _DOCS: list[tuple[bytes, dict[str, Value]]] = [
 ]
 
 
-_INFO_BY_NAME = {row[0]: row for row in [*_ENTRIES, *_SUBCOMMANDS]}
-_DOCS_BY_NAME = dict([*_DOCS, *_SUBCOMMAND_DOCS])
-
-
-def command_info_entries() -> list[Row]:
-    """Our rows of COMMAND and COMMAND INFO, one for each name of its own; row[0] is the name, lower case."""
-    return list(_ENTRIES)
+_INFO_BY_NAME = {row[0]: row for row in [*ENTRIES, *_SUBCOMMANDS]}
+_DOCS_BY_NAME = dict([*DOCS, *_SUBCOMMAND_DOCS])
 
 
 def command_info(name: bytes) -> Row | None:
     """The row of one name in any letter case; ``valq|push`` is one too.  None if it is not ours."""
     return _INFO_BY_NAME.get(name.lower())
-
-
-def command_docs() -> list[tuple[bytes, dict[str, Value]]]:
-    """Our pairs of COMMAND DOCS: name and map."""
-    return list(_DOCS)
 
 
 def command_doc(name: bytes) -> tuple[bytes, dict[str, Value]] | None:

@@ -10,10 +10,7 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import NamedTuple
 
-from valqd.lua import bundle
-
-_FUNCTION_PREFIX = bundle.FUNCTION_PREFIX.encode()
-
+from valqd.lua import FUNCTION_PREFIX
 
 #: More ids in one command are taken in steps.
 MOST_IDS = 1000
@@ -49,10 +46,10 @@ class Request(NamedTuple):
     fair: bool = False  #: the daemon begins with another of ``queues`` each time
     ids: int = 0  #: how many of ``args``, the last ones, are ids, of a command that may take them in steps
 
-    @property
-    def without_ids(self) -> tuple[bytes, ...]:
-        """``args`` before the ids."""
-        return self.args[: len(self.args) - self.ids]
+    def split_ids(self) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+        """``args`` before the ids, and these."""
+        at = len(self.args) - self.ids
+        return self.args[:at], self.args[at:]
 
     @property
     def wanted(self) -> int:
@@ -90,7 +87,7 @@ def packed(values: Sequence[bytes]) -> bytes:
 
 def fcall(function: str, keys: Sequence[bytes], *args: bytes) -> list[bytes]:
     """The FCALL of a function, named without its prefix."""
-    return [b"FCALL", _FUNCTION_PREFIX + function.encode(), b"%d" % len(keys), *keys, *args]
+    return [b"FCALL", f"{FUNCTION_PREFIX}{function}".encode(), b"%d" % len(keys), *keys, *args]
 
 
 def function_call(request: Request, mode: bytes, auto: bytes, token: bytes = b"") -> list[bytes]:

@@ -13,7 +13,7 @@ import logging
 import re
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from hiredis import PushNotification
@@ -21,7 +21,7 @@ from hiredis import PushNotification
 from valqd.errors import ControlLost, StartError
 from valqd.io.backend import CONNECT_TIMEOUT_S, Backend, ReplyProtocol
 from valqd.io.complaints import Complaints
-from valqd.lua import bundle
+from valqd.lua import LIBRARY_NAME, bundle
 from valqd.protocol.monitor import encode_own
 
 _RETRY_S = 0.1
@@ -80,6 +80,7 @@ class Control:
         self._backend = backend
         self._connection: _Connection | None = None
         self._db: int | None = backend.db  # None: not known
+        self._selecting = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self.up = False  #: calls can be made: it is greeted, and its library is there
         self.run_id = ""  #: of the Valkey process that it is, or was last, connected to
@@ -183,7 +184,7 @@ class Control:
         self._db = backend.db
 
     async def _warn_of_other_nodes(self) -> None:
-        (nodes,) = await self._calls([[b"CLUSTER", b"NODES"]])
+        (nodes,) = await self._ask([[b"CLUSTER", b"NODES"]])
         if isinstance(nodes, Exception):  # the daemon's user may not ask
             return
         own = next((line for line in nodes.splitlines() if b"myself" in line), b"")
@@ -208,7 +209,7 @@ class Control:
             await asyncio.sleep(_RETRY_S)
 
     async def _checked(self, request: list[bytes]) -> Any:
-        (reply,) = await self._calls([request])
+        (reply,) = await self._ask([request])
         if isinstance(reply, Exception):
             if str(reply).startswith("NOAUTH"):
                 raise StartError(
@@ -239,7 +240,7 @@ class Control:
 
     async def _there(self) -> tuple[bytes, int]:
         """The library's source in the backend (empty: there is none), and its revision."""
-        reply = await self._checked([b"FUNCTION", b"LIST", b"LIBRARYNAME", bundle.LIBRARY_NAME.encode(), b"WITHCODE"])
+        reply = await self._checked([b"FUNCTION", b"LIST", b"LIBRARYNAME", LIBRARY_NAME.encode(), b"WITHCODE"])
         code: bytes = reply[0][b"library_code"] if reply else b""
         revision = _REVISION.search(code)
         return code, int(revision[1]) if revision else 0
@@ -260,28 +261,41 @@ class Control:
         return (await self.calls([request]))[0]
 
     async def calls(self, requests: list[list[bytes]], db: int | None = None) -> list[Any]:
-        """Several requests, pipelined, in ``db``.  Raises ControlLost."""
+        """Several requests, pipelined, in ``db``; if that is refused, so is each of them.  Raises ControlLost."""
         if not self.up:
             raise ControlLost
         wanted = self._backend.db if db is None else db
-        if wanted == self._db:
-            return await self._calls(requests)
-        self._db = wanted
-        selected, *replies = await self._calls([[b"SELECT", b"%d" % wanted], *requests])
-        if isinstance(selected, Exception):
-            self._db = None
-            return [selected] * len(requests)
-        return replies
+        async with self._selecting:
+            if wanted != self._db:
+                self._db = None
+                (selected,) = await self._ask([[b"SELECT", b"%d" % wanted]])
+                if isinstance(selected, Exception):
+                    return [selected] * len(requests)
+                self._db = wanted
+            replies = self._ask(requests)  # sent in this database, whatever is selected before they are answered
+        return await replies
 
-    async def _calls(self, requests: list[list[bytes]]) -> list[Any]:
+    def _ask(self, requests: list[list[bytes]]) -> Awaitable[list[Any]]:
+        """Send now; the replies."""
         assert self._connection is not None
-        watching = asyncio.ensure_future(self._watch(self._connection))
+        return self._answers(self._connection, self._connection.send(requests))
+
+    async def _answers(self, connection: _Connection, replies: list[asyncio.Future[Any]]) -> list[Any]:
+        watching: asyncio.Task[None] | None = None
+
+        def watch() -> None:
+            nonlocal watching
+            watching = asyncio.ensure_future(self._watch(connection))
+
+        timer = asyncio.get_running_loop().call_later(_SILENT_S, watch)
         try:
-            replies = await asyncio.gather(*self._connection.send(requests))
+            answers = await asyncio.gather(*replies)
         finally:
-            watching.cancel()
+            timer.cancel()
+            if watching is not None:
+                watching.cancel()
         self.complaints.over(_SILENT.format(self._backend))
-        return replies
+        return answers
 
     async def _watch(self, connection: _Connection) -> None:
         """Complain of a silent backend.  If it answers others, only this connection leads nowhere, and is given up.
@@ -289,10 +303,10 @@ class Control:
         A proxy may keep it, to a node that is gone.
         """
         while True:
-            await asyncio.sleep(_SILENT_S)
             self.complaints.say(_SILENT.format(self._backend), f"for {_SILENT_S:g} s")
             with contextlib.suppress(OSError):
                 if not (await self._backend.ping()).startswith(b"-BUSY "):
                     await asyncio.sleep(_OVERTAKEN_S)
                     connection.transport.abort()
                     return
+            await asyncio.sleep(_SILENT_S)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from valqd.errors import BackendDown, CommandError, ControlLost, StartError
+from valqd.errors import STATE_CODES, BackendDown, CommandError, ControlLost, StartError
 
 #: Errors that tell of the backend's state: the client gets them as Valkey worded them, as when the functions are there.
-_OF_ITS_STATE = ("OOM ", "READONLY ", "NOREPLICAS ", "MISCONF ", "MASTERDOWN ", "CLUSTERDOWN ", "LOADING ", "BUSY ")
+_OF_ITS_STATE = tuple(f"{code} " for code in (*STATE_CODES, "OOM", "READONLY"))
 
 
 class FunctionLoader:

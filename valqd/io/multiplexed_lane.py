@@ -172,11 +172,9 @@ class MultiplexedLane(ABC):
         self._send_greeting(connection)
 
     def _send_greeting(self, connection: LaneConnection) -> None:
-        """All that is left of it, but nothing together with a first SELECT.
-
-        Valkey before 9 leaves out the error of a refused AUTH while it has other replies to send.
-        """
-        now = 1 if self.identity.db_first and not self._errors else len(self._greeting_unsent)
+        """All that is left of it, or what must be answered first."""
+        left = len(self._greeting_unsent)
+        now = left if self._errors else self.identity.sent_first(left)
         connection.transport.write(b"".join(self._greeting_unsent[:now]))
         del self._greeting_unsent[:now]
 

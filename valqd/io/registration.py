@@ -124,9 +124,12 @@ class Registration:
         while True:
             for _ in range(int(REARM_S / _TICK_S)):
                 await asyncio.sleep(_TICK_S)
-                for queue in list(self._refused if self._control.up else self._queues):
-                    self._wake(queue)
-                    self.arm(queue)
+                try:
+                    for queue in list(self._refused if self._control.up else self._queues):
+                        self._wake(queue)
+                        self.arm(queue)
+                except Exception:
+                    log.exception("waking blocked clients failed")
             self.arm_all()
 
     async def _run(self) -> None:

@@ -24,7 +24,7 @@ class SharedLane(MultiplexedLane):
         super().__init__(lanes, identity)
         self.users = 0
         self.names: dict[object, bytes] = {}
-        self.relay_lanes = {resp: RelayLane(self, lanes, resp) for resp in (2, 3)}
+        self.relay_lanes = {resp: RelayLane(self, resp) for resp in (2, 3)}
         self.relays = True
         self.start()
 
@@ -51,7 +51,7 @@ class SharedLane(MultiplexedLane):
     def renew_relay(self, resp: int) -> None:
         """Have another relay lane in place of one that was refused: a password may have been set back."""
         if not self.is_over:
-            self.relay_lanes[resp] = RelayLane(self, self._lanes, resp)
+            self.relay_lanes[resp] = RelayLane(self, resp)
 
     def ended(self) -> None:
         """The backend has refused its identity for good."""
@@ -100,8 +100,8 @@ class RelayLane(MultiplexedLane):
     ``resp``: the protocol version of these clients, and so its own.
     """
 
-    def __init__(self, shared: SharedLane, lanes: SharedLanes, resp: int) -> None:
-        super().__init__(lanes, shared.identity)
+    def __init__(self, shared: SharedLane, resp: int) -> None:
+        super().__init__(shared._lanes, shared.identity)
         self._shared = shared
         self._resp = resp
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from valqd.commands.request import MOST_IDS, Request, Steps, function_call
-from valqd.errors import BackendDown
+from valqd.errors import BackendDown, CommandError
 from valqd.protocol.calls import error_line
 from valqd.protocol.encoding import encode
 from valqd.protocol.host import Lane
 from valqd.protocol.lone_calls import Listener, LoneCall
 from valqd.protocol.requests import encode_request
 from valqd.protocol.session import Session
+
+log = logging.getLogger(__name__)
 
 
 class Failed(Exception):
@@ -40,6 +43,9 @@ async def run_steps(session: Session, request: Request) -> None:
             data = await _until_answered(lane, request, session)
     except Failed as failed:
         data = failed.resp
+    except Exception:  # a mistake of the daemon's, for which its client is not to wait for ever
+        log.exception("a command that takes several calls failed")
+        data = CommandError("internal error: valqd's log tells more; the command may have been applied").resp()
     session.finish(data)
 
 
@@ -88,8 +94,7 @@ async def _until_answered(lane: Lane, request: Request, session: Session) -> byt
 
 async def _for_all_ids(lane: Lane, request: Request, session: Session) -> int:
     total = 0
-    fixed = request.without_ids
-    ids = request.args[len(fixed) :]
+    fixed, ids = request.split_ids()
     for start in range(0, len(ids), MOST_IDS):
         some = request._replace(args=(*fixed, *ids[start : start + MOST_IDS]))
         try:
@@ -104,8 +109,7 @@ async def _for_all_ids(lane: Lane, request: Request, session: Session) -> int:
 async def _until_done(lane: Lane, request: Request, session: Session) -> int | list[bytes]:
     parts: list[Any] = []
     token = b""
-    fixed = request.without_ids
-    ids = request.args[len(fixed) :]
+    fixed, ids = request.split_ids()
     while True:
         some = request._replace(args=(*fixed, *ids[:MOST_IDS])) if ids else request
         argv = function_call(some, b"e%d" % session.resp, session.worker.auto_create, token)

@@ -17,6 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from valqd.commands.request import Request, function_call
+from valqd.errors import PASSING_ERRORS
 from valqd.io.control import Control
 from valqd.io.registration import MOST_IN_ORDER, Line, QueueId, Registration
 from valqd.protocol.calls import Route, error_line, nothing_popped
@@ -32,10 +33,6 @@ _FIRST_BATCH = 4
 _LARGEST_BATCH = 256
 #: The loop's timers are met to the ms, and can be early.
 _TIMER_S = 0.001
-#: Errors of a backend that will be well again: who waits goes on waiting.
-PASSING_ERRORS = (
-    b"-NOBACKEND", b"-LOADING", b"-BUSY ", b"-NOREPLICAS", b"-MASTERDOWN", b"-CLUSTERDOWN", b"-TRYAGAIN", b"-MISCONF",
-)  # fmt: skip
 
 
 class Waiter:
@@ -43,7 +40,7 @@ class Waiter:
 
     __slots__ = (
         "_client", "_gone", "_handle", "_nothing", "_waiters", "has_asked", "in_flight", "is_probing", "lane",
-        "last_queue", "last_seq", "parked", "queues", "request", "since", "timed_out",
+        "last_queue", "last_seq", "parked", "queues", "request", "since", "takes", "timed_out",
     )  # fmt: skip
 
     def __init__(self, waiters: Waiters, client: Client, lane: Lane, request: Request) -> None:
@@ -51,6 +48,7 @@ class Waiter:
         self._client = client
         self.lane = lane
         self.request = request
+        self.takes = request.wanted  #: how many messages
         self.queues: list[QueueId] = [(lane.identity.db, queue) for queue in dict.fromkeys(request.queues)]
         self._nothing = nothing_popped(request, client.session.resp)
         self._handle: asyncio.TimerHandle | None = None
@@ -140,9 +138,9 @@ class Waiter:
 
     def wants_the_same(self, other: Waiter) -> bool:
         """Whether what comes for one would be right for the other, to the byte."""
-        speaks_the_same = self._client.session.resp == other._client.session.resp
-        asks_the_same = self.request._replace(block_ms=other.request.block_ms) == other.request
-        return asks_the_same and self.lane is other.lane and speaks_the_same
+        if self.lane is not other.lane or self._client.session.resp != other._client.session.resp:
+            return False
+        return self.request._replace(block_ms=other.request.block_ms) == other.request
 
     def change_places(self, other: Waiter) -> None:
         """Exchange clients, with how long they have waited and are to wait; what is under way for either stays."""
@@ -228,7 +226,7 @@ class Waiters:
 
     def _line(self, queue: QueueId) -> Line:
         line = self._parked[queue]
-        return len(line), [(waiter.since, waiter.request.wanted) for waiter in islice(line, MOST_IN_ORDER)]
+        return len(line), [(waiter.since, waiter.takes) for waiter in islice(line, MOST_IN_ORDER)]
 
     def block(self, client: Client, request: Request) -> Waiter:
         """Start a wait; the client's session is held until it ends."""
@@ -298,7 +296,7 @@ class Waiters:
         wake.again = False
         wake.all_served = True
         lane: Lane | None = None
-        for waiter in list(line):
+        for waiter in line:  # nobody comes or leaves by being asked
             if waiter.in_flight:  # it is asked for another queue, and who stands behind it waits for that
                 self._missed.add(queue)
                 break
@@ -326,7 +324,8 @@ class Waiters:
             if wake.asked:
                 continue
             if (wake.all_served or wake.again) and queue in self._parked:
-                wake.batch = min(wake.batch * 4, _LARGEST_BATCH)
+                if wake.all_served:
+                    wake.batch = min(wake.batch * 4, _LARGEST_BATCH)
                 self._serve(queue)
             else:
                 del self._waking[queue]

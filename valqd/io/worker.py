@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from valqd.commands.request import MOST_IDS
 from valqd.config import Settings
-from valqd.errors import ControlLost
+from valqd.errors import PASSING_ERRORS, ControlLost
 from valqd.io.backend import Backend
 from valqd.io.client import Client
 from valqd.io.control import Control
@@ -29,7 +29,7 @@ from valqd.io.private_lane import PrivateLane
 from valqd.io.process import STOP_TICK_S, available_cores, is_told_to_stop, keep_freed_memory, raise_file_limit
 from valqd.io.shared_lane import SharedLane
 from valqd.io.sweeper import Sweeper
-from valqd.io.waiters import PASSING_ERRORS, Waiters
+from valqd.io.waiters import Waiters
 from valqd.protocol.client_kill import ClientInfo
 from valqd.protocol.encoding import bulk
 from valqd.protocol.framing import MAX_BULK_BYTES
@@ -236,7 +236,7 @@ class Worker:
         lane.users += 1  # so that it stays open
 
         def answered(answer: bytes) -> None:
-            if answer.startswith((*PASSING_ERRORS, b"-READONLY")) and tries > 1:
+            if answer.startswith((*PASSING_ERRORS, b"-READONLY ")) and tries > 1:
                 # A receipt counts once: to repeat it does no harm.
                 self.loop.call_later(_GIVE_BACK_S, self._give_back, lane, queue, receipts, tries - 1)
             elif answer[:1] == b"-":

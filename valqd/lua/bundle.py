@@ -17,10 +17,8 @@ from graphlib import CycleError, TopologicalSorter
 from importlib.resources import files
 
 from valqd.errors import QUEUE_CODES
+from valqd.lua import FUNCTION_PREFIX, LIBRARY_NAME
 
-#: Library and functions carry the contract's version, so that old and new daemons share one Valkey during an upgrade.
-LIBRARY_NAME = "valq1"
-FUNCTION_PREFIX = "valq1_"
 #: Which of two builds of the same contract is newer: a daemon never replaces a library of a higher revision.
 REVISION = 2
 
@@ -32,13 +30,13 @@ CALLED_COMMANDS = (
 )  # fmt: skip
 
 _HEADER_LINES = ("Flags", "KEYS", "ARGV", "Returns", "Errors", "Complexity")
-_TEST_CLOCK = """
-server.register_function('valq1_test_clock', function(_, args)
+_TEST_CLOCK = f"""
+server.register_function('{FUNCTION_PREFIX}test_clock', function(_, args)
   clock.offset_ms = tonumber(args[1])
   if args[2] == 'STILL' then
     clock.exact = function() return clock.offset_ms end
   end
-  return {ok = 'OK'}
+  return {{ok = 'OK'}}
 end)
 """
 

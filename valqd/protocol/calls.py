@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from valqd.commands.request import Request, fcall, queue_key
+from valqd.lua import FUNCTION_PREFIX
 from valqd.protocol.encoding import NULL, bulk
 
 #: Nothing joins a call that holds as many items.  Even the 1,023 pushes that one may then hold (see coalescer) are far
@@ -23,7 +24,7 @@ MAX_CALL_BYTES = 1 << 20
 MAX_POP_REPLY_BYTES = 4 << 20
 
 #: What Valkey adds to a function's error; before 9.1 it names the function.
-_PLACE = re.compile(rb" script: (?:valq1_\w+, )?on @user_function:\d+\.\r\n\Z")
+_PLACE = re.compile(rb" script: (?:%b\w+, )?on @user_function:\d+\.\r\n\Z" % FUNCTION_PREFIX.encode())
 
 #: What an ACK of one id answers, by whether it counts.
 _BITS = (b":0\r\n", b":1\r\n")

@@ -26,6 +26,8 @@ from valqd.commands.request import Request
 from valqd.errors import BackendDown
 from valqd.protocol.calls import MAX_CALL_BYTES, Call, MergedCall, Recipient, Route
 
+#: So many routes are kept, then all anew, and none whose fixed arguments are longer than that.
+MAX_ROUTES, _MAX_FIXED_BYTES = 100_000, 64
 #: How often a library that is gone again and again is loaded for one call.
 _MAX_RESENDS = 3
 #: What Valkey answers to a call whose library is gone.
@@ -192,9 +194,6 @@ class Coalescer:
 class Routes:
     """Interns routes, so that a route's identity is what calls are merged by.  Bounded by starting afresh."""
 
-    MAX_ROUTES = 100_000
-    MAX_FIXED_BYTES = 64
-
     def __init__(self, auto_create: bytes) -> None:
         self._auto = (auto_create,)
         self._routes: dict[tuple[str, bytes, tuple[bytes, ...]], Route] = {}
@@ -212,10 +211,10 @@ class Routes:
         key = (function, queue, fixed)
         route = self._routes.get(key)
         if route is None:
-            if len(self._routes) >= self.MAX_ROUTES:
+            if len(self._routes) >= MAX_ROUTES:
                 self._routes.clear()
             route = Route(function, queue, fixed)
-            if sum(map(len, fixed)) <= self.MAX_FIXED_BYTES:  # a NACK's reason may be long, and unique
+            if sum(map(len, fixed)) <= _MAX_FIXED_BYTES:  # a NACK's reason may be long, and unique
                 self._routes[key] = route
         return route
 

@@ -64,12 +64,12 @@ def _filtered(names: list[bytes], by: bytes, value: bytes) -> list[bytes]:
 
 @cache
 def _all_info(resp: int) -> list[bytes]:
-    return [encode(row, resp) for row in introspection.command_info_entries()]
+    return [encode(row, resp) for row in introspection.ENTRIES]
 
 
 @cache
 def _all_docs(resp: int) -> list[bytes]:
-    return [encode(name, resp) + encode(doc, resp) for name, doc in introspection.command_docs()]
+    return [encode(name, resp) + encode(doc, resp) for name, doc in introspection.DOCS]
 
 
 def complete(argv: list[bytes], raw: bytes, resp: int) -> bytes:
@@ -84,7 +84,7 @@ def complete(argv: list[bytes], raw: bytes, resp: int) -> bytes:
         rows = _all_info(resp)
         return _with_count(raw, len(rows), rows)
     if sub == b"COUNT":
-        return b":%d\r\n" % (int(raw[1:-2]) + len(introspection.command_info_entries()))
+        return b":%d\r\n" % (int(raw[1:-2]) + len(introspection.ENTRIES))
     if sub == b"LIST":
         names = introspection.command_names()
         if len(argv) == 5 and argv[2].upper() == b"FILTERBY":

@@ -1,7 +1,7 @@
 """Commands that are not ours: what the session must know about the few that change a connection's state.
 
 Everything passes to Valkey byte for byte; a command that is not in ``SPECIAL`` has one reply and changes nothing that
-concerns order or identity.  Watching a reply never changes it, COMMAND's excepted.
+concerns order or identity.  Watching a reply never changes it, those of COMMAND and CLIENT KILL excepted.
 """
 
 from __future__ import annotations

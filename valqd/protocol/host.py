@@ -44,6 +44,13 @@ class Identity:
             requests.append(select)
         return requests
 
+    def sent_first(self, count: int) -> int:
+        """How many of ``count`` requests, the greeting and what follows it, are sent before one is answered.
+
+        Valkey before 9 leaves out the error of a refused AUTH while it has others to send, of a SELECT before it.
+        """
+        return 1 if self.db_first else count
+
     def refusal(self, errors: list[bytes | None]) -> bytes | None:
         """Why the backend refuses this identity, or None.
 
@@ -67,6 +74,10 @@ class CallLane(Protocol):
     def wake(self) -> None:
         """Calls were joined: send them in this turn of the loop."""
 
+
+class RelayLane(CallLane, Protocol):
+    """One for simple foreign commands, whose calls are RelayCalls."""
+
     def is_ready(self) -> bool:
         """Whether its connection stands and was accepted; if there is none, one is opened for who asks next."""
 
@@ -81,8 +92,8 @@ class Lane(CallLane, Protocol):
     names: dict[object, bytes]
 
     @property
-    def relay_lanes(self) -> Mapping[int, CallLane]:
-        """By protocol version: those of the same identity for simple foreign commands, whose calls are RelayCalls."""
+    def relay_lanes(self) -> Mapping[int, RelayLane]:
+        """Those of the same identity, by protocol version."""
 
     def take_name(self, session: object, name: bytes) -> None:
         """A session's name, which is what the lane is called from now on."""

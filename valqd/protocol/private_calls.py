@@ -17,7 +17,7 @@ from valqd.protocol.coalescer import MISSING_FUNCTION, REPLACED
 from valqd.protocol.lone_calls import Listener, LoneCall
 from valqd.protocol.monitor import encode_own
 from valqd.protocol.private_replies import Gap, PrivateReplies
-from valqd.protocol.requests import echo_call, encode_request
+from valqd.protocol.requests import encode_request
 
 if TYPE_CHECKING:
     from valqd.protocol.private_side import PrivateSide
@@ -65,7 +65,7 @@ class PrivateCalls:
         if self._side.alters_replies and not self._library_probed and lane.up:
             self._library_probed = True
             session.hold()
-            probe = LoneCall(echo_call([]), lambda reply: b"")
+            probe = LoneCall(encode_own(fcall("echo", (), b"array")), lambda reply: b"")
             lane.coalescer.add(Listener(lambda answer: session.go_on(then)), probe)
             lane.wake()
         else:

@@ -28,8 +28,7 @@ def replay(session: Session, replies: PrivateReplies) -> None:
         requests.append([b"HELLO", b"%d" % session.resp, *named])
     requests += [[b"CLIENT", b"SETINFO", *told] for told in session.client_info.items()]
     encoded = list(map(encode_own, requests))
-    # Valkey before 9 leaves out the error of a refused AUTH while it has other replies to send: of a SELECT before it.
-    at_once = 1 if identity.db_first else len(requests)
+    at_once = identity.sent_first(len(requests))
     errors: list[bytes | None] = []
 
     def swallow(raw: bytes) -> bytes:

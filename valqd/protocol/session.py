@@ -256,7 +256,7 @@ class Session:
         self.held = True
 
     def when_shared_quiet(self, then: Callable[[], None]) -> None:
-        """Run ``then`` as soon as no answer is due from the shared lane."""
+        """Run ``then`` at once if no answer is due from the shared lane, else as ``resume_if_quiet`` does."""
         self._when(not self.pending, then)
 
     def _when(self, is_quiet: bool, then: Callable[[], None]) -> None:
@@ -275,7 +275,7 @@ class Session:
         return self.pending >= _MAX_PENDING or self._taken_bytes >= MAX_BYTES_AT_ONCE
 
     def when_private_quiet(self, then: Callable[[], None]) -> None:
-        """Run ``then`` as soon as no answer is due from the private lane."""
+        """Run ``then`` at once if no answer is due from the private lane, else as ``resume_if_quiet`` does."""
         self._when(self.private.is_quiet, then)
 
     def wait_for_shared(self) -> None:
@@ -321,6 +321,8 @@ class Session:
     def answer(self, data: bytes) -> None:
         """One deal's bytes from a shared lane."""
         self.pending -= 1
+        if self.relayed and len(data) > LARGE_REPLY_BYTES:
+            self.leave_relay_lane()  # such replies would hold up others
         if not self.pending:
             self._taken_bytes = 0
             if self.relayed:
@@ -328,16 +330,12 @@ class Session:
                 self._relay_share = min(2 * self._relay_share, relay.MOST_SHARE_BYTES)
         if not self.closed:
             self.host.write(data)
-            if len(data) > LARGE_REPLY_BYTES:
-                self.leave_relay_lane()  # such replies would hold up others
             if self._resume is not None and not self.pending:
                 self.resume_if_quiet()
 
     def answer_fragments(self, fragments: list[bytes]) -> None:
         """One deal's bytes in pieces."""
         if not self.closed:
-            if sum(map(len, fragments)) > LARGE_REPLY_BYTES:
-                self.leave_relay_lane()
             for fragment in fragments[:-1]:
                 self.host.write(fragment)
         self.answer(fragments[-1])
@@ -439,6 +437,8 @@ class Session:
         fragments: list[bytes] = reply if type(reply) is list else [reply]
         if self.gone and request.function == "mpop" and self.host.release(b"", b"".join(fragments)):
             return nothing_popped(request, self.resp)
+        if sum(map(len, fragments)) > LARGE_REPLY_BYTES:
+            self.leave_relay_lane()
         self.answer_fragments(fragments)
         return None
 

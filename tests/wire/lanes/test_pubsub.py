@@ -129,6 +129,20 @@ def test_what_the_daemon_asks_for_itself_is_in_no_monitor(pair, direct, again):
         assert b'"LRANGE" "asked"' in monitor.read()
 
 
+def test_a_monitor_shows_of_a_push_in_a_transaction_what_its_client_sent(pair, beside, queue):
+    with Connection(pair[1].port, timeout_s=5) as monitor:
+        assert monitor.call("MONITOR") == b"OK"
+        for words in ("MULTI", f"VALQ.PUSH {queue} x", "EXEC"):
+            beside.call(*words.split())
+        seen = [monitor.read()]
+        while b'"EXEC"' not in seen[-1]:
+            seen.append(monitor.read())
+        sent = [line.partition(b"] ")[2] for line in seen if b" lua] " not in line]
+        assert sent[0] == b'"MULTI"'
+        assert sent[1].startswith(b'"FCALL" "valq1_push')
+        assert sent[2:] == [b'"EXEC"']
+
+
 @pytest.mark.parametrize("resp", [2, 3])
 @pytest.mark.parametrize("names", [("x" * 40_000,), ("abc",) * 5000], ids=["one", "many"])
 def test_a_large_unsubscribe_that_is_cut_is_answered(pair, beside, resp, names):

@@ -61,9 +61,14 @@ def test_one_that_a_pause_holds_back_holds_up_no_other(pair, beside, pause):
         assert writer.call("GET", "k") == b"2"
 
 
-@pytest.mark.parametrize("asks", ["VALQ.POP {q}", "VALQ.MPOP 1 {q}", "GET {q}"])
-@pytest.mark.parametrize(("body_bytes", "lanes"), [(60_000, 0), (70_000, 1)])
-def test_who_gets_large_replies_asks_for_what_is_not_a_queues_by_a_lane_of_its_own(
+@pytest.mark.parametrize(
+    ("asks", "body_bytes", "lanes"),
+    [
+        ("VALQ.POP {q}", 70_000, 0), ("VALQ.MPOP 1 {q}", 60_000, 0), ("VALQ.MPOP 1 {q}", 70_000, 1),
+        ("GET {q}", 60_000, 0), ("GET {q}", 70_000, 1),
+    ],
+)  # fmt: skip
+def test_who_gets_large_replies_to_what_is_not_merged_asks_for_what_is_not_a_queues_by_a_lane_of_its_own(
     pair, direct, queue, asks, body_bytes, lanes
 ):
     def connections():

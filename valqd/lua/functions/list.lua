@@ -3,7 +3,7 @@
 -- KEYS: none
 -- ARGV: mode, token of the last step ('' at first), pattern ('' all)
 -- Returns: mode e: [names that this step found, token ('': done)]; mode n: all names, sorted
--- Errors: none
+-- Errors: ERR
 -- Complexity: O(n) for n keys of the database, in steps of about 1000
 
 -- Whether a command was refused since its caller may not.

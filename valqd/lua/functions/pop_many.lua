@@ -3,7 +3,7 @@
 -- KEYS: 1 queue
 -- ARGV: auto, then for each run: how many equal pops, and their spec (see lib/runs)
 -- Returns: for each run the encoded replies of its pops joined (or fragments of them); runs left out got nothing
--- Errors: NOQUEUE
+-- Errors: NOQUEUE ERR
 -- Complexity: O(log n) a message
 local function call(keys, args)
   local q = queue.open(keys[1], queue.only)
