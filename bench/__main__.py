@@ -80,10 +80,8 @@ class Bench:
     def note(self, row: Row) -> None:
         """Add a row, and show it."""
         self.rows.append(row)
-        print(
-            f"{row.name:84} {row.ours:>16} {row.other:>16}  {row.ratio:24} at least {row.least}, aim {row.aim}",
-            flush=True,
-        )
+        mark = f"at least {row.least}" if row.least else ""
+        print(f"{row.name:84} {row.ours:>16} {row.other:>16}  {row.ratio:24} {mark}", flush=True)
 
     # ---- rows
 

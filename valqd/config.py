@@ -108,7 +108,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("backend_ca_file", "", str, "FILE", "CA certificates for valkeys://; empty: the system's."),
     Setting("backend_cert_file", "", str, "FILE", "Certificate to show to valkeys://, if it wants one."),
     Setting("backend_key_file", "", str, "FILE", "Its private key; empty: in the same file."),
-    Setting("data_dir", "./valqd-data", _path, "DIR", "Where the embedded Valkey keeps its data and its socket."),
+    Setting(
+        "data_dir",
+        "./valqd-data",
+        _path,
+        "DIR",
+        "Where the embedded Valkey keeps its data and its socket, seen from the folder that valqd is started in.",
+    ),
     Setting(
         "appendfsync",
         "everysec",

@@ -518,7 +518,7 @@ def test_what_falls_due_while_another_daemon_takes_over_is_not_missed():
 
 
 def test_the_worker_of_the_docs_goes_on_through_restarts():
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/delivery.md").read_text(), re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", (ROOT / "docs/delivery.md").read_text(), re.DOTALL)
     port = free_port()
     code = code.replace("port=6390", f"port={port}").replace('"BLOCK", 3000', '"BLOCK", 300')
     with (

@@ -263,7 +263,7 @@ def link_local() -> list[str]:
 def test_a_link_local_address_is_listened_on(valkey, workers):
     host, port = link_local()[0], free_port()
     with Valqd(valkey.url, wait=False, listen=f"[{host}]:{port}", workers=workers) as daemon:
-        until(lambda: f"{port}, backend" in daemon.output(), 10, "started")
+        until(lambda: f"{port}, pid " in daemon.output(), 10, "started")
         with socket.create_connection((host, port)) as client:
             client.sendall(b"PING\r\n")
             assert client.recv(10) == b"+PONG\r\n"

@@ -75,7 +75,7 @@ def test_bytes_are_those_of_all_bodies_but_the_dead(q, overflow):
     q.create(max_bytes=1000, overflow=overflow, attempts=1)
     for _ in range(3):
         q.push("x" * 300)
-    assert str(q.push("x" * 1001)).startswith("FULL ")
+    assert str(q.push("x" * 1001)) == "FULL queue 'orders' is full: MAXBYTES is 1000, and 1001 come at once"
     if overflow == "DROPHEAD":
         assert q.push("x" * 400) == b"4"
         assert q.counts() == (3, 0, 0, 0)

@@ -201,6 +201,8 @@ def test_help_of_one_command_tells_all_of_it(command: Any) -> None:
     assert lines[1].strip() == command.summary
     for heading in ("Reply:", "Complexity:"):
         assert heading in lines
+    text = " ".join(map(str.strip, lines))
+    assert all(line in text for note in command.notes for line in note.splitlines())
     for slot in command.slots():
         assert any(line.startswith(slot.option.token) for line in lines)
     encode(lines, 2)
@@ -209,3 +211,6 @@ def test_help_of_one_command_tells_all_of_it(command: Any) -> None:
 def test_help_of_an_unknown_command_is_an_error() -> None:
     with pytest.raises(CommandError, match=r"unknown command 'VALQ\.NOSUCH'"):
         help_lines(b"NOSUCH")
+    for word in (b"valq.nosuch", b"VALQ|nosuch"):
+        with pytest.raises(CommandError, match=r"unknown command 'VALQ\.nosuch'"):
+            help_lines(word)

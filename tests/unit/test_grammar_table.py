@@ -49,6 +49,7 @@ class Borders(NamedTuple):
 BORDERS = {
     "1 to 255 bytes without braces, white space or control characters": Borders("q", "q" * 255, ("a b", "q" * 256)),
     "a message id (7) or a receipt (7-1)": Borders("1", "9" * 19 + "-" + "9" * 10, ("0", "1-0", "9" * 20)),
+    "a message id (7)": Borders("1", "9" * 19, ("0", "9" * 20)),
     "0, or the cursor of the last reply": Borders("0", "18446744073709551615", ("x", "18446744073709551616")),
     "any bytes, at most max_body_bytes": Borders("", "body"),
     "0 to 65536 bytes long": Borders("", "x" * 65536, ("x" * 65537,)),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import re
 import subprocess
@@ -61,6 +62,24 @@ def test_clients_that_only_use_queues_hold_no_connection_of_their_own(valkey, va
             client = stack.enter_context(library(valqd.port, resp))
             client.execute_command("VALQ.PUSH", queue, "x")
         assert direct.info("clients")["connected_clients"] <= before + 1  # one may ask for the default user's password
+
+
+def test_what_died_into_another_queue_is_sent_home_as_the_docs_say(valqd, queue):
+    _, code = re.findall(r"```python\n(.*?)```", (ROOT / "docs/delivery.md").read_text(), re.DOTALL)
+    dead = f"{queue}-dead"
+    with valkey.Valkey(port=valqd.port) as client:
+        run = client.execute_command
+        run("VALQ.CREATE", queue, "DLQ", dead)
+        run("VALQ.PUSH", queue, "plain")
+        run("VALQ.PUSH", queue, "headed", "HEADERS", 1, "tenant", "7")
+        for _ in range(2):
+            run("VALQ.NACK", queue, as_dict(run("VALQ.POP", queue))[b"receipt"], "FATAL")
+        exec(code.replace('"q2"', repr(dead)), {"itertools": itertools, "valkey": client})
+        back = [as_dict(run("VALQ.POP", queue)) for _ in range(2)]
+        assert [message[b"body"] for message in back] == [b"plain", b"headed"]
+        assert b"headers" not in back[0]
+        assert as_dict(back[1][b"headers"]) == {b"tenant": b"7"}
+        assert as_dict(run("VALQ.INFO", dead))[b"msgs"] == 0
 
 
 def test_pipelines_and_transactions(valqd, queue):

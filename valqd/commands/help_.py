@@ -22,7 +22,7 @@ SPEC = Command(
     summary="Returns helpful text about the commands.",
     arguments=(Positional("command", COMMAND_NAME, "the name of one, such as push or valq.push", optional=True),),
     build=_build,
-    reply="Array of lines; for one command its syntax, options, reply, complexity and errors.",
+    reply="Array of lines; for one command its syntax, options, notes, reply, complexity and errors.",
     complexity="O(1).",
     notes=("VALQ alone is VALQ.HELP. The daemon answers it by itself.",),
     example=(

@@ -63,6 +63,10 @@ def _on_one(command: Command) -> Iterator[str]:
         yield _option_syntax(slot.option)
         ranges = slot.option.ranges()
         yield from _indented(f"{slot.option.doc}." + (f" ({ranges})" if ranges else ""))
+    if command.notes:
+        yield "Notes:"
+        for note in command.notes:
+            yield from _indented(note)
     yield "Reply:"
     yield from _indented(command.reply)
     yield "Complexity:"
@@ -79,4 +83,4 @@ def _option_syntax(option: Option) -> str:
 
 
 def _indented(text: str) -> list[str]:
-    return [_INDENT + line for line in wrap(text, _WIDTH - len(_INDENT))]
+    return [_INDENT + line for part in text.splitlines() for line in wrap(part, _WIDTH - len(_INDENT))]

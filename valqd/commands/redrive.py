@@ -5,7 +5,7 @@ from __future__ import annotations
 from valqd.commands.positionals import QUEUE_ARGUMENT
 from valqd.commands.request import Request, Steps
 from valqd.commands.spec import Arguments, Command, OneOf, Option, OptionValue
-from valqd.commands.values import ID, LUA_INTEGER_MAX, QUEUE, integer
+from valqd.commands.values import LUA_INTEGER_MAX, MESSAGE_ID, QUEUE, integer
 
 MAX_IDS = 10_000
 
@@ -29,7 +29,7 @@ SPEC = Command(
             "which",
             (
                 Option("ALL", doc="all of them (the default)"),
-                Option("ID", (OptionValue("id", ID),), "these", most=MAX_IDS),
+                Option("ID", (OptionValue("id", MESSAGE_ID),), "these", most=MAX_IDS),
             ),
         ),
         Option("TO", (OptionValue("queue", QUEUE),), "to this queue instead of the one they died in"),
@@ -51,6 +51,8 @@ SPEC = Command(
         "The oldest first; with ID, in the order given. Attempts begin at zero; the last error and times are kept; a "
         "TTL does not come back. Give ids: a receipt finds nothing, its delivery is over. With TO the user needs "
         "rights on both queues; on a cluster both must be in one hash slot.",
+        "What died into another queue (DLQ q2) is a message like others there, and is not moved by this: POP it from "
+        "q2 and PUSH it again, as delivery.md shows.",
         "What dies again goes to the end of the DLQ. Who calls it with LIMIT n in a loop has to stop when as many were "
         "moved as there were at the beginning, or the same messages may go round for ever.",
     ),

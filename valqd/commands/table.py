@@ -87,7 +87,7 @@ def named(word: bytes) -> Command:
     upper = word.upper().replace(b"VALQ|", b"VALQ.", 1)
     command = _BY_WORD.get(upper) or _BY_NAME.get(upper)
     if command is None:
-        raise _unknown(word)
+        raise _unknown(word[5:] if upper.startswith(b"VALQ.") else word)
     return command
 
 

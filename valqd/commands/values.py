@@ -166,6 +166,7 @@ def _parse_pattern(raw: bytes, label: str, max_body_bytes: int) -> bytes:
 
 QUEUE = ValueType("key", "1 to 255 bytes without braces, white space or control characters", _parse_queue)
 ID = ValueType("string", "a message id (7) or a receipt (7-1)", _parse_id)
+MESSAGE_ID = ValueType("string", "a message id (7)", _parse_id)  #: of what is in no delivery: a receipt finds nothing
 CURSOR = ValueType("integer", "0, or the cursor of the last reply", _parse_cursor)
 BODY = ValueType("string", "any bytes, at most max_body_bytes", _parse_body)
 PATTERN = ValueType("pattern", "1 to 1024 bytes long", _parse_pattern)

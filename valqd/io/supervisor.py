@@ -63,8 +63,8 @@ def serve(settings: Settings) -> None:
             backend = server.backend
 
         def announce() -> None:
-            where = "embedded Valkey" if server is not None else f"backend {backend}"
-            log.info("valqd %s on %s, %s, pid %d", __version__, _address(listening), where, os.getpid())
+            where = f"embedded Valkey in {server.folder}" if server is not None else f"backend {backend}"
+            log.info("valqd %s on %s, pid %d; %s", __version__, _address(listening), os.getpid(), where)
 
         tick = server.respawn_if_dead if server is not None else lambda: None
         if settings.workers == 1:

@@ -154,7 +154,9 @@ class Worker:
         """Beyond this host, that is: Valkey's protected mode does not see who comes through valqd."""
         if self.state.password_needed is False:
             log.warning(
-                "%s: whoever reaches it may do anything: the default user has no password", self.settings.listen
+                "%s: whoever reaches it may do anything: give the default user a password "
+                "(ACL SETUSER default '>…', see 'An open port' in docs/operating.md)",
+                self.settings.listen,
             )
 
     async def _finish(self, sweeper: Sweeper) -> None:

@@ -44,6 +44,9 @@ _MAX_PENDING_LONE = 32
 _LONG = frozenset({"scan", "peek"})
 #: As so many bytes each message that a POP asks for counts towards its client's share of what may be under way.
 _BYTES_A_MESSAGE = 64
+#: So often may commands of one shared lane wait for answers of the other: who goes on to mix them in one pipeline has
+#: its simple commands, and VALQ commands behind these, on its private lane, where none waits.
+_MOST_CHANGES = 4
 #: Frames taken from one client before others have their turn.
 _MAX_FRAMES = 512
 
@@ -74,6 +77,7 @@ class Session:
         self._relayed_last = False  # so was what came last: the next most likely is, too
         self._relay_share = relay.FIRST_SHARE_BYTES  # so much of it may be there at once
         self._needs_private = False  # simple commands do not take the relay lane any more
+        self._changes = 0  # how often a command had to wait until it could take the other shared lane
         self._calm = Calm()
         self._gone = False  # it has hung up
         self.closed = False  # nothing is taken from it, or written to it, any more
@@ -224,7 +228,7 @@ class Session:
             if len(frame.argv) >= MAX_ARGUMENTS:
                 why = f"has more than {MAX_ARGUMENTS} arguments"
             else:
-                why = f"is larger than max_body_bytes ({self.worker.max_body_bytes}) allows"
+                why = f"is larger than max_body_bytes ({self.worker.max_body_bytes}) and 64 KiB more"
             self._answer_here(CommandError(f"the command {why}"))
         elif kind is Kind.COMMAND or (kind is Kind.STREAM and frame.argv):
             self.private.streaming = kind is Kind.STREAM
@@ -378,6 +382,7 @@ class Session:
             self.when_private_quiet(lambda: self._ours(argv))
             return
         if self.relayed:
+            self._changes += 1
             self.when_shared_quiet(lambda: self._ours(argv))
             return
         if request.fair:  # now that it will not come here again
@@ -446,7 +451,7 @@ class Session:
 
     def _may_relay(self) -> bool:
         """Whether simple commands of this (clean) client may take the relay lane."""
-        allowed = self.worker.relaying and not self._needs_private
+        allowed = self.worker.relaying and not self._needs_private and self._changes < _MOST_CHANGES
         return allowed and self.lane.up and self.lane.relays and self.lane.relay_lanes[self.resp].up
 
     def _can_leave_private(self, data: bytes) -> bool:
@@ -488,6 +493,7 @@ class Session:
         if self.private.replies is None:
             is_relayed = self._may_relay() and self._is_simple(frame)
             if self.pending and self.relayed is not is_relayed:
+                self._changes += is_relayed
                 self.when_shared_quiet(lambda: self._foreign(frame))
                 return
             if is_relayed:

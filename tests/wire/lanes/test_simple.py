@@ -226,6 +226,22 @@ def test_who_pipelines_large_ones_gets_a_lane_of_its_own(fresh, queue):
         assert len(lanes_of(direct)) == before + 1
 
 
+def test_who_goes_on_to_mix_simple_and_queue_commands_in_a_pipeline_gets_a_lane_of_its_own(fresh, queue, resp):
+    daemon, direct = fresh
+    with Connection(daemon.port, resp) as client:
+        assert client.call("GET", queue) is None
+        before = len(lanes_of(direct))
+        for number in range(1, 21):  # one by one, nothing has to wait for another lane
+            assert client.call("VALQ.PUSH", queue, number) == b"%d" % number
+            assert client.call("INCR", queue) == number
+        assert len(lanes_of(direct)) == before
+        client.send_raw((request("VALQ.PUSH", queue, "x") + request("INCR", queue)) * 20)
+        answers = [client.read() for _ in range(40)]
+        assert answers == [answer for number in range(21, 41) for answer in (b"%d" % number, number)]
+        assert len(lanes_of(direct)) == before + 1
+        assert client.call("VALQ.DELETE", queue) == b"OK"
+
+
 def calm(client, queue, reads):
     for number in range(reads):
         assert client.call("SET", queue, number) == b"OK"

@@ -22,6 +22,12 @@ function add.settle(q)
   end
 end
 
+-- The text of a FULL error; of a push that would not even fit into an empty queue it says so, for waiting does not help.
+local function full_text(q, limit, most, coming)
+  local text = "queue '" .. q.name .. "' is full: " .. limit .. ' is ' .. number.text(most)
+  return coming > most and text .. ', and ' .. number.text(coming) .. ' come at once' or text
+end
+
 -- By how much the queue would be over its limits with `count` more messages of `bytes` in all: messages, bytes, and the
 -- text of the FULL error, if it would be.  Ready, delayed and in flight count.
 local function excess(q, count, bytes)
@@ -32,13 +38,13 @@ local function excess(q, count, bytes)
     local length = queue.ready(q) + server.call('ZCARD', q.prefix .. 'delayed') + server.call('ZCARD', q.prefix .. 'inflight')
     over = length + count - bounds.max_length
     if over > 0 then
-      full = "queue '" .. q.name .. "' is full: MAXLEN is " .. number.text(bounds.max_length)
+      full = full_text(q, 'MAXLEN', bounds.max_length, count)
     end
   end
   if bounds.max_bytes then
     over_bytes = queue.bytes(q) + bytes - bounds.max_bytes
     if over_bytes > 0 and not full then
-      full = "queue '" .. q.name .. "' is full: MAXBYTES is " .. number.text(bounds.max_bytes)
+      full = full_text(q, 'MAXBYTES', bounds.max_bytes, bytes)
     end
   end
   return over, over_bytes, full

@@ -79,16 +79,16 @@ function life.delay(q, id, meta, until_ms)
   queue.note_due(q, until_ms)
 end
 
--- The delivery of a record that was in flight (and is in no index now) has ended without an ack, at `ended` (ms): back to
+-- The delivery of a record that was in flight (and is in no index now) has ended without an ack, at `ended_ms`: back to
 -- ready, delayed, or dead, unless its TTL was over before.
-function life.give_back(q, id, meta, delay_ms, why, ended)
+function life.give_back(q, id, meta, delay_ms, why, ended_ms)
   if meta.c then
     record.drop(q, id, meta)
     queue.count(q, 'cancelled', 1)
     return
   end
   local is_last = life.is_spent(q, meta)
-  if meta.x and meta.x <= (is_last and ended or q.now) then
+  if meta.x and meta.x <= (is_last and ended_ms or q.now) then
     life.expire(q, id, meta)
     return
   end

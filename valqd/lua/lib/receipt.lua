@@ -105,8 +105,7 @@ local function choose(q, ids, numbers, ends, metas, results, at)
   for i = 1, #ids do
     local id, n = ids[i], numbers[i]
     local done = false
-    if chosen[id] then
-      done = false -- named before
+    if chosen[id] then -- named before
     elseif metas and metas[i] then
       local meta = cmsgpack.unpack(metas[i])
       if not n or (ends[i] and meta.s == 'i' and tonumber(n) == meta.n) then
