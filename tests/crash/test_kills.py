@@ -469,7 +469,7 @@ def test_a_stopped_backend_bounds_memory_of_lanes_of_their_own(before):
 
     with Valkey() as valkey, Valqd(valkey.url) as daemon, contextlib.ExitStack() as stack:
         pushed = []
-        connections = [stack.enter_context(Connection(daemon.port, timeout_s=30)) for _ in range(clients)]
+        connections = [stack.enter_context(Connection(daemon.port, timeout_s=120)) for _ in range(clients)]
         assert all(connection.call("CLIENT", "ID") for connection in connections)
         threads = [threading.Thread(target=pipeline, args=(connection,)) for connection in connections]
         with valkey_stopped(valkey):

@@ -82,14 +82,14 @@ def test_a_library_of_a_lower_revision_that_another_daemon_loads_later_is_replac
 
 @contextlib.contextmanager
 def loading():
-    """A Valkey that takes two seconds to load its data."""
+    """A Valkey that takes five seconds to load its data."""
     with Valkey() as valkey:
         with Connection(valkey.port) as direct:
             direct.call("CONFIG", "SET", "rdbcompression", "no")
             direct.call("DEBUG", "POPULATE", "300", "key", "2000")
             direct.call("SAVE")
         valkey.kill()
-        valkey.options = ("--key-load-delay", "7000", "--loading-process-events-interval-bytes", "1024")
+        valkey.options = ("--key-load-delay", "17000", "--loading-process-events-interval-bytes", "1024")
         valkey.wait_ready = lambda: None
         valkey.start()
 

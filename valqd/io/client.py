@@ -1,4 +1,15 @@
-"""One client's connection: the I/O shell of a session."""
+"""One client's connection: the I/O shell of a session.
+
+How it ends:
+
+    it sends no more (eof_received) ──▶ what it sent is still to take effect? ─no─▶ closed ──▶ connection_lost
+                                          └yes─▶ ending: is answered, for _ENDING_S at most ─▶ closed ──┘
+    its connection is lost (connection_lost) ──▶ the same question ─no─▶ ended (_end): leaves its lanes
+                                                   └yes─▶ ending, in worker.ending ─▶ ended
+    the daemon closes it (close) ──▶ once all is written, or after _STUCK_S without progress ──▶ connection_lost
+
+A private lane ends by itself, when it has sent all (PrivateLane.client_left).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +21,7 @@ import select
 import sys
 from collections.abc import Callable
 from enum import Flag, auto
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from valqd.commands.request import Request
@@ -440,9 +452,13 @@ class Client(Outgoing, asyncio.Protocol):
     @property
     def has_hung_up(self) -> bool:
         """Whether the system knows that it has closed its connection, or sends no more."""
-        poll = select.poll()
-        poll.register(self.transport.get_extra_info("socket"), _PEER_CLOSED)
-        return bool(poll.poll(0))
+        return bool(self._peer.poll(0))
+
+    @cached_property
+    def _peer(self) -> select.poll:
+        peer = select.poll()
+        peer.register(self.transport.get_extra_info("socket"), _PEER_CLOSED)
+        return peer
 
     def drop_if_left(self) -> bool:
         """Abort its connection if it has closed it while it is not read from; whether it was so.

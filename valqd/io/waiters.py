@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -219,7 +218,7 @@ class Waiters:
         self._parked: dict[QueueId, dict[Waiter, None]] = {}
         self._waking: dict[QueueId, _Wake] = {}
         #: how many waiters' first POPs are under way, before these stand in line
-        self._probing: Counter[QueueId] = Counter()
+        self._probing: dict[QueueId, int] = {}
         self._missed: set[QueueId] = set()  # woken while all who wait there were being asked for another queue
         self._stopping = False
         self.registration = Registration(control, daemon, self._parked, self._line, self.wake)
@@ -232,10 +231,11 @@ class Waiters:
         """Start a wait; the client's session is held until it ends."""
         waiter = Waiter(self, client, client.session.lane, request)
         first = next((next(iter(self._parked[queue])) for queue in waiter.queues if queue in self._parked), None)
-        is_behind_probes = any(queue in self._probing for queue in waiter.queues)  # they will stand in line before it
-        if (first is None or is_behind_probes) and waiter.pop():
+        # Behind probes: they will stand in line before it.
+        if (first is None or any(queue in self._probing for queue in waiter.queues)) and waiter.pop():
             waiter.is_probing = True
-            self._probing.update(waiter.queues)
+            for queue in waiter.queues:
+                self._probing[queue] = self._probing.get(queue, 0) + 1
             waiter.lane.wake()
         else:
             if first is not None and first.lane is waiter.lane and first.queues == waiter.queues:
@@ -249,8 +249,8 @@ class Waiters:
         """A POP of ``waiter`` was answered; it may have been its first."""
         if waiter.is_probing:
             waiter.is_probing = False
-            self._probing.subtract(waiter.queues)
             for queue in waiter.queues:
+                self._probing[queue] -= 1
                 if not self._probing[queue]:
                     del self._probing[queue]
 

@@ -116,7 +116,7 @@ def test_who_has_just_asked_is_not_idle_though_nothing_was_written_to_it_for_lon
                 port = client.socket.getsockname()[1]
                 killer.send("CLIENT", "KILL", "ADDR", f"127.0.0.1:{port}", "IDLE", "1")
             noticed(beside)
-        knows_idle = [killer.read() for killer in killers] == [0, 0, 0, 1]  # Valkey does since version 8
+        knows_idle = [killer.read() for killer in killers] == [0, 0, 0, 1]  # Valkey 8.0 does not
         for number in range(2):
             beside.call("VALQ.PUSH", queue, number)
         assert [is_closed(client) for client in clients] == [False, False, False, knows_idle]
