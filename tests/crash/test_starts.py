@@ -58,6 +58,7 @@ def test_an_open_port_without_a_password_is_warned_of(host, password, warned):
                 connection.send_raw(request("PING"))
                 connection.read()
             assert ("whoever reaches it may do anything" in daemon.output()) == warned
+            assert ("ACL SETUSER default" in daemon.output()) == warned
 
 
 @pytest.mark.parametrize(("step", "stays"), [(1, True), (-1, False)], ids=["newer", "older"])
@@ -68,6 +69,7 @@ def test_only_a_library_of_a_lower_revision_is_replaced(step, stays):
         assert direct.call("FUNCTION", "LOAD", source) == b"valq1"
         with Valqd(valkey.url) as daemon, Connection(daemon.port) as client:
             assert client.call("VALQ.PUSH", "q", "x") == b"1"
+            assert f"pid {daemon.pid}; backend {valkey.url}\n" in daemon.output()
         assert (there.encode() in direct.call("FUNCTION", "LIST", "WITHCODE")[0][-1]) is stays
 
 
@@ -121,6 +123,7 @@ def test_a_damaged_append_only_file_is_named(tmp_path):
     folder = tmp_path / "data"
     with Valqd(data_dir=folder) as daemon, Connection(daemon.port) as client:
         client.call("VALQ.PUSH", "q", "x")
+        assert f"pid {daemon.pid}; embedded Valkey in {folder}\n" in daemon.output()
     (written,) = (folder / "appendonlydir").glob("*.incr.aof")
     with written.open("ab") as file:
         file.write(b"\0" * 4096)  # as after a power cut

@@ -321,3 +321,13 @@ def test_what_a_sweep_has_yet_to_drop_is_due_again(q):
     for _ in range(2):
         assert q.do("due", "me", 1000, 10, keys=["valq::daemons"])[3:] == [b"orders"]
         assert q.do("sweep", "", 1000) == 1
+
+
+@pytest.mark.parametrize("overflow", ["REFUSE", "DROPHEAD"])
+def test_only_a_push_that_is_larger_than_the_queue_is_told_that_it_is(q, overflow):
+    full = "FULL queue 'orders' is full: MAXLEN is 3"
+    q.create(max_length=3, overflow=overflow)
+    q.push("a", "b", "c")
+    q.pop()
+    assert str(q.push("d", "e", "f")) == full  # which would fit into an empty queue
+    assert str(q.push("d", "e", "f", "g")) == f"{full}, and 4 come at once"

@@ -201,8 +201,11 @@ def test_help_of_one_command_tells_all_of_it(command: Any) -> None:
     assert lines[1].strip() == command.summary
     for heading in ("Reply:", "Complexity:"):
         assert heading in lines
-    text = " ".join(map(str.strip, lines))
-    assert all(line in text for note in command.notes for line in note.splitlines())
+    notes = [line.strip() for line in lines[lines.index("Notes:") + 1 : lines.index("Reply:")]] if command.notes else []
+    told = " ".join(notes)
+    for line in (line for note in command.notes for line in note.splitlines()):
+        assert line in told
+        assert any(line.startswith(begun) for begun in notes)  # on a line of its own
     for slot in command.slots():
         assert any(line.startswith(slot.option.token) for line in lines)
     encode(lines, 2)

@@ -28,10 +28,11 @@ class Answers:
 async def test_after_a_refused_select_the_next_call_selects_again():
     control = Control(Backend("h", 1))
     busy = ReplyError("BUSY a script")
-    control.up, control._connection = True, Answers(busy, b"OK", b"PONG")
-    assert await control.calls([[b"PING"]], 5) == [busy]
-    assert await control.calls([[b"PING"]], 5) == [b"PONG"]
-    assert control._connection.sent == [[b"SELECT", b"5"], [b"SELECT", b"5"], [b"PING"]]
+    control.up, control._connection = True, Answers(busy, b"OK", b"PONG", b"PONG")
+    assert await control.calls([[b"PING"], [b"PING"]], 5) == [busy, busy]
+    for _ in range(2):
+        assert await control.calls([[b"PING"]], 5) == [b"PONG"]
+    assert control._connection.sent == [[b"SELECT", b"5"], [b"SELECT", b"5"], [b"PING"], [b"PING"]]
 
 
 async def test_the_log_tells_of_a_backend_that_does_not_answer_and_when_it_does(monkeypatch, caplog):
@@ -46,6 +47,7 @@ async def test_the_log_tells_of_a_backend_that_does_not_answer_and_when_it_does(
     answers.send = lambda requests: [silent]
     asyncio.get_running_loop().call_later(0.05, silent.set_result, b"PONG")
     assert await control.call([b"PING"]) == b"PONG"
+    await asyncio.sleep(0.05)  # who has answered is not watched any more
     what = "backend valkey://h:1 does not answer"
     assert caplog.messages == [f"{what}: for 0.01 s", f"{what}: this is over"]
 
@@ -58,7 +60,10 @@ async def test_a_silent_connection_is_given_up_if_its_backend_answers_others(mon
     monkeypatch.setattr(control_module, "_SILENT_S", 0.01)
     monkeypatch.setattr(control_module, "_OVERTAKEN_S", 0.01)
 
+    asked = []
+
     async def ping(backend):
+        asked.append(backend)
         return answer
 
     monkeypatch.setattr(Backend, "ping", ping)
@@ -73,6 +78,7 @@ async def test_a_silent_connection_is_given_up_if_its_backend_answers_others(mon
     asking = asyncio.ensure_future(control.call([b"PING"]))
     await asyncio.wait([asking], timeout=5 if is_given_up else 0.1)
     assert silent.done() == asking.done() == is_given_up
+    assert len(asked) <= 10  # once in _SILENT_S
     if is_given_up:
         assert isinstance(asking.exception(), control_module.ControlLost)
     else:
@@ -122,3 +128,27 @@ async def test_nothing_is_sent_before_its_database_is_selected_and_each_call_is_
     replies = await asyncio.gather(*(control.calls([[name]], db) for name, db in calls))
     assert sent == [(name, db) for name, db in calls if db != 7]
     assert [isinstance(reply, ReplyError) for (reply,) in replies] == [db == 7 for _, db in calls]
+
+
+async def test_nothing_is_asked_over_a_connection_that_is_not_greeted_though_it_waited_for_another():
+    selecting = asyncio.get_running_loop().create_future()
+    control = Control(Backend("h", 1))
+    control.up, control._connection = True, SimpleNamespace(send=lambda _: [selecting])
+    asking = [asyncio.ensure_future(control.calls([[b"PING"]], db)) for db in (5, 0)]
+    await asyncio.sleep(0.01)
+    control.up, control._connection = False, Answers(b"OK", b"PONG")
+    selecting.set_exception(control_module.ControlLost())
+    answers = await asyncio.gather(*asking, control.calls([[b"PING"]]), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [control_module.ControlLost] * 3
+    assert control._connection.sent == []
+
+
+async def test_after_a_call_that_was_cancelled_while_it_selected_the_next_selects_again():
+    control = Control(Backend("h", 1))
+    answers = Answers(b"OK", b"PONG")
+    control.up, control._connection = True, SimpleNamespace(send=lambda _: [asyncio.get_running_loop().create_future()])
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(control.calls([[b"PING"]], 5), 0.01)
+    control._connection = answers
+    assert await control.calls([[b"PING"]]) == [b"PONG"]
+    assert answers.sent == [[b"SELECT", b"0"], [b"PING"]]

@@ -2,7 +2,9 @@
 
 import asyncio
 
-from valqd.errors import ControlLost
+import pytest
+
+from valqd.errors import ControlLost, StartError
 from valqd.io.loader import FunctionLoader
 
 
@@ -24,3 +26,34 @@ async def test_once_for_all_who_ask_meanwhile_and_again_for_who_asks_later():
     assert loads == [0, 3]
     assert told[:3] == [None] * 3
     assert told[3].startswith(b"-NOBACKEND ")
+
+
+async def answer_after(error):
+    """What who asks for functions is told, when loading them raises this."""
+
+    async def load():
+        raise error
+
+    told = []
+    FunctionLoader(load).load(told.append)
+    await asyncio.sleep(0.01)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("refusal", "told"),
+    [
+        ("OOM command not allowed", b"-OOM command not allowed\r\n"),
+        ("READONLY You can't write", b"-READONLY You can't write\r\n"),
+        ("BUSY a script", b"-BUSY a script\r\n"),
+        ("NOPERM no", b"-ERR the queue functions cannot be loaded: why\r\n"),
+    ],
+)
+async def test_what_tells_of_the_backends_state_is_passed_on_in_its_words(refusal, told):
+    assert await answer_after(StartError("why", refusal=refusal)) == [told]
+
+
+async def test_who_asked_is_told_though_loading_failed_in_an_unexpected_way(caplog):
+    (told,) = await answer_after(KeyError("library_code"))
+    assert told.startswith(b"-ERR internal error")
+    assert caplog.records[0].exc_info

@@ -75,4 +75,5 @@ async def test_a_reply_of_another_shape_ends_the_hold_with_an_error_and_is_told_
     session = SimpleNamespace(lane=Lane(b"no pair"), resp=2, worker=worker, finish=answers.append)
     await run_steps(session, parse([b"VALQ", b"PURGE", b"q"], 2, MAX_BULK_BYTES))
     assert answers[0].startswith(b"-ERR internal error")
+    assert b"may have been applied" in answers[0]
     assert caplog.records[0].exc_info

@@ -82,6 +82,20 @@ def test_what_died_into_another_queue_is_sent_home_as_the_docs_say(valqd, queue)
         assert as_dict(run("VALQ.INFO", dead))[b"msgs"] == 0
 
 
+def test_what_its_queue_has_no_room_for_stays_in_the_other_though_sent_home(valqd, queue):
+    _, code = re.findall(r"```python\n(.*?)```", (ROOT / "docs/delivery.md").read_text(), re.DOTALL)
+    dead = f"{queue}-dead"
+    with valkey.Valkey(port=valqd.port) as client:
+        run = client.execute_command
+        run("VALQ.CREATE", queue, "DLQ", dead, "MAXLEN", 1)
+        run("VALQ.PUSH", queue, "x")
+        run("VALQ.NACK", queue, as_dict(run("VALQ.POP", queue))[b"receipt"], "FATAL")
+        run("VALQ.PUSH", queue, "another")
+        with pytest.raises(valkey.ResponseError, match="FULL "):
+            exec(code.replace('"q2"', repr(dead)), {"itertools": itertools, "valkey": client})
+        assert as_dict(run("VALQ.INFO", dead))[b"msgs"] == 1
+
+
 def test_pipelines_and_transactions(valqd, queue):
     with valkey.Valkey(port=valqd.port) as client:
         with client.pipeline(transaction=False) as pipe:

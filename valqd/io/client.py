@@ -4,8 +4,8 @@ How it ends:
 
     it sends no more (eof_received) ──▶ what it sent is still to take effect? ─no─▶ closed ──▶ connection_lost
                                           └yes─▶ ending: is answered, for _ENDING_S at most ─▶ closed ──┘
-    its connection is lost (connection_lost) ──▶ the same question ─no─▶ ended (_end): leaves its lanes
-                                                   └yes─▶ ending, in worker.ending ─▶ ended
+    its connection is lost (connection_lost) ──▶ the same, of one that is held and reads? ─no─▶ ended (_end)
+                                                   └yes─▶ ending, in worker.ending ─▶ ended: leaves its lanes
     the daemon closes it (close) ──▶ once all is written, or after _STUCK_S without progress ──▶ connection_lost
 
 A private lane ends by itself, when it has sent all (PrivateLane.client_left).

@@ -262,10 +262,10 @@ class Control:
 
     async def calls(self, requests: list[list[bytes]], db: int | None = None) -> list[Any]:
         """Several requests, pipelined, in ``db``; if that is refused, so is each of them.  Raises ControlLost."""
-        if not self.up:
-            raise ControlLost
         wanted = self._backend.db if db is None else db
         async with self._selecting:
+            if not self.up:  # now: it may have been lost while this waited
+                raise ControlLost
             if wanted != self._db:
                 self._db = None
                 (selected,) = await self._ask([[b"SELECT", b"%d" % wanted]])

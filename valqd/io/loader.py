@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from valqd.errors import STATE_CODES, BackendDown, CommandError, ControlLost, StartError
 
 #: Errors that tell of the backend's state: the client gets them as Valkey worded them, as when the functions are there.
 _OF_ITS_STATE = tuple(f"{code} " for code in (*STATE_CODES, "OOM", "READONLY"))
+
+log = logging.getLogger(__name__)
 
 
 class FunctionLoader:
@@ -36,6 +39,9 @@ class FunctionLoader:
                 failure = CommandError(f"the queue functions cannot be loaded: {error}").resp()
         except ControlLost:
             failure = BackendDown().resp()
+        except Exception:  # a mistake of the daemon's, for which nobody is to wait for ever
+            log.exception("loading the functions failed")
+            failure = CommandError("internal error: valqd's log tells more").resp()
         waiting, self._waiting = self._waiting, []
         for done in waiting:
             asyncio.get_running_loop().call_soon(done, failure)  # it may ask for another load

@@ -164,6 +164,7 @@ class Session:
                 return taken + len(data)
         if private.replies is not None and self._calm.is_due() and self._can_leave_private(data):
             self._calm.back_off()
+            self._changes = 0
             private.leave()
         if private.replies is None:
             return taken + self._relay_what_is_simple(data)
@@ -451,12 +452,16 @@ class Session:
 
     def _may_relay(self) -> bool:
         """Whether simple commands of this (clean) client may take the relay lane."""
-        allowed = self.worker.relaying and not self._needs_private and self._changes < _MOST_CHANGES
+        return self._changes < _MOST_CHANGES and self._may_return()
+
+    def _may_return(self) -> bool:
+        """The same, whatever it mixed before."""
+        allowed = self.worker.relaying and not self._needs_private
         return allowed and self.lane.up and self.lane.relays and self.lane.relay_lanes[self.resp].up
 
     def _can_leave_private(self, data: bytes) -> bool:
         """Whether it has long sent nothing that needs its private lane, and a relay lane stands for ``data``."""
-        is_spare = not self.pending and self.private.is_spare and self._may_relay()
+        is_spare = not self.pending and self.private.is_spare and self._may_return()
         is_long_enough = self._calm.saw(is_spare and relay.is_all_simple(data))
         return is_long_enough and self.lane.relay_lanes[self.resp].is_ready()
 

@@ -242,6 +242,47 @@ def test_who_goes_on_to_mix_simple_and_queue_commands_in_a_pipeline_gets_a_lane_
         assert client.call("VALQ.DELETE", queue) == b"OK"
 
 
+@pytest.mark.parametrize("first", ["VALQ.PUSH", "INCR"])
+def test_the_fourth_time_that_one_waits_for_the_other_a_client_gets_a_lane_of_its_own(fresh, queue, first):
+    daemon, direct = fresh
+    with Connection(daemon.port) as client:
+        assert client.call("GET", "none") is None
+        before = len(lanes_of(direct))
+        commands = [request("VALQ.PUSH", queue, "x"), request("INCR", queue)]
+        if first == "INCR":
+            commands.reverse()
+        for number in range(1, 5):
+            assert len(lanes_of(direct)) == before
+            client.send_raw(b"".join(commands))
+            assert {client.read(), client.read()} == {number, b"%d" % number}
+            if number < 4:
+                assert client.call("GET", "none") is None
+        assert client.call("GET", "none") is None
+        assert len(lanes_of(direct)) == before + 1
+
+
+def test_who_mixes_no_more_gives_its_lane_up(fresh, queue):
+    daemon, direct = fresh
+    with Connection(daemon.port) as client:
+        assert client.call("GET", queue) is None
+        before = len(lanes_of(direct))
+        client.send_raw((request("VALQ.PUSH", queue, "x") + request("INCR", "n")) * 5)
+        assert [client.read() for _ in range(10)][-2:] == [b"5", 5]
+        assert len(lanes_of(direct)) == before + 1
+        calm(client, queue, 40)
+        until(lambda: len(lanes_of(direct)) == before, what="it is closed")
+
+
+def test_a_large_reply_of_many_small_messages_leaves_its_client_on_the_relay_lane(pair, direct, queue):
+    with Connection(pair[1].port) as client:
+        client.call("VALQ.MPUSH", queue, 100, *["x" * 1000] * 100)
+        assert client.call("GET", "none") is None
+        known = direct.call("CLIENT", "LIST").count(b"\n")
+        assert len(client.call("VALQ.POP", queue, "COUNT", 100)) == 100
+        assert client.call("GET", "none") is None
+        assert direct.call("CLIENT", "LIST").count(b"\n") == known
+
+
 def calm(client, queue, reads):
     for number in range(reads):
         assert client.call("SET", queue, number) == b"OK"
