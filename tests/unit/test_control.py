@@ -152,3 +152,12 @@ async def test_after_a_call_that_was_cancelled_while_it_selected_the_next_select
     control._connection = answers
     assert await control.calls([[b"PING"]]) == [b"PONG"]
     assert answers.sent == [[b"SELECT", b"0"], [b"PING"]]
+
+
+async def test_a_refused_select_is_no_trouble_to_calls_in_the_database_from_before():
+    control = Control(Backend("h", 1))
+    noperm = ReplyError("NOPERM no")
+    control.up, control._connection = True, Answers(noperm, b"PONG")
+    assert await control.calls([[b"PING"]], 5) == [noperm]
+    assert await control.calls([[b"PING"]]) == [b"PONG"]
+    assert control._connection.sent == [[b"SELECT", b"5"], [b"PING"]]

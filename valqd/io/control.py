@@ -267,9 +267,10 @@ class Control:
             if not self.up:  # now: it may have been lost while this waited
                 raise ControlLost
             if wanted != self._db:
-                self._db = None
+                before, self._db = self._db, None
                 (selected,) = await self._ask([[b"SELECT", b"%d" % wanted]])
                 if isinstance(selected, Exception):
+                    self._db = before
                     return [selected] * len(requests)
                 self._db = wanted
             replies = self._ask(requests)  # sent in this database, whatever is selected before they are answered

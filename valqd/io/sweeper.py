@@ -142,8 +142,7 @@ class Sweeper:
         reply = await self._due(_DUE_LIMIT)
         if isinstance(reply, Exception):
             if is_missing_function(reply):
-                await self._library_gone()
-                return _NO_QUEUES_TICK_S
+                return _LEADER_TICK_S if await self._load_if_needed() else _NO_QUEUES_TICK_S
             self._refused(reply)
             self._registration.look_each_second()  # asking is the sign of life
             return _FOLLOWER_TICK_S
@@ -187,8 +186,8 @@ class Sweeper:
             self._look_not_before = self._look_at_all_not_before = 0.0
         self._role = role
 
-    async def _library_gone(self) -> None:
-        """Load it again if there are queues to sweep.  If there are none, the first command on one will."""
+    async def _load_if_needed(self) -> bool:
+        """Load the library again if there are queues to sweep.  If there are none, the first command on one will."""
         if not self._no_queues:
             self._look_at_all = False
             await self._find_dbs()
@@ -196,8 +195,9 @@ class Sweeper:
                 async for keys in self._queues(db):
                     if keys:
                         await self._control.load_library()
-                        return
+                        return True
             self._no_queues = not self._look_at_all  # it is set where looking was refused
+        return False
 
     async def _find_dbs(self) -> None:
         info = await self._control.call([b"INFO", b"keyspace"])
