@@ -1,11 +1,12 @@
 """When a client is not read from."""
 
 import asyncio
+import socket
 from types import SimpleNamespace
 
 import pytest
 
-from tests.servers import request
+from tests.servers import LINUX_ONLY, request, until
 from valqd.io.client import _HELD_BYTES, _LARGE_READ_BYTES, Client
 from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.framing import MAX_BULK_BYTES
@@ -146,3 +147,17 @@ def test_who_is_answered_in_this_turn_is_not_idle(client):
 def test_its_address_is_as_valkey_shows_it(client, socket_name, shown):
     client.transport.get_extra_info = lambda name: socket_name
     assert client.info().addr == shown
+
+
+@LINUX_ONLY
+def test_that_it_has_hung_up_is_seen_behind_bytes_that_nobody_reads():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        theirs = socket.create_connection(server.getsockname())
+        ours, _ = server.accept()
+        client = Client.__new__(Client)
+        client.transport = SimpleNamespace(get_extra_info=lambda name: ours)
+        theirs.sendall(b"not read")
+        assert not client.has_hung_up
+        theirs.close()
+        until(lambda: client.has_hung_up, what="seen")
+        ours.close()
