@@ -155,7 +155,7 @@ class Worker:
         if self.state.password_needed is False:
             log.warning(
                 "%s: whoever reaches it may do anything: give the default user a password "
-                "(ACL SETUSER default '>…', see 'An open port' in docs/operating.md)",
+                "(ACL SETUSER default '>password', see 'An open port' in docs/operating.md)",
                 self.settings.listen,
             )
 
