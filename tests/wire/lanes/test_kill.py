@@ -5,7 +5,6 @@ import socket
 import struct
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -204,8 +203,8 @@ def test_clients_of_a_unix_socket_are_killed_whatever_name_their_end_has(valkey,
             yield client
 
     names = [None, str(tmp_path / "c"), *([""] if sys.platform == "linux" else [])]  # the last: an abstract one
-    with Valqd(valkey.url, wait=False, listen=f"unix:{path}"), contextlib.ExitStack() as stack:
-        until(lambda: Path(path).exists(), 10, "it listens")
+    with Valqd(valkey.url, wait=False, listen=f"unix:{path}") as daemon, contextlib.ExitStack() as stack:
+        until(lambda: f" on unix:{path}, " in daemon.output(), 10, "it listens")
         clients = [stack.enter_context(local(name)) for name in names]
         with local(None) as killer:
             killer.sendall(request("CLIENT", "ID"))
