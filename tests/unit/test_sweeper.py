@@ -4,6 +4,7 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
+from hiredis import ReplyError
 
 from valqd.io import sweeper as sweeper_module
 from valqd.io.sweeper import Sweeper
@@ -35,3 +36,23 @@ async def test_a_queue_that_is_refused_again_and_again_puts_off_nobodys_turn(swe
     now = turn + 0.1
     sweeper._refused("WRONGTYPE", (0, b"evil"))
     assert sweeper._look_not_before > now  # the next turn
+
+
+@pytest.mark.parametrize(
+    ("keys", "pause_s"), [([b"valq:{q}:queue"], sweeper_module._LEADER_TICK_S), ([], sweeper_module._NO_QUEUES_TICK_S)]
+)
+async def test_once_the_functions_are_there_again_it_is_soon_asked_what_is_due(sweeper, keys, pause_s):
+    loads = []
+
+    async def call(request):
+        return b"db0:keys=1" if request[0] == b"INFO" else ReplyError("ERR Function not found")
+
+    async def calls(requests, db):
+        return [[b"0", keys]]
+
+    async def load_library():
+        loads.append(1)
+
+    sweeper._control = SimpleNamespace(call=call, calls=calls, load_library=load_library)
+    assert await sweeper._tick() == pause_s
+    assert len(loads) == len(keys)

@@ -1,6 +1,7 @@
 """Simple commands of others over a lane that all share."""
 
 import contextlib
+import random
 import re
 import time
 
@@ -259,6 +260,29 @@ def test_the_fourth_time_that_one_waits_for_the_other_a_client_gets_a_lane_of_it
                 assert client.call("GET", "none") is None
         assert client.call("GET", "none") is None
         assert len(lanes_of(direct)) == before + 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_pipeline_that_mixes_is_answered_as_if_sent_one_by_one_however_it_is_cut(pair, queue, resp, seed):
+    chance = random.Random(seed)
+    kinds = ["SET k {n}", "GET k", "INCR n", "VALQ.PUSH q {n}", "VALQ.POP q", "VALQ.ACK q {n}-1", "VALQ.CANCEL q 99"]
+    drawn = [chance.choice([*kinds, "VALQ.ACK"]).format(n=chance.randint(1, 40)).split() for _ in range(200)]
+    commands = [["VALQ.CREATE", "q"], *drawn]
+
+    def on(prefix):
+        return [tuple(prefix + word if word in ("k", "n", "q") else word for word in words) for words in commands]
+
+    def plain(reply):
+        return str(reply).replace(queue + "a", queue + "b") if isinstance(reply, Exception) else reply
+
+    with Connection(pair[1].port, resp, timeout_s=10) as mixing, Connection(pair[1].port, resp) as one_by_one:
+        data = b"".join(request(*words) for words in on(queue + "a"))
+        while data:
+            size = chance.randint(1, 2000)
+            mixing.send_raw(data[:size])
+            data = data[size:]
+        answers = [plain(mixing.read()) for _ in commands]
+        assert answers == [plain(one_by_one.call(*words)) for words in on(queue + "b")]
 
 
 def test_who_mixes_no_more_gives_its_lane_up(fresh, queue):
