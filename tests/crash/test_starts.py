@@ -1,6 +1,7 @@
 """What the start says of the backend and of the port that it is given."""
 
 import contextlib
+import ctypes.util
 import ipaddress
 import signal
 import socket
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.daemons import WORKERS, start_refused
+from tests.crash.daemons import WORKERS, server_of, start_refused
 from tests.servers import LINUX_ONLY, Connection, Valkey, Valqd, free_port, listening_sockets, request, until
 from valqd.errors import StartError
 from valqd.io import embedded
@@ -140,6 +141,53 @@ def test_what_an_embedded_valkey_says_before_it_has_a_log_is_told(tmp_path, monk
     said = r"it ended with exit status 127, and its log ended: a library is missing \(see .*/valkey\.log\)$"
     with pytest.raises(StartError, match=said), EmbeddedServer(str(tmp_path / "data"), "everysec"):
         pass
+
+
+@pytest.fixture
+def server_built_with(tmp_path):
+    """Makes what says of itself, as valkey-server does, with which allocator it was built."""
+
+    def build(allocator):
+        server = tmp_path / "server"
+        server.write_text(f"#!/bin/sh\necho Valkey server v=9.1.2 malloc={allocator} bits=64\n")
+        server.chmod(0o700)
+        return str(server)
+
+    return build
+
+
+@LINUX_ONLY
+@pytest.mark.parametrize(
+    ("built_with", "library", "preloaded"),
+    [
+        ("libc", "libm.so.6", "libm.so.6"),  # any library that every system has
+        ("libc", "libmissing.so.2", None),
+        ("jemalloc-5.3.0", "libm.so.6", None),
+    ],
+)
+def test_an_allocator_is_preloaded_if_it_is_there_and_the_server_has_none_of_its_own(
+    server_built_with, monkeypatch, built_with, library, preloaded
+):
+    monkeypatch.setattr(embedded, "_JEMALLOC", library)
+    settings = embedded.allocator_settings(server_built_with(built_with))
+    assert settings.get("LD_PRELOAD") == preloaded
+    assert ("MALLOC_TRIM_THRESHOLD_" in settings) == (preloaded is None)
+
+
+@LINUX_ONLY
+def test_what_the_operator_preloads_and_sets_stays(server_built_with, monkeypatch):
+    monkeypatch.setattr(embedded, "_JEMALLOC", "libm.so.6")
+    monkeypatch.setenv("LD_PRELOAD", "libdl.so.2")
+    monkeypatch.setenv("MALLOC_CONF", "narenas:1")
+    settings = embedded.allocator_settings(server_built_with("libc"))
+    assert settings == {"LD_PRELOAD": "libdl.so.2:libm.so.6", "MALLOC_CONF": "narenas:1"}
+
+
+@LINUX_ONLY
+def test_the_embedded_valkey_runs_with_jemalloc_exactly_where_that_is_installed():
+    with Valqd() as daemon, Connection(daemon.port) as client:
+        mapped = Path(f"/proc/{server_of(client)}/maps").read_text()
+        assert ("libjemalloc.so" in mapped) == (ctypes.util.find_library("jemalloc") is not None)
 
 
 def test_a_working_directory_that_is_gone_is_told(tmp_path, monkeypatch):
