@@ -26,7 +26,8 @@ _INTRO = """\
   name says ms. They are rounded up to whole milliseconds, so that nothing is due early.
 - **Queue names** are 1 to 255 bytes without `{`, `}`, white space or control characters (the Unicode ones too).
 - **Ids** are decimals. A **receipt**, `<id>-<n>`, names one delivery, and can be given wherever an id can. Once that
-  lease is over, ACK, NACK and DEL do not count it, and EXTEND, CANCEL and SHOW answer an error. REDRIVE needs ids.
+  lease is over, ACK, NACK and DEL do not count it, and EXTEND, CANCEL and SHOW answer an error (CANCEL of a
+  message that is gone: 0). REDRIVE needs ids.
 - **Examples** show what `valkey-cli -3` (RESP3) prints, if the queues and messages that they name are there. Each
   stands for itself: they are not one session.
 - **Maps** are maps in RESP3, and in RESP2 flat arrays: each field, then its value. Their order is not promised.

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -252,6 +253,18 @@ def test_while_a_worker_is_to_be_started_again_the_others_take_all_connections()
             for _ in range(20):
                 with Connection(daemon.port, timeout_s=3.0) as connection:
                     assert connection.call("PING") == b"PONG"
+
+
+@LINUX_ONLY
+def test_an_embedded_valkey_at_its_limit_of_file_size_refuses_writes_and_goes_on(tmp_path):
+    with Valqd(data_dir=tmp_path / "data") as daemon, Connection(daemon.port) as client:
+        server = server_of(client)
+        before = resource.prlimit(server, resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
+        body = "x" * 4096
+        until(lambda: "MISCONF" in str(client.call("VALQ.PUSH", "q", body)), 10, "refused")
+        resource.prlimit(server, resource.RLIMIT_FSIZE, before)
+        until(lambda: isinstance(client.call("VALQ.PUSH", "q", body), bytes), 10, "taken again")
+        assert server_of(client) == server
 
 
 @LINUX_ONLY

@@ -34,6 +34,13 @@ def test_a_call_that_is_refused_leaves_what_is_due_to_the_next(q):
     assert q.counts() == (0, 0, 0, 1)
 
 
+@pytest.mark.parametrize("headers", ["1e309", "1e17", "nan", "1"])
+def test_a_push_without_a_body_is_refused(q, headers):
+    q.create()
+    assert str(q.fcall("push", "e2", AUTO, "1", "0", headers, "body")) == "ERR a push needs a body"
+    assert q.counts() == (0, 0, 0, 0)
+
+
 def test_what_a_daemon_may_merge_into_one_call_is_served(q):
     q.fill(10_600)
     *singles, many = q.do("pop_many", AUTO, *("1", "") * 511, "1", "2,10000,,")

@@ -43,8 +43,8 @@ def test_stale_receipt_cancels_nothing(q):
 def test_paused_in_refuses_pushes_and_out_gives_nothing(q):
     q.push("x")
     q.do("pause", "n2", "IN", "")
-    assert str(q.push("y")) == "PAUSED queue 'orders' takes no pushes: it is paused"
-    assert str(q.fcall("push_many", AUTO, "y")) == "PAUSED queue 'orders' takes no pushes: it is paused"
+    for refusal in (q.push("y"), q.fcall("push_many", AUTO, "y")):
+        assert str(refusal) == "PAUSED queue 'orders' takes no pushes: it is paused (see VALQ.PAUSE)"
     assert q.info()["paused"] == b"IN"
     q.do("pause", "n2", "OUT", "")
     assert q.push("y") == b"2"

@@ -228,3 +228,11 @@ def test_a_large_message_for_who_has_left_goes_back(coalescer, gone):
     coalescer.take()
     coalescer.deliver([[b"large ", b"message"]])
     assert (given, back) == (([b"$-1\r\n"], [b"large message"]) if gone else ([b"large message"], []))
+
+
+def test_pops_that_ask_for_more_than_there_is_do_not_raise_the_bound(coalescer):
+    route = Routes(b"").get("pop_many", b"q", (b"",))
+    coalescer.join(Listener(), route, b"", 1000, 1, b"*0\r\n")
+    coalescer.take()
+    coalescer.deliver([b"x" * (MAX_POP_REPLY_BYTES + 1)])
+    assert route.max_items <= MAX_ITEMS

@@ -278,6 +278,16 @@ def test_headers_are_counted_and_named_once() -> None:
     )
 
 
+def test_headers_of_all_messages_are_bounded() -> None:
+    def mpush(size: int) -> Request:
+        argv = [b"VALQ.MPUSH", b"q", b"4", *[b"body"] * 4, b"HEADERS", b"1", b"f", b"x" * size]
+        return parse(argv, 2, 32 << 20)
+
+    assert mpush((16 << 20) - 1).args[-1] == b"body"
+    with pytest.raises(CommandError, match="must be at most 67108864 bytes, not 4 times 16777217"):
+        mpush(16 << 20)
+
+
 def test_body_and_header_value_are_bounded_by_max_body_bytes() -> None:
     assert parse([b"VALQ.PUSH", b"q", b"x" * 100], 2, MAX_BODY_BYTES).args[-1] == b"x" * 100
     assert refusal([b"VALQ.PUSH", b"q", b"x" * 101]) == "ERR body is larger than max_body_bytes (100)"

@@ -21,7 +21,7 @@ class Host:
 
     def __init__(self):
         self.written, self.sent, self.soon, self.released, self.paused_ms, self.runs = [], [], [], [], [], []
-        self.closed = self.closing = False
+        self.closed = self.closing = self.has_failed = False
         self.relay_is_ready = self.private_stands = True
         self.coalescer = Coalescer()
         self.write = self.write_now = self.written.append
@@ -67,6 +67,9 @@ class Host:
     def session_resumed(self):
         pass
 
+    def failed(self, error):
+        self.has_failed = True
+
 
 @pytest.fixture
 def host():
@@ -94,6 +97,29 @@ def test_many_frames_that_come_at_once_are_taken_in_turns(host, session):
     assert len(host.written) == 2 * _MAX_FRAMES + 1
     assert not host.soon
     assert not session.held
+
+
+def test_a_mistake_in_what_waits_for_an_answer_is_not_that_of_others_who_are_answered(host, session, monkeypatch):
+    session.receive(request("VALQ.POP", "q"))
+    session.wait_for_shared()
+    session.receive(b"what waits")
+    other = Host()
+    other.coalescer = host.coalescer
+    Session(other, session.worker, 2).receive(request("VALQ.POP", "q"))
+    monkeypatch.setattr(session, "_take_frames", lambda: 1 / 0)
+    host.coalescer.take()
+    host.coalescer.deliver([b"one", b"another"])
+    assert (host.written, other.written) == ([b"one"], [b"another"])
+    assert (host.has_failed, other.has_failed) == (True, False)
+
+
+def test_nothing_is_written_to_a_client_that_was_closed(host, session):
+    session.receive(request("SUBSCRIBE", "c"))
+    session.private.received(request("subscribe", "c", 1))
+    written = list(host.written)
+    session.close(gently=True)
+    session.private.received(request("message", "c", "x"))
+    assert host.written == written
 
 
 @pytest.mark.parametrize("command", [("VALQ.POP", "q"), ("GET", "k")], ids=["shared lane", "relay lane"])

@@ -107,6 +107,22 @@ def test_waiters_are_served_first_come_first_served(pair, pushing, queue):
         waiter.close()
 
 
+@pytest.mark.parametrize("served", [2, 3, 5, 8])
+def test_who_waits_at_several_queues_is_not_overtaken(pair, pushing, queue, served):
+    """Two of three wait at one queue, and what they ask for is merged."""
+    with contextlib.ExitStack() as stack:
+        waiters = []
+        for number in range(9):
+            waiter = stack.enter_context(Connection(pair[1].port))
+            waiter.send(*(("VALQ.MPOP", "2", "other", queue) if number % 3 == 1 else ("VALQ.POP", queue)), "BLOCK", "0")
+            waiters.append(waiter)
+            blocked(pushing, queue, number + 1)
+        bodies = [b"%d" % number for number in range(served)]
+        pushing.call("VALQ.MPUSH", queue, str(served), *bodies)
+        assert [as_map(waiter.read())[b"body"] for waiter in waiters[:served]] == bodies
+        blocked(pushing, queue, 9 - served)
+
+
 def test_waiters_of_different_users_are_served_first_come_first_served(pair, pushing, queue):
     valkey, daemon, _ = pair
     with contextlib.ExitStack() as stack:

@@ -40,7 +40,7 @@ SPEC = Command(
     ),
     example=(
         ("VALQ.PAUSE orders IN FOR 60", "OK"),
-        ("VALQ.PUSH orders hello", "(error) PAUSED queue 'orders' takes no pushes: it is paused"),
+        ("VALQ.PUSH orders hello", "(error) PAUSED queue 'orders' takes no pushes: it is paused (see VALQ.PAUSE)"),
         ("VALQ.PAUSE orders NONE", "OK"),
     ),
     flags=("write", "noscript", "fast"),

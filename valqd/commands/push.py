@@ -11,6 +11,8 @@ from valqd.errors import CommandError, shown
 MAX_PRIORITY = 31
 MAX_HEADERS = 128
 MAX_HEADER_FIELD_BYTES = 256
+#: Of MPUSH, those of all its messages together: each has them for itself.
+MAX_HEADER_BYTES = 64 << 20
 MAX_DEDUP_KEY_BYTES = 1024
 _DEFAULT_DEDUP_WINDOW_MS = b"300000"
 #: Larger headers are not packed into one argument: the backend might not take it.
@@ -80,7 +82,7 @@ _DEFAULT_VALUES = {"delay": b"0", "priority": b"0"}
 
 
 def push_request(args: Arguments, bodies: tuple[bytes, ...], reply_many: bytes) -> Request:
-    """The request of PUSH and MPUSH.  Raises ``CommandError`` for a header field given twice."""
+    """The request of PUSH and MPUSH.  Raises ``CommandError`` for a header field given twice, and too many headers."""
     queue = args.one["queue"]
     pairs = _pairs(args)
     headers = args.every("headers")
@@ -88,11 +90,17 @@ def push_request(args: Arguments, bodies: tuple[bytes, ...], reply_many: bytes) 
     if len(set(fields)) < len(fields):
         twice = next(field for field in fields if fields.count(field) > 1)
         raise CommandError(f"header '{shown(twice)}' is given twice")
+    header_bytes = sum(map(len, headers))
+    if len(bodies) > 1 and len(bodies) * header_bytes > MAX_HEADER_BYTES:
+        raise CommandError(
+            f"the headers of all messages must be at most {MAX_HEADER_BYTES} bytes, not "
+            f"{len(bodies)} times {header_bytes}"
+        )
     options = (b"%d" % (len(pairs) // 2), *pairs, b"%d" % len(fields), *headers)
     merge = None
     if not (reply_many or pairs or headers):
         merge = Merge("push_many", (), bodies)
-    elif not reply_many and sum(map(len, headers)) <= _MAX_MERGED_HEADER_BYTES:
+    elif not reply_many and header_bytes <= _MAX_MERGED_HEADER_BYTES:
         merge = Merge("push_records", (), (packed(options), *bodies))
     return Request("push", (queue,), (reply_many, *options, *bodies), takes_auto=True, merge=merge)
 

@@ -24,7 +24,7 @@ SPEC = Command(
     notes=(
         "By position all three numbers are given; by name, only what is named changes. A new visibility timeout holds "
         "for deliveries from then on; fewer attempts also for messages that wait: those that have had as many go to "
-        "the DLQ within a second.",
+        "the DLQ within a second, delayed ones when they are due.",
         "An option is taken away by BACKOFF NONE, MAXLEN 0, MAXBYTES 0, OVERFLOW REFUSE, DLQ NONE, MAXLEASE 0. "
         "JITTER is part of BACKOFF and is given with it: BACKOFF without JITTER has none. A queue named NONE (in upper "
         "or lower case) cannot be a dead letter queue.",

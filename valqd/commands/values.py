@@ -107,6 +107,17 @@ def text(low: int, high: int) -> ValueType:
     return ValueType("string", phrase + " long", parse)
 
 
+def _id(phrase: str) -> ValueType:
+    """A message's id, or a receipt."""
+
+    def parse(raw: bytes, label: str, max_body_bytes: int) -> bytes:
+        if _ID(raw) is None:
+            raise CommandError(f"invalid id '{shown(raw)}': must be {phrase}")
+        return raw
+
+    return ValueType("string", phrase, parse)
+
+
 def words(*accepted: str) -> ValueType:
     """One of a few words in any letter case, handed on in upper case."""
     phrase = ", ".join(accepted[:-1]) + " or " + accepted[-1]
@@ -136,12 +147,6 @@ def _is_plain_unicode(raw: bytes) -> bool:
     return not any(char.isspace() or unicodedata.category(char) in ("Cc", "Zs", "Zl", "Zp") for char in name)
 
 
-def _parse_id(raw: bytes, label: str, max_body_bytes: int) -> bytes:
-    if _ID(raw) is None:
-        raise CommandError(f"invalid id '{shown(raw)}': must be {ID.range}")
-    return raw
-
-
 def _parse_cursor(raw: bytes, label: str, max_body_bytes: int) -> bytes:
     if _INTEGER(raw) is None or int(raw) > U64_MAX:
         raise CommandError(f"invalid cursor '{shown(raw)}': must be {CURSOR.range}")
@@ -165,8 +170,8 @@ def _parse_pattern(raw: bytes, label: str, max_body_bytes: int) -> bytes:
 
 
 QUEUE = ValueType("key", "1 to 255 bytes without braces, white space or control characters", _parse_queue)
-ID = ValueType("string", "a message id (7) or a receipt (7-1)", _parse_id)
-MESSAGE_ID = ValueType("string", "a message id (7)", _parse_id)  #: of what is in no delivery: a receipt finds nothing
+ID = _id("a message id (7) or a receipt (7-1)")
+MESSAGE_ID = _id("a message id (7)")  #: of what is in no delivery: a receipt finds nothing
 CURSOR = ValueType("integer", "0, or the cursor of the last reply", _parse_cursor)
 BODY = ValueType("string", "any bytes, at most max_body_bytes", _parse_body)
 PATTERN = ValueType("pattern", "1 to 1024 bytes long", _parse_pattern)

@@ -499,6 +499,11 @@ class Client(Outgoing, asyncio.Protocol):
         self._set_stop(Stop.PRIVATE_FULL, False)
         self.session.private.lost(error, sent)
 
+    def failed(self, error: Exception) -> None:
+        """A mistake of the daemon's, for which nobody else is to suffer."""
+        log.error("client %d: its commands could not be taken", self.session.client_id, exc_info=error)
+        self.session.close()
+
     def session_resumed(self) -> None:
         """A hold has ended; maybe another has begun, in which more may be sent."""
         if not self.session.held or self._may_send_more:

@@ -203,6 +203,7 @@ class EmbeddedServer:
                 stderr=log_file,
                 env=self._environment,
                 start_new_session=True,
+                restore_signals=False,  # SIGXFSZ stays ignored: at a limit of file size it refuses writes, not dies
                 pass_fds=(self._lock,),
                 preexec_fn=partial(_in_child, os.getpid()),
             )

@@ -39,7 +39,7 @@ class Waiter:
 
     __slots__ = (
         "_client", "_gone", "_handle", "_nothing", "_waiters", "has_asked", "in_flight", "is_probing", "lane",
-        "last_queue", "last_seq", "parked", "queues", "request", "since", "takes", "timed_out",
+        "last_queue", "last_seq", "parked", "queues", "request", "since", "timed_out",
     )  # fmt: skip
 
     def __init__(self, waiters: Waiters, client: Client, lane: Lane, request: Request) -> None:
@@ -47,7 +47,6 @@ class Waiter:
         self._client = client
         self.lane = lane
         self.request = request
-        self.takes = request.wanted  #: how many messages
         self.queues: list[QueueId] = [(lane.identity.db, queue) for queue in dict.fromkeys(request.queues)]
         self._nothing = nothing_popped(request, client.session.resp)
         self._handle: asyncio.TimerHandle | None = None
@@ -68,6 +67,11 @@ class Waiter:
         What it waited for comes at any time: its closing of the connection may be known, and not have been read yet.
         """
         return self._gone or self._client.session.gone or self._client.has_hung_up
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether its POPs may join the call of those before it; an MPOP's is a call of its own."""
+        return self.request.merge is not None
 
     def start_timer(self) -> None:
         """End the wait when its time is over.  Most need none: their first POP finds something."""
@@ -225,7 +229,7 @@ class Waiters:
 
     def _line(self, queue: QueueId) -> Line:
         line = self._parked[queue]
-        return len(line), [(waiter.since, waiter.takes) for waiter in islice(line, MOST_IN_ORDER)]
+        return len(line), [(waiter.since, waiter.request.wanted) for waiter in islice(line, MOST_IN_ORDER)]
 
     def block(self, client: Client, request: Request) -> Waiter:
         """Start a wait; the client's session is held until it ends."""
@@ -296,15 +300,18 @@ class Waiters:
         wake.again = False
         wake.all_served = True
         lane: Lane | None = None
+        some_alone = False
         for waiter in line:  # nobody comes or leaves by being asked
             if waiter.in_flight:  # it is asked for another queue, and who stands behind it waits for that
                 self._missed.add(queue)
                 break
-            if len(wake.asked) == wake.batch or lane not in (None, waiter.lane):
-                break  # another lane's POPs might overtake
+            # What would overtake: another lane's POPs; and one that joins a call which was opened before an MPOP's.
+            if len(wake.asked) == wake.batch or lane not in (None, waiter.lane) or (some_alone and waiter.is_merged):
+                break
             if waiter.pop():
                 wake.asked.add(waiter)
                 lane = waiter.lane
+                some_alone = not waiter.is_merged
         if lane is not None:
             lane.wake()  # all at once: a push between the first POP and the others would be for one who came later
         if not wake.asked:

@@ -232,7 +232,7 @@ class PopCall(MergedCall):
             else:
                 recipient.answer(run)
         if total > MAX_POP_REPLY_BYTES:
-            self.route.max_items = max(1, MAX_POP_REPLY_BYTES * self.units // total)
+            self.route.max_items = max(1, min(MAX_ITEMS, MAX_POP_REPLY_BYTES * self.units // total))
         elif self.route.max_items < MAX_ITEMS:
             self.route.max_items = min(MAX_ITEMS, self.route.max_items * 2)
 

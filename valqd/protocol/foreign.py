@@ -194,7 +194,10 @@ def _discard(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
 
 
 def _quit(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
-    """What comes behind it is not run, unless it was refused."""
+    """What comes behind it is not run, unless it was refused.
+
+    While nothing is answered (CLIENT REPLY OFF) it is not sent: Valkey would close the connection without a word, too.
+    """
     leaves = False
 
     def watch(reply: bytes) -> bytes:
@@ -202,7 +205,7 @@ def _quit(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         leaves = ok(reply)
         return reply
 
-    if side.mute:  # nothing will tell
+    if side.mute:
         leaves = True
     else:
         side.send_watched(raw, watch)

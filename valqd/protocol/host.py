@@ -181,6 +181,9 @@ class Host(Protocol):
     def kill_clients(self, is_meant: Callable[[ClientInfo], bool]) -> int:
         """Close this worker's clients that have no private lane and that ``is_meant`` picks out; how many."""
 
+    def failed(self, error: Exception) -> None:
+        """What the client sent could not be taken, by a mistake of the daemon's: log it, and close the client."""
+
     def session_resumed(self) -> None:
         """A hold has ended, and maybe another begun: a client that was not read from because of it may be again."""
 

@@ -368,7 +368,7 @@ class PrivateSide:
             whole = replies.whole_bytes(held_back) if is_counted else 0
             out = bytes(self._cut_push[:whole])
             del self._cut_push[:whole]
-        if out:
+        if out and not session.closed:  # closed gently, it takes no more
             session.host.write_now(out)
         if self._after_mark is not None and not replies.awaits_marker:
             then, self._after_mark = self._after_mark, None

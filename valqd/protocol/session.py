@@ -315,10 +315,14 @@ class Session:
         if self.closed:
             return
         self.held = False
-        first()
-        if self._advancing:  # the hold began and ended within one frame: what called this takes the next
+        try:
+            first()
+            if self._advancing:  # the hold began and ended within one frame: what called this takes the next
+                return
+            self._advance(waited=True)
+        except Exception as error:  # whose reply has led here has other clients' to deal out
+            self.host.failed(error)
             return
-        self._advance(waited=True)
         self.host.session_resumed()
 
     # ---- answers

@@ -10,6 +10,9 @@
 local function call(keys, args)
   local mode, auto = args[1], args[2]
   local o, at = add.options(args, 4)
+  if not (at <= #args) then -- who calls functions himself may say anything
+    error('ERR a push needs a body', 0)
+  end
   local q = queue.need_or_create(keys[1], auto)
   add.settle(q)
   local count, bytes = #args - at + 1, 0

@@ -10,7 +10,7 @@ local DROP_PAGE = 500
 local MOST_STEPS = 2
 
 function add.paused_error(q)
-  return reply.error('PAUSED', "queue '" .. q.name .. "' takes no pushes: it is paused")
+  return reply.error('PAUSED', "queue '" .. q.name .. "' takes no pushes: it is paused (see VALQ.PAUSE)")
 end
 
 -- Before pushes: do what is due.  In a queue that takes none now the call ends with PAUSED (see guard).
