@@ -157,7 +157,7 @@ def test_nothing_answered_is_lost_when_the_daemon_is_killed():
             load.goes_on()
             daemon.kill()
             daemon = stack.enter_context(Valqd(valkey.url, port=port))
-        time.sleep(0.3)
+        load.goes_on()
         load.stop()
         assert load.errors == set()
         with Connection(port) as connection:

@@ -154,7 +154,8 @@ def test_the_library_is_loaded_again_though_looking_for_queues_was_refused():
             direct.call("ACL", "SETUSER", "daemon", "-scan")
             direct.call("FUNCTION", "FLUSH")
             until(lambda: "a sweep is refused" in daemon.output(), 5, "it says so")
-            time.sleep(1)  # it looks again and again
+            denied = count(direct, "stats", "acl_access_denied_cmd:")
+            until(lambda: count(direct, "stats", "acl_access_denied_cmd:") >= denied + 2, 10, "it looks again")
             direct.call("ACL", "SETUSER", "daemon", "+scan")
             until(lambda: direct.call("ZCARD", "valq:{q}:delayed") == 0, 5, "the delay is over")
 

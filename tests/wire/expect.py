@@ -7,6 +7,9 @@ import hiredis
 
 from tests.servers import Connection, as_map, until
 
+#: Within this time even an idle daemon asks Valkey something for itself, and forgets whether clients need a password.
+SPEAKS_S = 0.6
+
 
 def exact(connection, expected: bytes, *args):
     """The reply to ``args`` is these very bytes, and nothing follows it."""

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.servers import Connection, Valkey, Valqd, request, until
+from tests.wire.expect import SPEAKS_S
 
 HELLO3 = request("HELLO", "3")
 
@@ -197,7 +198,7 @@ def test_monitor_shows_what_clients_send_and_nothing_of_the_daemons_own(pair):
         other.call("VALQ.CREATE", "watched", "60")  # now there is something to sweep
         assert monitor.call("MONITOR") == b"OK"
         other.send("BLPOP", "seen", "0")  # opens a lane, in database 3
-        time.sleep(0.3)
+        time.sleep(SPEAKS_S)
         direct.call("SELECT", "3")
         direct.call("RPUSH", "seen", "1")
         assert other.read() == [b"seen", b"1"]

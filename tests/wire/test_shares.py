@@ -114,3 +114,13 @@ def test_a_waiting_client_that_left_with_much_unread_is_let_go_when_something_co
         assert until_pop(other, queue)["attempts"] == 1
         blocked(other, queue, 0)
         assert info(other, queue)["delivered_total"] <= 2
+
+
+def test_many_pops_in_a_row_are_answered_after_one_that_asked_for_many_large_bodies(pair, queue):
+    """Such a reply makes that fewer are merged, never more."""
+    with Connection(pair[1].port) as client:
+        for _ in range(5):
+            client.call("VALQ.PUSH", queue, "x" * MIB)
+        assert len(client.call("VALQ.POP", queue, "COUNT", "10000", "NOACK")) == 5
+        client.send_raw(request("VALQ.POP", queue) * 600)
+        assert [client.read() for _ in range(600)] == [None] * 600

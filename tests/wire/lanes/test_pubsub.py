@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.servers import Connection, Valkey, Valqd, as_map, request, until
-from tests.wire.expect import blocked, noticed, refused
+from tests.wire.expect import SPEAKS_S, blocked, noticed, refused
 from tests.wire.lanes.parts import in_two_parts
 
 
@@ -105,7 +105,7 @@ def test_who_subscribes_in_a_transaction_while_it_monitors_goes_on_to_monitor(pa
     with Connection(pair[1].port, 3, timeout_s=5) as monitor:
         assert monitor.call("MONITOR") == b"OK"
         monitor.send_raw(request("MULTI") + request("SUBSCRIBE", "ch") + request("EXEC"))
-        time.sleep(0.3)  # the daemon speaks with Valkey for itself
+        time.sleep(SPEAKS_S)
         direct.call("SET", "seen", "1")
         seen = []
         while not seen or b'"SET" "seen"' not in seen[-1]:
@@ -117,13 +117,13 @@ def test_who_subscribes_in_a_transaction_while_it_monitors_goes_on_to_monitor(pa
 def test_what_the_daemon_asks_for_itself_is_in_no_monitor(pair, direct, again):
     with Connection(pair[1].port, timeout_s=5) as monitor:
         assert monitor.call("MONITOR") == b"OK"
-        time.sleep(0.2)  # until the daemon asks anew who may do anything
+        time.sleep(SPEAKS_S)
         with Connection(pair[1].port) as client:
             assert client.call("LRANGE", "asked", "0", "-1") == []
         assert b'"LRANGE" "asked"' in monitor.read()
         monitor.send(again)  # has no answer
         refused(monitor.call("GET", "x"), "ERR Replica can't interact")
-        time.sleep(0.2)
+        time.sleep(SPEAKS_S)
         with Connection(pair[1].port) as client:
             assert client.call("LRANGE", "asked", "0", "-1") == []
         assert b'"LRANGE" "asked"' in monitor.read()
@@ -169,7 +169,7 @@ def test_a_monitor_that_subscribes_goes_on(pair, beside, resp, command):
     with Connection(pair[1].port, resp, timeout_s=5) as monitor:
         assert monitor.call("MONITOR") == b"OK"
         monitor.call(command, "ch")
-        time.sleep(0.3)  # the daemon speaks with Valkey for itself
+        time.sleep(SPEAKS_S)
         assert beside.call("LRANGE", "watched", "0", "-1") == []
         beside.call("LRANGE", "the-end", "0", "-1")
         lines = b""
