@@ -119,6 +119,7 @@ def test_a_waiting_client_that_left_with_much_unread_is_let_go_when_something_co
 def test_many_pops_in_a_row_are_answered_after_one_that_asked_for_many_large_bodies(pair, queue):
     """Such a reply makes that fewer are merged, never more."""
     with Connection(pair[1].port) as client:
+        assert client.call("VALQ.POP", queue) is None  # from now on such a command is known by how it looks
         for _ in range(5):
             client.call("VALQ.PUSH", queue, "x" * MIB)
         assert len(client.call("VALQ.POP", queue, "COUNT", "10000", "NOACK")) == 5
