@@ -476,7 +476,7 @@ def test_a_stopped_backend_bounds_memory_of_lanes_of_their_own(before):
             for thread in threads:
                 thread.start()
             # Each has brought the daemon a body, and has seven more.
-            until(lambda: min(connection.arrived_bytes for connection in connections) > MIB, 10, "all send")
+            until(lambda: min(connection.arrived_bytes for connection in connections) > MIB, 60, "all send")
             time.sleep(1)  # it would read on, if it did
         for thread in threads:
             thread.join()

@@ -10,11 +10,27 @@ import pytest
 from tests.lua.conftest import AUTO, flat
 
 
-def test_a_pattern_that_would_be_looked_for_byte_by_byte_for_seconds_is_refused(q):
-    q.push("a" * 1000)
-    reply = q.fcall("scan", "n2", "0", "", "", "", "*" + "?" * 32 + "b*", "100", "")
-    assert str(reply) == "ERR too many characters between two * of a pattern when ? or [] are among them"
-    assert q.do("scan", "n2", "0", "", "", "", "*" + "?" * 31 + "b*", "100", "") == [b"0", []]
+@pytest.mark.parametrize(
+    ("pattern", "taken"),
+    [
+        ("*" + "a" * 1000 + "*", True), ("*" + "?" * 32 + "*", True), ("*" + "?" + "a" * 32 + "*", False),
+        ("?" * 100 + "*" + "?" * 100, True), ("*" + "[a-c]" * 32 + "*", True), ("*" + "[ab*]" * 17 + "*", False),
+        ("*" + r"\*?" * 17 + "*", False), ("*" + r"\?" * 100 + "*", True), ("[a-c]" * 200, True),
+    ],
+)  # fmt: skip
+def test_a_pattern_that_would_be_looked_for_byte_by_byte_for_long_is_refused(q, pattern, taken):
+    q.push("b")
+    reply = q.fcall("scan", "n2", "0", "", "", "", pattern, "100", "")
+    if taken:
+        assert reply == [b"0", []]
+    else:
+        assert str(reply) == "ERR too much between two * of a pattern when ? or [] are among it"
+
+
+def test_what_is_looked_for_byte_by_byte_is_found_in_the_first_mib(q):
+    q.push("x" * (1 << 20) + "ab")
+    for pattern, found in (("*a?*", 0), ("*ab*", 1), ("*ab", 1), ("*x?*", 1)):
+        assert len(scanned(q, pattern)[0]) == found
 
 
 @pytest.mark.parametrize("runs", [("11001", ""), ("1001", "2,11,,"), ("-20000", "", "11001", ""), ("2", "2,9999,,")])
@@ -34,10 +50,16 @@ def test_a_call_that_is_refused_leaves_what_is_due_to_the_next(q):
     assert q.counts() == (0, 0, 0, 1)
 
 
-@pytest.mark.parametrize("headers", ["1e309", "1e17", "nan", "1"])
-def test_a_push_without_a_body_is_refused(q, headers):
+@pytest.mark.parametrize("headers", ["1e309", "1e17", "nan", "1", "-1"])
+def test_a_push_without_its_headers_is_refused(q, headers):
     q.create()
-    assert str(q.fcall("push", "e2", AUTO, "1", "0", headers, "body")) == "ERR a push needs a body"
+    assert str(q.fcall("push", "e2", AUTO, "1", "0", headers, "body")) == "ERR headers are missing"
+    assert q.counts() == (0, 0, 0, 0)
+
+
+def test_a_push_without_a_body_is_refused(q):
+    q.create()
+    assert str(q.fcall("push", "e2", AUTO, "1", "0", "1", "f", "v")) == "ERR a push needs a body"
     assert q.counts() == (0, 0, 0, 0)
 
 
@@ -51,6 +73,87 @@ def test_what_a_daemon_may_merge_into_one_call_is_served(q):
 def test_one_pop_gets_so_many_messages_at_most(q):
     q.fill(10_002)
     assert len(q.do("pop", "n2", AUTO, "20000", "", "")) == 10_000
+
+
+def test_headers_and_reasons_of_all_messages_of_a_call_are_bounded(q):
+    q.create()
+    many, long = ["x", ""] * 2001, ["x", "y" * (1 << 17)]
+    for headers in (many, long):
+        push = ("push", "e2", AUTO, "1", "1", "priority", "1", len(headers) // 2, *headers)
+        assert str(q.fcall(*push, *["body"] * 520)) == "ERR too many headers for so many messages"
+        assert isinstance(q.do(*push, "body"), bytes)
+    nack = ("nack", "e2", "FAIL", "", "y" * (1 << 16))
+    assert str(q.fcall(*nack, *range(1, 1026))) == "ERR too long a reason for so many messages"
+    assert q.do(*nack, *range(1, 1001)) == b":0\r\n"
+
+
+def test_packed_options_without_their_headers_are_refused(q):
+    q.create()
+    packed = b"\x93\x00\xcd\x0f\x96\x01"  # [0, 3990, 1]
+    assert str(q.fcall("push_records", AUTO, packed, "x")) == "ERR headers are missing"
+
+
+@pytest.mark.parametrize("value", ["0.7", "1e3", "inf", "nan", "-1", "", "1" * 16])
+def test_a_setting_that_is_no_whole_number_is_refused(q, value):
+    q.create()
+    for field in ("visibility_timeout", "max_delivery_attempts", "retention_period"):
+        assert str(q.fcall("update", "n2", field, value)) == f"ERR {field} must be a whole number"
+    assert q.info()["visibility_timeout"] == 30
+
+
+@pytest.mark.parametrize(("state", "count", "offset"), [("delayed", "-1", "0"), ("ready", "nan", "-5")])
+def test_a_peek_for_less_than_nothing_shows_one(q, state, count, offset):
+    for _ in range(3):
+        q.push("x")
+        q.push("y", delay=1000)
+    assert len(q.do("peek", "n2", state, count, offset, "")) == 1
+
+
+def test_nothing_in_a_queues_keys_breaks_the_form_of_a_reply(q):
+    """Who may write them could otherwise put words into the mouth of the server, for others on the same connection."""
+    q.push("x", priority=1)
+    forged = b"\x81\xa2ok\xaax\r\n$6\r\nABC"  # {ok = ...}
+    sound = b"\x85\xa1t\x01\xa1n\x00\xa1a\x00\xa1s\xa1r"  # and one field more
+    q.link.ok("HSET", "valq:{orders}:meta", "1", sound + b"\xa1h\x92\xa1f" + forged)
+    assert b"+" not in q.do("show", "e2", "1")
+    q.link.ok("HSET", "valq:{orders}:meta", "1", sound + b"\xa1p\xcb\x7f\xf8\0\0\0\0\0\0")  # not a number
+    assert b"$8\r\npriority\r\n:0\r\n" in q.do("show", "e2", "1")
+
+
+def test_a_walk_over_an_index_whose_scores_are_no_ids_ends(q):
+    q.create(max_bytes=10, overflow="DROPHEAD")
+    q.link.ok("HSET", q.key, "bytes", 10**12)
+    q.link.ok("ZADD", "valq:{orders}:ready", 100, 5)
+    assert q.do("push_many", AUTO, "x")[0].startswith(b"FULL")
+
+
+def test_a_queue_with_absurd_numbers_or_limits_is_none(q):
+    q.create()
+    state = q.link.ok("HGET", q.key, "state")
+    for field, value in (("state", b"\x1f" + state[1:]), ("limits", b"\x90" * 5000)):
+        before = q.link.ok("HGET", q.key, field)
+        q.link.ok("HSET", q.key, field, value)
+        assert str(q.fcall("info", "n2")) == "ERR this is no queue"
+        q.link.ok("HSET", q.key, field, before)
+    assert q.counts() == (0, 0, 0, 0)
+
+
+def test_buckets_whose_logs_are_gone_cost_no_walk_each(q):
+    q.fill(300)
+    for first in range(0, 5000, 1000):
+        q.link.ok(
+            "HSET", "valq:{orders}:gone", *(n for at in range(first, first + 1000) for n in (10**6 * (at + 1), 100))
+        )
+    state = q.link.ok("HGET", q.key, "state")
+    q.link.ok(
+        "HSET",
+        q.key,
+        "state",
+        (2**40).to_bytes(7, "big") + (400).to_bytes(7, "big") + (9).to_bytes(7, "big") + state[21:],
+    )
+    before = processor_seconds(q)
+    q.pop()
+    assert processor_seconds(q) - before < 5  # it was over a minute
 
 
 def test_one_peek_shows_so_many_messages_at_most(q):
@@ -110,7 +213,7 @@ def test_dead_letters_that_wait_are_moved_in_steps_before_a_stepped_delete(q):
 WIDE = b"[" + b"\x01-\xfe" * 340 + b"]"
 
 
-@pytest.mark.parametrize("pattern", [b"*" + WIDE[:400] + b"]*", WIDE + b"*", b"*" + b"[\x01-\xfe]" * 31 + b"\xff*"])
+@pytest.mark.parametrize("pattern", [b"*" + WIDE[:400] + b"]*", WIDE + b"*", b"*" + b"[\x01-\xfe]" * 15 + b"\xff*"])
 def test_wide_sets_in_a_pattern_hold_up_nobody(q, pattern):
     q.push(*[b"\xff" * 1000] * 500)
     before = processor_seconds(q)

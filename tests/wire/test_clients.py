@@ -129,7 +129,7 @@ def run_from_the_docs(page, port, *changes):
         assert old in code
         code = code.replace(old, new)
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     ).stdout.splitlines()
 
 

@@ -31,7 +31,8 @@ SPEC = Command(
         "A missing queue is created as by PUSH.",
         "The options hold for each of the messages. With DEDUP only the first body is added; all get its id.",
         "The whole command, with its options and the protocol's own bytes, may hold 64 KiB more than max_body_bytes: "
-        "that bounds all bodies together. Each message has the headers for itself: 64 MiB in all, at most.",
+        "that bounds all bodies together. Each message has the headers for itself: 1,000,000 and "
+        "64 MiB in all, at most.",
     ),
     example=(("VALQ.MPUSH orders 2 one two PRIORITY 3", '1) "4"\n2) "5"'),),
     flags=("write", "denyoom", "noscript"),

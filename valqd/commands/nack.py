@@ -6,13 +6,19 @@ from valqd.commands.positionals import QUEUE_ARGUMENT, RECEIPTS_ARGUMENT
 from valqd.commands.request import Request
 from valqd.commands.spec import Arguments, Command, OneOf, Option, OptionValue
 from valqd.commands.values import DELAY, text
+from valqd.errors import CommandError
 
 MAX_REASON_BYTES = 64 * 1024
+#: Of all messages that one command gives back: each has the reason for itself.
+MAX_REASONS_BYTES = 64 << 20
 
 
 def _build(args: Arguments) -> Request:
-    fixed = (args.get("kind", b"FAIL"), args.get("delay"), args.get("reason"))
-    return Request.on_ids("nack", args.get("queue"), fixed, args.every("id"), "nack_many")
+    reason, ids = args.get("reason"), args.every("id")
+    if len(ids) * len(reason) > MAX_REASONS_BYTES:
+        raise CommandError(f"REASON must be at most {MAX_REASONS_BYTES // len(ids)} bytes long for {len(ids)} messages")
+    fixed = (args.get("kind", b"FAIL"), args.get("delay"), reason)
+    return Request.on_ids("nack", args.get("queue"), fixed, ids, "nack_many")
 
 
 SPEC = Command(
@@ -40,6 +46,7 @@ SPEC = Command(
         "Messages that are not in flight, and receipts whose lease is over, are not counted. A message whose attempts "
         "are used up goes to the DLQ, or is gone if its TTL is over (FATAL: to the DLQ even then). A reason replaces "
         "the one before; FAIL and FATAL without a reason leave none. FATAL takes no DELAY.",
+        "Each message has the reason for itself: 64 MiB in all, at most.",
     ),
     example=(("VALQ.NACK orders 3-1 DELAY 5 REASON timeout", "(integer) 1"),),
     flags=("write", "noscript", "fast"),

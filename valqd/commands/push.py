@@ -11,8 +11,8 @@ from valqd.errors import CommandError, shown
 MAX_PRIORITY = 31
 MAX_HEADERS = 128
 MAX_HEADER_FIELD_BYTES = 256
-#: Of MPUSH, those of all its messages together: each has them for itself.
-MAX_HEADER_BYTES = 64 << 20
+#: Of MPUSH, those of all its messages together, and their bytes: each message has them for itself.
+MAX_HEADERS_IN_ALL, MAX_HEADER_BYTES = 1_000_000, 64 << 20
 MAX_DEDUP_KEY_BYTES = 1024
 _DEFAULT_DEDUP_WINDOW_MS = b"300000"
 #: Larger headers are not packed into one argument: the backend might not take it.
@@ -91,11 +91,12 @@ def push_request(args: Arguments, bodies: tuple[bytes, ...], reply_many: bytes) 
         twice = next(field for field in fields if fields.count(field) > 1)
         raise CommandError(f"header '{shown(twice)}' is given twice")
     header_bytes = sum(map(len, headers))
-    if len(bodies) > 1 and len(bodies) * header_bytes > MAX_HEADER_BYTES:
-        raise CommandError(
-            f"the headers of all messages must be at most {MAX_HEADER_BYTES} bytes, not "
-            f"{len(bodies)} times {header_bytes}"
-        )
+    for size, most, unit in (
+        (len(fields), MAX_HEADERS_IN_ALL, "headers"),
+        (header_bytes, MAX_HEADER_BYTES, "bytes of headers"),
+    ):
+        if len(bodies) > 1 and len(bodies) * size > most:
+            raise CommandError(f"all messages may have {most} {unit} together, not {len(bodies)} times {size}")
     options = (b"%d" % (len(pairs) // 2), *pairs, b"%d" % len(fields), *headers)
     merge = None
     if not (reply_many or pairs or headers):

@@ -42,7 +42,7 @@ SPEC = Command(
             "MATCH",
             (OptionValue("pattern", PATTERN),),
             "only bodies that match this glob-style pattern; a part between two * that has ? or [] may be 32 "
-            "characters long",
+            "characters long, a set counting as many as it has ranges, and is looked for in the first MiB only",
         ),
         Option(
             "COUNT", (OptionValue("n", BATCH),), "about how many to look at, never more than 1000 in a call; default 10"

@@ -41,10 +41,6 @@ _SECONDS = re.compile(rb"(0|[1-9][0-9]{0,19})(?:\.([0-9]{1,30}))?\Z").match
 #: An id or a receipt, as a pattern.
 ID_PATTERN = rb"[1-9][0-9]{0,18}(?:-[1-9][0-9]{0,9})?"
 _ID = re.compile(ID_PATTERN + rb"\Z").match
-#: In a pattern: an escaped character, or a set.
-_ONE_ITEM = re.compile(rb"\\.|\[(?:\\.|.-.|[^\]])*\]?", re.DOTALL)
-#: Items of a pattern between two stars, when some are ``?`` or sets.
-MAX_LOOSE = 32
 _QUEUE = re.compile(rb"[^\x00-\x20\x7f{}]{1,255}\Z").match
 
 
@@ -160,12 +156,9 @@ def _parse_body(raw: bytes, label: str, max_body_bytes: int) -> bytes:
 
 
 def _parse_pattern(raw: bytes, label: str, max_body_bytes: int) -> bytes:
-    """A piece with ``?`` or a set is looked for byte by byte: a long one in a large body for seconds."""
+    """What takes too long to be looked for, the functions refuse (see lib/glob.lua)."""
     if not 1 <= len(raw) <= 1024:
         raise CommandError(f"{label} must be 1 to 1024 bytes long")
-    items = _ONE_ITEM.sub(lambda found: b"x" if found[0][:1] == b"\\" else b"?", raw)
-    if any(len(piece) > MAX_LOOSE and b"?" in piece for piece in items.split(b"*")[1:-1]):
-        raise CommandError(f"{label} may have {MAX_LOOSE} characters between two * when ? or [] are among them")
     return raw
 
 

@@ -10,12 +10,12 @@ local function call(keys, args)
   local name = queue.name_of(keys[1])
   if server.call('HEXISTS', keys[1], 'created_at') == 1 then
     if args[2] == '1' then
-      return reply.in_mode({ok = 'OK'}, args[1])
+      return reply.in_mode(reply.OK, args[1])
     end
     return reply.error('QUEUEEXISTS', "queue '" .. name .. "' is already there")
   end
   local settings, bounds = limits.parse(name, {}, args, 3)
   local created_at = queue.create(keys[1], settings.vt, settings.attempts, settings.retention, bounds)
   limits.note_target(name, created_at, nil, bounds)
-  return reply.in_mode({ok = 'OK'}, args[1])
+  return reply.in_mode(reply.OK, args[1])
 end

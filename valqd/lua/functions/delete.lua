@@ -27,5 +27,5 @@ local function call(keys, args)
   compact.restart(q)
   volatile.note(q.name, q.now) -- its timer goes with the next sweep; a queue of that name in another database sets its own
   waiters.wake_all(q.name, q.now)
-  return reply.in_mode({ok = 'OK'}, args[1])
+  return reply.in_mode(reply.OK, args[1])
 end

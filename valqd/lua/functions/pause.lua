@@ -19,5 +19,5 @@ local function call(keys, args)
   end
   q.wakes = true
   queue.finish(q)
-  return reply.in_mode({ok = 'OK'}, args[1])
+  return reply.in_mode(reply.OK, args[1])
 end

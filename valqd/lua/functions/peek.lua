@@ -11,7 +11,8 @@ local function call(keys, args)
   local q = queue.need(keys[1])
   life.settle(q, life.FULLY)
   queue.finish(q)
-  local count, offset, reverse = math.min(tonumber(args[3]), MOST_AT_ONCE), tonumber(args[4]), args[5] == '1'
+  local count = math.max(1, math.min(tonumber(args[3]), MOST_AT_ONCE))
+  local offset, reverse = math.max(0, tonumber(args[4])), args[5] == '1'
   local messages = {}
   local ids
   if args[2] == 'ready' then

@@ -10,7 +10,7 @@
 local function call(keys, args)
   local mode, auto = args[1], args[2]
   local o, at = add.options(args, 4)
-  if not (at <= #args) then -- who calls functions himself may say anything
+  if at > #args then
     error('ERR a push needs a body', 0)
   end
   local q = queue.need_or_create(keys[1], auto)
@@ -18,6 +18,9 @@ local function call(keys, args)
   local count, bytes = #args - at + 1, 0
   for i = at, #args do
     bytes = bytes + #args[i]
+  end
+  if o and o.headers then
+    add.bound_headers(o.headers, count)
   end
   local ids = {}
   local dedup = o and o.dedup

@@ -15,6 +15,7 @@ local function call(keys, args)
   if not walk.is_cursor(q, tonumber(args[2])) then
     return reply.error('ERR', "invalid cursor '" .. args[2] .. "': must be 0, or the cursor of the last reply")
   end
+  glob.check(args[6])
   life.settle(q, life.FULLY)
   queue.finish(q)
   local has_pattern = args[6] ~= ''

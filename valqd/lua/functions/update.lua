@@ -41,5 +41,5 @@ local function call(keys, args)
   if more and reply.is_stepped(args[1]) then
     return nil
   end
-  return reply.in_mode({ok = 'OK'}, args[1])
+  return reply.in_mode(reply.OK, args[1])
 end

@@ -3,6 +3,10 @@
 
 local add = {}
 
+-- Headers of all messages that one call adds, and their bytes: each message has them for itself.
+local MAX_HEADERS = 1000000
+local MAX_HEADER_BYTES = 67108864
+
 -- What lies over a limit that was lowered makes way in steps of about as many messages.
 local TRIM_STEP = 2000
 local DROP_PAGE = 500
@@ -253,6 +257,9 @@ function add.options(values, at)
   end
   at = at + 2 * count + 1
   local fields = 2 * tonumber(values[at])
+  if not (fields >= 0 and at + fields <= #values) then -- who calls functions himself may say anything
+    error('ERR headers are missing', 0)
+  end
   if not some and fields == 0 then
     return nil, at + 1
   end
@@ -268,6 +275,17 @@ function add.options(values, at)
     until_done = given.dedup_until_done == '1',
     headers = fields > 0 and {unpack(values, at + 1, at + fields)} or nil,
   }, at + fields + 1
+end
+
+-- End a call that would give `count` messages these headers, if that makes too many, or too much; as the daemon does.
+function add.bound_headers(headers, count)
+  local bytes = 0
+  for i = 1, #headers do
+    bytes = bytes + #headers[i]
+  end
+  if count > 1 and (count * #headers / 2 > MAX_HEADERS or count * bytes > MAX_HEADER_BYTES) then
+    error('ERR too many headers for so many messages', 0)
+  end
 end
 
 local function unpacked(packed)

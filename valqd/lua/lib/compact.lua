@@ -66,6 +66,10 @@ function compact.step(q)
       local is_one = bucket and bucket >= 0 and bucket <= last -- who may write the hash may write anything
       if is_one and (all or bucket ~= last and tonumber(found[2][i + 1]) >= SPARSE_SLOTS) then
         local moved = convert(q, bucket)
+        if moved == 0 and server.call('EXISTS', log.key(q, bucket)) == 0 then
+          server.call('HDEL', gone_key, bucket) -- its key was removed
+          moved = LOOK
+        end
         converted = converted + (moved > 0 and math.max(moved, LOOK) or 0)
         if converted > MAX_CONVERTED then
           return true -- HSCAN may give all of a small hash at once: the cursor stays where it was

@@ -3,9 +3,12 @@
 
 local glob = {}
 
--- Items between two stars when some are ? or sets; as the daemon refuses more, who calls functions himself may not either.
+-- What is compared at each byte of a text, at most, to find what stands between two stars when ? or sets are in it: an item
+-- is one comparison, a set as many as it has ranges.
 local MAX_LOOSE = 32
 local MAX_BYTES = 1024
+-- And in so many bytes of a text: it is looked for nowhere behind them.
+local MAX_LOOSE_BYTES = 1048576
 -- Bytes that are something else in a Lua set, or need to be spelled otherwise: no range begins or ends with them.
 local ODD = {[0] = true, [37] = true, [45] = true, [93] = true, [94] = true}
 
@@ -14,7 +17,7 @@ local function exactly(char)
   return char == '\0' and '%z' or (char:gsub('%W', '%%%0'))
 end
 
--- A Lua set of these bytes (keys of `has`), as few ranges: it is gone through at each byte of a text.
+-- A Lua set of these bytes (keys of `has`), as few ranges, for it is gone through at each byte of a text; how many.
 local function ranges(has)
   local set = {}
   local byte = 0
@@ -30,10 +33,10 @@ local function ranges(has)
     end
     byte = last + 1
   end
-  return table.concat(set)
+  return table.concat(set), #set
 end
 
--- The set that begins behind the bracket at `i`, as a Lua pattern for one byte; where its last byte is.
+-- The set that begins behind the bracket at `i`, as a Lua pattern for one byte; where its last byte is; how many ranges.
 local function set_at(pattern, i)
   local has = {}
   i = i + 1
@@ -58,29 +61,44 @@ local function set_at(pattern, i)
     i = i + 1
   end
   if not next(has) then -- an empty set matches nothing, negated it matches all
-    return negated and '.' or '[^%z%Z]', i
+    return negated and '.' or '[^%z%Z]', i, 1
   end
-  return '[' .. (negated and '^' or '') .. ranges(has) .. ']', i
+  local others = {}
+  for byte = 0, 255 do
+    others[byte] = not has[byte] or nil
+  end
+  local set, count = ranges(has)
+  local other_set, other_count = ranges(others)
+  if other_count > 0 and other_count < count then
+    set, count, negated = other_set, other_count, not negated
+  end
+  return '[' .. (negated and '^' or '') .. set .. ']', i, count
 end
 
 -- The pieces between stars, each as a Lua pattern in which every item matches exactly one byte, how many items it has, and,
--- unless it has ? or a set, what it is literally.
+-- unless it has ? or a set, what it is literally.  Ends the call if one takes too long to be looked for.
 local function pieces(pattern)
   local found = {}
-  local piece, literally = {}, {} -- items; those of them that are literal bytes
-  local function end_piece()
-    found[#found + 1] = {table.concat(piece), #piece, #literally == #piece and table.concat(literally)}
-    piece, literally = {}, {}
+  local piece, literally, compared = {}, {}, 0 -- items; those of them that are literal bytes; comparisons
+  local function end_piece(is_last)
+    local is_literal = #literally == #piece
+    if compared > MAX_LOOSE and not is_literal and found[1] and not is_last then
+      error('ERR too much between two * of a pattern when ? or [] are among it', 0)
+    end
+    found[#found + 1] = {table.concat(piece), #piece, is_literal and table.concat(literally)}
+    piece, literally, compared = {}, {}, 0
   end
   local i = 1
   while i <= #pattern do
     local char = pattern:sub(i, i)
+    local ranges_here = 1
     if char == '*' then
-      end_piece()
+      end_piece(false)
+      ranges_here = 0
     elseif char == '?' then
       piece[#piece + 1] = '.'
     elseif char == '[' then
-      piece[#piece + 1], i = set_at(pattern, i)
+      piece[#piece + 1], i, ranges_here = set_at(pattern, i)
     else
       if char == '\\' and i < #pattern then
         i = i + 1
@@ -89,21 +107,27 @@ local function pieces(pattern)
       piece[#piece + 1] = exactly(char)
       literally[#literally + 1] = char
     end
+    compared = compared + ranges_here
     i = i + 1
   end
-  end_piece()
+  end_piece(true)
   return found
 end
 
 local compiled = cache.of(pieces, 100)
 
--- Whether all of `text` matches.  A star never makes it go back: O(text) for each piece; times its items, which are
--- bounded, for one with ? or a set.
-function glob.matches(pattern, text)
+-- Ends the call if the pattern is too long, or takes too long to be looked for.
+function glob.check(pattern)
   if #pattern > MAX_BYTES then
     error('ERR a pattern is at most ' .. MAX_BYTES .. ' bytes long', 0)
   end
-  local found = compiled(pattern)
+  return compiled(pattern)
+end
+
+-- Whether all of `text` matches.  A star never makes it go back: O(text) for all pieces; times what is compared, which is
+-- bounded, for those with ? or a set.
+function glob.matches(pattern, text)
+  local found = glob.check(pattern)
   local first, last = found[1], found[#found]
   if not text:find('^' .. first[1]) then
     return false
@@ -113,10 +137,9 @@ function glob.matches(pattern, text)
   end
   local at = first[2] + 1
   for i = 2, #found - 1 do
-    if not found[i][3] and found[i][2] > MAX_LOOSE then
-      error('ERR too many characters between two * of a pattern when ? or [] are among them', 0)
-    end
-    local _, stop = text:find(found[i][3] or found[i][1], at, found[i][3] and true)
+    local literal = found[i][3]
+    local where = (literal or #text <= MAX_LOOSE_BYTES) and text or text:sub(1, MAX_LOOSE_BYTES)
+    local _, stop = where:find(literal or found[i][1], at, literal and true)
     if not stop then
       return false
     end

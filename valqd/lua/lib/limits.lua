@@ -3,6 +3,17 @@
 
 local limits = {}
 
+-- More than all of them together take: who may write the queue's hash may write anything there, and each call reads it.
+local MAX_BYTES = 4096
+
+-- A queue's limits, from the field that holds them.
+function limits.unpack(packed)
+  if #packed > MAX_BYTES then
+    error('ERR this is no queue', 0)
+  end
+  return cmsgpack.unpack(packed)
+end
+
 -- Would queue `name` be reached again by following dead letter queues from `target`, as far as the caller may look?  True
 -- also when there are too many to say.
 local function is_cycle(name, target)
@@ -14,7 +25,7 @@ local function is_cycle(name, target)
     if type(packed) ~= 'string' or packed == '' then
       return false
     end
-    target = cmsgpack.unpack(packed).dlq
+    target = limits.unpack(packed).dlq
     if not target then
       return false
     end
@@ -53,6 +64,9 @@ function limits.parse(name, old, args, at)
   for i = at, #args, 2 do
     local field, value = args[i], args[i + 1]
     if direct[field] then
+      if not value:find('^%d%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?$') then
+        error(reply.error('ERR', field .. ' must be a whole number'))
+      end
       settings[direct[field]] = value
     elseif field == 'backoff' then
       local kind, base, cap, jitter = value:match('^(%u+):(%d+):(%d+):(%d+)$')

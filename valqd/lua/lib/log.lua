@@ -174,7 +174,11 @@ end
 
 -- The first id behind `bucket` whose bucket is there; behind the last id if there is none.
 function log.skip_gap(q, bucket)
-  local other = log.buckets(q, bucket + 1, 1)()
+  local next_bucket = log.buckets(q, bucket + 1, 1)
+  local other = next_bucket()
+  while other and server.call('EXISTS', log.key(q, other)) == 0 do -- its key was removed: one walk for all of these
+    other = next_bucket()
+  end
   return other and other * queue.SLOTS + 1 or q.seq + 1
 end
 

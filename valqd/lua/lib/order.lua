@@ -181,6 +181,9 @@ function order.oldest(q)
     while ids[1] and ids[#ids] > complete do
       ids[#ids] = nil
     end
+    if ids[1] and ids[#ids] <= after then -- who may write the index may write any scores: no walk without end
+      return {}
+    end
     after = ids[#ids] or after
     return ids
   end

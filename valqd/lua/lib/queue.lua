@@ -1,5 +1,5 @@
 -- queue: the queue's own hash: configuration, cursors, counters.
--- requires: cache, clock, number, reply, volatile, waiters
+-- requires: cache, clock, number, reply, volatile, waiters, limits
 --
 -- Keys of queue q, all under "valq:{q}:" (KEYS[1] of every function is "valq:{q}:queue", the rest follow from it):
 --   queue      HASH  see FIELDS; also attempts and retention (ms), bytes, and INFO's other counters; created_at is there
@@ -28,6 +28,8 @@ local queue = {}
 queue.SLOTS = 128
 queue.PLAIN_BYTES = 1024
 queue.FOREVER = 9007199254740991
+-- The largest id: up to it, ids keep apart what priorities say (record.PRIORITY_STEP).
+local MOST_IDS = 281474976710656
 
 -- Fields that every function reads, in the order of HMGET; the hash is created in this order.
 --   state what hot functions change, see STATE; vt visibility timeout, ms;
@@ -126,9 +128,9 @@ function queue.open(key, q)
   q.now = clock.now()
   q.seq, q.head, q.plain, q.due, q.delivered, q.acked, q.may_have_ready, q.may_have_records = struct.unpack(STATE, state)
   q.vt = tonumber(v[2])
-  q.limits = v[3] ~= '' and cmsgpack.unpack(v[3]) or nil
+  q.limits = v[3] ~= '' and limits.unpack(v[3]) or nil
   q.created_at = tonumber(v[4])
-  if not (q.head >= 1 and q.seq <= queue.FOREVER - queue.SLOTS) then -- beyond that, adding 1 gives the same number
+  if not (q.head >= 1 and q.seq <= MOST_IDS) then
     error('ERR this is no queue', 0)
   end
   if q == queue.only then -- what the last call left
@@ -195,7 +197,7 @@ function queue.rules(q)
   if not q.attempts then
     local v = server.call('HMGET', q.key, 'attempts', 'retention')
     q.attempts = tonumber(v[1])
-    q.retention = tonumber(v[2])
+    q.retention = math.floor(v[2])
   end
   return q.attempts, q.retention
 end

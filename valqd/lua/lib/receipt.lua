@@ -3,6 +3,9 @@
 
 local receipt = {}
 
+-- Of the reasons that one call gives back messages for: each has it for itself.
+local MAX_REASON_BYTES = 67108864
+
 -- "<id>" or "<id>-<n>": id as a number and n as a number or nil; 0, which no message has, if it is neither.
 function receipt.parse(text)
   local id, n = text:match('^([1-9]%d*)%-?(%d*)$')
@@ -175,6 +178,9 @@ end
 -- kind FAIL: the attempt is used; SILENT: it is given back; RETURN: the same, and nobody said NACK (a daemon could not hand
 -- the message over); FATAL: to the dead letters.  delay_ms nil: the backoff's.
 function receipt.nack(q, kind, delay_ms, reason, args, from)
+  if (#args - from + 1) * #reason > MAX_REASON_BYTES then -- as the daemon asks for no more
+    error('ERR too long a reason for so many messages', 0)
+  end
   local is_unused = kind == 'SILENT' or kind == 'RETURN'
   local said = reason ~= '' and reason or nil
   local why = said or (is_unused and 'attempts used up' or 'nack') -- for a dead letter queue

@@ -1,14 +1,15 @@
 -- reply: one tree of values, finished as the caller asked.
 -- requires: cache, number
 --
--- Values: a number is an integer, a string a bulk string, false a null, {ok = text} a status, {map = {k, v, k, v ...}} a
--- map, any other table an array.
+-- Values: a number is an integer, a string a bulk string, false a null, reply.OK that status, {map = {k, v, k, v ...}} a
+-- map, any other table an array.  Who may write a queue's keys may put anything there: no value breaks a reply's form.
 -- Modes: n2, n3 native (RESP2, RESP3); e2, e3 encoded: the very bytes for a client of that protocol version, as one bulk
 -- string, or as an array of them when a body of FRAGMENT_BYTES or more is inside (it is not copied into a larger one).
 
 local reply = {}
 
 reply.FRAGMENT_BYTES = 16384
+reply.OK = {ok = 'OK'}
 -- The largest double that is a 64-bit integer: a due time 585 billion years ahead is told as this.
 local MAX_INTEGER = 9223372036854774784
 
@@ -16,6 +17,10 @@ local MAX_INTEGER = 9223372036854774784
 local encoded_name = cache.of(function(name)
   return '$' .. #name .. '\r\n' .. name .. '\r\n'
 end, 200)
+
+local function integer(value)
+  return value == value and math.max(-MAX_INTEGER, math.min(value, MAX_INTEGER)) or 0
+end
 
 -- Append the encoded value to the array `out`.
 function reply.append(out, value, resp3)
@@ -29,11 +34,11 @@ function reply.append(out, value, resp3)
     out[n + 2] = value
     out[n + 3] = '\r\n'
   elseif kind == 'number' then
-    out[#out + 1] = ':' .. number.text(math.min(value, MAX_INTEGER)) .. '\r\n'
+    out[#out + 1] = ':' .. number.text(integer(value)) .. '\r\n'
   elseif value == false then
     out[#out + 1] = resp3 and '_\r\n' or '$-1\r\n'
-  elseif value.ok then
-    out[#out + 1] = '+' .. value.ok .. '\r\n'
+  elseif value == reply.OK then
+    out[#out + 1] = '+OK\r\n'
   elseif value.map then
     local items = value.map
     out[#out + 1] = (resp3 and '%' .. #items / 2 or '*' .. #items) .. '\r\n'
@@ -73,9 +78,9 @@ end
 
 local function native(value, resp3)
   if type(value) == 'number' then
-    return math.min(value, MAX_INTEGER)
+    return integer(value)
   end
-  if type(value) ~= 'table' or value.ok then
+  if type(value) ~= 'table' or value == reply.OK then
     return value
   end
   local result = {}
