@@ -5,6 +5,7 @@ import ctypes.util
 import ipaddress
 import signal
 import socket
+import subprocess
 import threading
 from pathlib import Path
 
@@ -172,6 +173,16 @@ def test_an_allocator_is_preloaded_if_it_is_there_and_the_server_has_none_of_its
     settings = embedded.allocator_settings(server_built_with(built_with))
     assert settings.get("LD_PRELOAD") == preloaded
     assert ("MALLOC_TRIM_THRESHOLD_" in settings) == (preloaded is None)
+
+
+@pytest.mark.parametrize("error", [OSError(11, "no fork"), subprocess.TimeoutExpired("valkey-server", 5)])
+def test_a_server_that_cannot_be_tried_is_run_without_another_allocator(monkeypatch, error):
+    def run(*arguments, timeout, **options):
+        assert timeout <= 5
+        raise error
+
+    monkeypatch.setattr(embedded.subprocess, "run", run)
+    assert "LD_PRELOAD" not in embedded.allocator_settings("server")
 
 
 @LINUX_ONLY

@@ -284,6 +284,8 @@ def test_headers_of_all_messages_are_bounded() -> None:
         return parse(argv, 2, 32 << 20)
 
     assert mpush((16 << 20) - 1).args[-1] == b"body"
+    one = [b"VALQ.PUSH", b"q", b"body", b"HEADERS", b"1", b"f", b"x" * (65 << 20)]
+    assert parse(one, 2, 128 << 20).args[-1] == b"body"
     with pytest.raises(CommandError, match="67108864 bytes of headers together, not 4 times 16777217"):
         mpush(16 << 20)
     bodies = [b"VALQ.MPUSH", b"q", b"100000", *[b"body"] * 100_000, b"HEADERS"]

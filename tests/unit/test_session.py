@@ -113,6 +113,20 @@ def test_a_mistake_in_what_waits_for_an_answer_is_not_that_of_others_who_are_ans
     assert (host.has_failed, other.has_failed) == (True, False)
 
 
+def test_a_mistake_in_what_ends_a_hold_is_told_to_the_host(host, session):
+    session.hold()
+    session.go_on(lambda: 1 / 0)
+    assert host.has_failed
+
+
+def test_a_mistake_in_what_a_client_that_reads_again_had_sent_is_told_to_the_host(host, session, monkeypatch):
+    session.set_unread(True)
+    session.receive(b"what waits")
+    monkeypatch.setattr(session, "_take_frames", lambda: 1 / 0)
+    session.set_unread(False)
+    assert host.has_failed
+
+
 def test_nothing_is_written_to_a_client_that_was_closed(host, session):
     session.receive(request("SUBSCRIBE", "c"))
     session.private.received(request("subscribe", "c", 1))
@@ -133,7 +147,7 @@ def test_who_does_not_read_gets_no_more_though_a_wait_ends(host, session, comman
     session.finish(b"$-1\r\n")
     assert session.pending == 0
     session.set_unread(False)
-    assert session.pending == 3
+    assert session.pending == 1  # the three, as one deal
 
 
 @pytest.mark.parametrize(

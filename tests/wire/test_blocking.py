@@ -123,6 +123,19 @@ def test_who_waits_at_several_queues_is_not_overtaken(pair, pushing, queue, serv
         blocked(pushing, queue, 9 - served)
 
 
+def test_who_waits_at_one_queue_is_not_overtaken_by_who_is_woken_for_another(pair, pushing, queue):
+    with Connection(pair[1].port) as one, Connection(pair[1].port) as several:
+        one.send("VALQ.POP", queue, "BLOCK", "0")
+        blocked(pushing, queue, 1)
+        several.send("VALQ.MPOP", "2", queue, queue + "b", "BLOCK", "0")
+        blocked(pushing, queue, 2)
+        pushing.send_raw(request("MULTI") + request("VALQ.PUSH", queue + "b", "x") + request("VALQ.PUSH", queue, "y"))
+        pushing.send("EXEC")
+        assert as_map(one.read())[b"body"] == b"y"
+        assert as_map(several.read())[b"body"] == b"x"
+        assert [pushing.read() for _ in range(4)][-1] == [b"1", b"1"]
+
+
 def test_waiters_of_different_users_are_served_first_come_first_served(pair, pushing, queue):
     valkey, daemon, _ = pair
     with contextlib.ExitStack() as stack:

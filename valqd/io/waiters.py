@@ -79,14 +79,20 @@ class Waiter:
             left_s = max(0, self._ends_at - time.monotonic()) + _TIMER_S
             self._handle = asyncio.get_running_loop().call_later(left_s, self._ring)
 
-    def pop(self) -> bool:
-        """Join a POP to its lane, which the caller is to wake; False if it cannot be asked now."""
+    def pop(self, woken: QueueId | None = None) -> bool:
+        """Join a POP to its lane, which the caller is to wake; False if it cannot be asked now.
+
+        ``woken``: for this queue, in whose line it is its turn; of others, only where nobody stands before it.
+        """
         if self.in_flight or not self.lane.up or self._client.drop_if_left():
             return False
         if self.request.is_lost_with_its_client and self.gone:
             return False
-        self.in_flight = self.has_asked = True
         request, state = self.request, self._waiters.state
+        if woken is not None and len(self.queues) > 1:
+            request = request._replace(queues=self._waiters.whose_turn_it_is(self, woken))
+        self.in_flight = True
+        self.has_asked |= len(request.queues) == len(self.request.queues)
         resp = self._client.session.resp
         post = self._waiters.registration.post(self.lane.identity.db) if self.parked else b""
         route = state.routes.of(request)
@@ -249,6 +255,14 @@ class Waiters:
                 waiter.ask_whether_it_may()
         return waiter
 
+    def whose_turn_it_is(self, waiter: Waiter, woken: QueueId) -> tuple[bytes, ...]:
+        """Of the queues that a parked MPOP waits for, the woken one, and those in whose lines it is the first."""
+        return tuple(
+            queue
+            for queue in waiter.request.queues
+            if (at := (woken[0], queue)) == woken or next(iter(self._parked[at])) is waiter
+        )
+
     def probed(self, waiter: Waiter) -> None:
         """A POP of ``waiter`` was answered; it may have been its first."""
         if waiter.is_probing:
@@ -308,7 +322,7 @@ class Waiters:
             # What would overtake: another lane's POPs; and one that joins a call which was opened before an MPOP's.
             if len(wake.asked) == wake.batch or lane not in (None, waiter.lane) or (some_alone and waiter.is_merged):
                 break
-            if waiter.pop():
+            if waiter.pop(queue):
                 wake.asked.add(waiter)
                 lane = waiter.lane
                 some_alone = not waiter.is_merged

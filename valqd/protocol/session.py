@@ -304,7 +304,7 @@ class Session:
             return
         self.resume_if_quiet()
         if not (self.held or self.framer.empty):
-            self._advance()
+            self.go_on(lambda: None)
 
     def finish(self, data: bytes) -> None:
         """End a hold: ``data`` answers the command that caused it."""
