@@ -6,7 +6,7 @@ import re
 import pytest
 
 from valqd import config
-from valqd.commands import create, purge, push, values
+from valqd.commands import create, nack, purge, push, values
 from valqd.commands.spec import OneOf
 from valqd.errors import QUEUE_CODES
 from valqd.io import registration, sweeper
@@ -89,6 +89,9 @@ PURGED_STATES = {
     [
         (r"record\.MAX_PRIORITY = (\d+)", {str(push.MAX_PRIORITY)}),
         (r"local MOST_IN_ORDER = (\d+)", {str(registration.MOST_IN_ORDER)}),
+        (r"local MAX_HEADERS = (\d+)", {str(push.MAX_HEADERS_IN_ALL)}),
+        (r"local MAX_HEADER_BYTES = (\d+)", {str(push.MAX_HEADER_BYTES)}),
+        (r"local MAX_REASON_BYTES = (\d+)", {str(nack.MAX_REASONS_BYTES)}),
         (r"local MOST_AT_ONCE = (\d+)", {values.BATCH.range.split()[-1], values.PAGE.range.split()[-1]}),
         (r"keys\[1\] ~= '(valq::\w+)'", {sweeper._DAEMONS_KEY.decode()}),
         (r"need_or_create, key, '([\d:]+)'", {config.load([], {}).auto_create_argument.decode()}),

@@ -295,6 +295,13 @@ def test_headers_of_all_messages_are_bounded() -> None:
         parse([*bodies, b"11", *ten, b"f", b""], 2, 32 << 20)
 
 
+def test_the_reason_of_all_messages_is_bounded() -> None:
+    ids = [b"%d" % n for n in range(1, 2049)]
+    assert parse([b"VALQ.NACK", b"q", *ids[:1024], b"REASON", b"x" * 65536], 2, 1 << 20).args[2] == b"x" * 65536
+    with pytest.raises(CommandError, match="REASON must be at most 32768 bytes long for 2048 messages"):
+        parse([b"VALQ.NACK", b"q", *ids, b"REASON", b"x" * 32769], 2, 1 << 20)
+
+
 def test_body_and_header_value_are_bounded_by_max_body_bytes() -> None:
     assert parse([b"VALQ.PUSH", b"q", b"x" * 100], 2, MAX_BODY_BYTES).args[-1] == b"x" * 100
     assert refusal([b"VALQ.PUSH", b"q", b"x" * 101]) == "ERR body is larger than max_body_bytes (100)"
