@@ -136,6 +136,25 @@ def test_who_waits_at_one_queue_is_not_overtaken_by_who_is_woken_for_another(pai
         assert [pushing.read() for _ in range(4)][-1] == [b"1", b"1"]
 
 
+def test_nobody_is_stranded_where_lines_cross(pair, pushing, queue):
+    """Each gets what it may have, whichever of the queues is looked at first."""
+    other = queue + "b"
+    waits = (("POP", queue), ("MPOP", "3", queue, other, queue), ("POP", other), ("MPOP", "2", other, queue))
+    lines = ((1, 0), (2, 1), (2, 2), (3, 3))  # at either queue, when so many of them wait
+    with contextlib.ExitStack() as stack:
+        waiters = [stack.enter_context(Connection(pair[1].port, timeout_s=5)) for _ in waits]
+        for _ in range(20):
+            for waiter, (command, *words), (here, there) in zip(waiters, waits, lines, strict=True):
+                waiter.send(f"VALQ.{command}", *words, "BLOCK", "0")
+                blocked(pushing, queue, here)
+                blocked(pushing, other, there)
+            pushing.call("MULTI")
+            for name in (other, queue, other, other):
+                pushing.call("VALQ.PUSH", name, name)
+            pushing.call("EXEC")
+            assert [as_map(waiter.read())[b"body"].decode() for waiter in waiters] == [queue, other, other, other]
+
+
 def test_waiters_of_different_users_are_served_first_come_first_served(pair, pushing, queue):
     valkey, daemon, _ = pair
     with contextlib.ExitStack() as stack:
