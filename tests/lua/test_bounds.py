@@ -118,6 +118,10 @@ def test_nothing_in_a_queues_keys_breaks_the_form_of_a_reply(q):
     assert b"+" not in q.do("show", "e2", "1")
     q.link.ok("HSET", "valq:{orders}:meta", "1", sound + b"\xa1p\xcb\x7f\xf8\0\0\0\0\0\0")  # not a number
     assert b"$8\r\npriority\r\n:0\r\n" in q.do("show", "e2", "1")
+    q.link.ok(
+        "HSET", "valq:{orders}:meta", "1", sound.replace(b"\xa1a\0", b"\xa1a\xcb\x7f\xf8\0\0\0\0\0\0") + b"\xa1m\1"
+    )
+    assert b"$8\r\nattempts\r\n:0\r\n" in q.do("pop_many", AUTO, "1", "")[0]
 
 
 def test_a_walk_over_an_index_whose_scores_are_no_ids_ends(q):

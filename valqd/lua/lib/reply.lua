@@ -18,7 +18,8 @@ local encoded_name = cache.of(function(name)
   return '$' .. #name .. '\r\n' .. name .. '\r\n'
 end, 200)
 
-local function integer(value)
+-- A number as a reply can hold it.
+function reply.integer(value)
   return value == value and math.max(-MAX_INTEGER, math.min(value, MAX_INTEGER)) or 0
 end
 
@@ -34,7 +35,7 @@ function reply.append(out, value, resp3)
     out[n + 2] = value
     out[n + 3] = '\r\n'
   elseif kind == 'number' then
-    out[#out + 1] = ':' .. number.text(integer(value)) .. '\r\n'
+    out[#out + 1] = ':' .. number.text(reply.integer(value)) .. '\r\n'
   elseif value == false then
     out[#out + 1] = resp3 and '_\r\n' or '$-1\r\n'
   elseif value == reply.OK then
@@ -78,7 +79,7 @@ end
 
 local function native(value, resp3)
   if type(value) == 'number' then
-    return integer(value)
+    return reply.integer(value)
   end
   if type(value) ~= 'table' or value == reply.OK then
     return value

@@ -69,7 +69,7 @@ end
 local function later_delivery(heads, id, body, meta)
   local its_receipt = id .. '-' .. number.text(meta.n)
   return heads[#id] .. id .. (BODY_HEADS[#body] or '\r\n$4\r\nbody\r\n$' .. #body .. '\r\n') .. body
-    .. '\r\n$8\r\nattempts\r\n:' .. meta.a .. '\r\n$7\r\nreceipt\r\n$' .. #its_receipt .. '\r\n' .. its_receipt .. '\r\n'
+    .. '\r\n$8\r\nattempts\r\n:' .. number.text(reply.integer(meta.a)) .. '\r\n$7\r\nreceipt\r\n$' .. #its_receipt .. '\r\n' .. its_receipt .. '\r\n'
 end
 
 -- Whether a delivery without options has nothing but id, body, attempts and receipt in it, and these are 1 and the first.
