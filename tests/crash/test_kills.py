@@ -26,7 +26,7 @@ from tests.servers import (
     rss_mib,
     until,
 )  # fmt: skip
-from tests.wire.expect import blocked, info, noticed, valkey_stopped
+from tests.wire.expect import blocked, info, noticed, stopped
 
 MIB = 1 << 20
 
@@ -357,7 +357,7 @@ def test_a_stopped_backend_bounds_memory_and_loses_nothing():
             thread.start()
         time.sleep(0.3)
         until(lambda: any(answered), 10, "they are served")
-        with valkey_stopped(valkey):
+        with stopped(valkey):
             until(lambda: all(offered) and arrived_mib() > 32, 20, "all send, and the lane is full")
             time.sleep(1)  # it would read on, if it did
             assert sum(offered) - sum(answered) >= clients * pushes  # MiB: more than it may have in use
@@ -401,7 +401,7 @@ def test_a_lane_that_opens_for_a_client_that_does_not_read_bounds_memory():
         assert connection.call("STRLEN", "big") == 8_000_000
         before = rss_mib(daemon.pid)
         with Connection(daemon.port, timeout_s=5) as deaf:
-            with valkey_stopped(valkey):
+            with stopped(valkey):
                 deaf.send_raw(request("GET", "big") + request("GETRANGE", "big", "0", "-1") * 100)
                 noticed(connection)
             until(lambda: answered() == 100, 15, "Valkey has 800 MB for it")
@@ -472,7 +472,7 @@ def test_a_stopped_backend_bounds_memory_of_lanes_of_their_own(before):
         connections = [stack.enter_context(Connection(daemon.port, timeout_s=120)) for _ in range(clients)]
         assert all(connection.call("CLIENT", "ID") for connection in connections)
         threads = [threading.Thread(target=pipeline, args=(connection,)) for connection in connections]
-        with valkey_stopped(valkey):
+        with stopped(valkey):
             for thread in threads:
                 thread.start()
             # Each has brought the daemon a body, and has seven more.

@@ -116,7 +116,7 @@ def parked(port, *commands, resp=2, count=1):
 
 
 @contextlib.contextmanager
-def valkey_stopped(valkey):
+def stopped(valkey):
     """The server takes requests, but answers none."""
     valkey.signal(signal.SIGSTOP)
     try:

@@ -19,7 +19,7 @@ from tests.wire.expect import (
     parked,
     refused,
     show,
-    valkey_stopped,
+    stopped,
 )  # fmt: skip
 
 SPELLINGS = [("VALQ.PUSH",), ("VALQ", "PUSH")]
@@ -284,7 +284,7 @@ def test_who_sends_in_small_pieces_is_no_more_than_its_share_ahead_of_others(pai
     with Connection(daemon.port) as flooding, Connection(daemon.port) as other:
         for connection in (flooding, other):
             connection.call("VALQ.PUSH", queue, "first")
-        with valkey_stopped(valkey):
+        with stopped(valkey):
             for _ in range(2500):
                 flooding.send_raw(request("VALQ.PUSH", queue, "x", *options) * 4)
             for _ in range(20):

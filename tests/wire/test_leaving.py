@@ -1,6 +1,7 @@
 """Clients that leave: what they sent takes effect as in Valkey, and nothing is taken for nobody."""
 
 import contextlib
+import signal
 import socket
 import struct
 import time
@@ -8,7 +9,7 @@ import time
 import pytest
 
 from tests.servers import LINUX_ONLY, Connection, Valkey, Valqd, request, until
-from tests.wire.expect import blocked, info, noticed, parked, until_pop, valkey_stopped
+from tests.wire.expect import blocked, info, noticed, parked, stopped, until_pop
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +52,17 @@ def test_what_was_popped_for_a_client_that_left_is_given_back_when_valkey_takes_
         beside.call("VALQ.PUSH", queue, "x")
         with Connection(daemon.port) as leaving:
             leaving.call("PING")
-            with valkey_stopped(valkey):
+            with stopped(valkey):
                 leaving.send("VALQ.POP", queue)
-                noticed(beside)  # it is on its way before what makes Valkey refuse writes
-                direct.send(*refuse.split())
+                noticed(beside)
                 leaving.close()
                 noticed(beside)
-        assert direct.read() == b"OK"
+                daemon.signal(signal.SIGSTOP)  # so that it hears of the message when Valkey refuses writes
+            try:
+                until(lambda: direct.call("ZCARD", f"valq:{{{queue}}}:inflight") == 1, 5, "popped")
+                assert direct.call(*refuse.split()) == b"OK"
+            finally:
+                daemon.signal(signal.SIGCONT)
         until(lambda: code in direct.call("INFO", "errorstats"), 5, "the first attempt was refused")
         assert direct.call(*allow.split()) == b"OK"
         until(lambda: info(beside, queue)["ready_msgs"] == 1, 5, "given back")
@@ -88,7 +93,7 @@ def test_what_was_popped_for_the_last_client_of_an_identity_is_given_back(pair, 
         popping = clients[0]
         if before:
             popping.call(*before)
-        with valkey_stopped(valkey):
+        with stopped(valkey):
             popping.send_raw((request(*before) if before else b"") + request("VALQ.POP", queue))
             noticed(beside)
             for client in clients:
@@ -142,7 +147,7 @@ def test_a_half_closed_client_takes_no_message(queue, command):
         with Connection(daemon.port, timeout_s=5) as half:
             half.call("PING")
             other.call("PING")
-            with valkey_stopped(valkey):
+            with stopped(valkey):
                 half.send(*command.format(q=queue).split())
                 half.socket.shutdown(socket.SHUT_WR)
                 noticed(other)  # the end comes before the message

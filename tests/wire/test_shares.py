@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from tests.servers import LINUX_ONLY, Connection, Valkey, Valqd, peak_mib, request, rss_mib, until
-from tests.wire.expect import blocked, info, message, noticed, until_pop, valkey_stopped
+from tests.wire.expect import blocked, info, message, noticed, stopped, until_pop
 
 MIB = 1 << 20
 
@@ -29,7 +29,7 @@ def test_a_lane_that_has_32_mib_unanswered_takes_no_more(pair, queue):
         def arrived():
             return sum(client.arrived_bytes for client in clients)
 
-        with valkey_stopped(valkey):
+        with stopped(valkey):
             for client in clients[:32]:  # at once they would all come in together, and none be whole before the others
                 client.send_raw(push)
                 until(lambda client=client: client.arrived_bytes == len(push), 10, "it has come whole")
@@ -55,7 +55,7 @@ def test_commands_that_are_not_merged_are_taken_in_small_shares(pair, queue, bod
         other.call("VALQ.MPUSH", queue, "201", *["x"] * 200, "x" * body_bytes)
         flooding.call("VALQ.SHOW", queue, "201")
         beside.call("PING")
-        with valkey_stopped(valkey):
+        with stopped(valkey):
             flooding.send_raw(b"".join(request("VALQ.CANCEL", queue, id_) for id_ in range(1, 201)))
             noticed(beside)
             other.send("VALQ.INFO", queue)
@@ -70,7 +70,7 @@ def test_simple_commands_are_taken_in_shares(pair, queue):
     with Connection(daemon.port) as flooding, Connection(daemon.port) as other, Connection(daemon.port) as beside:
         for connection in (flooding, other, beside):
             assert connection.call("GET", queue) is None
-        with valkey_stopped(valkey):
+        with stopped(valkey):
             for _ in range(40):
                 flooding.send("APPEND", queue, piece)
                 noticed(beside)

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.servers import Connection, Valqd, request, until
-from tests.wire.expect import blocked, bodies, noticed, valkey_stopped
+from tests.wire.expect import blocked, bodies, noticed, stopped
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +107,7 @@ def test_who_has_just_asked_is_not_idle_though_nothing_was_written_to_it_for_lon
             client.call("PING")
             killer.call("CLIENT", "ID")
         time.sleep(1)  # Valkey takes whole seconds, and no 0
-        with valkey_stopped(valkey):  # so that what was asked last and CLIENT KILL are answered together
+        with stopped(valkey):  # so that what was asked last and CLIENT KILL are answered together
             for client, asked in zip(clients, (waits, sets + waits, sets, b""), strict=True):
                 client.send_raw(asked)
             noticed(beside)
