@@ -75,6 +75,65 @@ def test_one_pop_gets_so_many_messages_at_most(q):
     assert len(q.do("pop", "n2", AUTO, "20000", "", "")) == 10_000
 
 
+MIB = 1 << 20
+
+
+def large(q):
+    """Messages 1 to 10, of 9 MiB each, of which 8 are more than 64 MiB; and two small ones."""
+    for _ in range(5):
+        q.push(*["x" * 9 * MIB] * 2)
+    q.push("small", "small")
+
+
+def test_a_pop_of_several_large_messages_ends_at_64_mib(q):
+    large(q)
+    assert q.ids(100) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert q.ids(100) == [9, 10, 11, 12]
+
+
+def test_each_of_merged_pops_of_several_large_messages_has_64_mib(q):
+    large(q)
+    first, one, second = q.do("pop_many", AUTO, "1", "2,100,,", "1", "", "1", "2,100,,")
+    assert [first[0][:4], one[0][:4], second[0][:4]] == [b"*8\r\n", b"*8\r\n", b"*3\r\n"]
+    assert [b"".join(part).count(b"receipt") for part in (first, one, second)] == [8, 1, 3]
+
+
+def test_an_mpop_of_several_large_messages_ends_at_64_mib_of_all_its_queues(q):
+    other = q.other("other")
+    large(other)
+    q.push("x" * 9 * MIB)
+    messages = [flat(message) for message in q.do("mpop", "n2", AUTO, "100", "", "", keys=[q.key, other.key, q.key])]
+    assert [message["queue"] for message in messages] == [q.name.encode()] + [b"other"] * 7
+
+
+def test_a_peek_of_several_large_messages_ends_at_64_mib(q):
+    large(q)
+    assert [len(q.do("peek", "n2", "ready", "100", offset, "")) for offset in ("0", "3")] == [8, 9]
+
+
+@pytest.mark.parametrize("others", [0, 600], ids=["few records", "many"])
+def test_a_scan_of_several_large_messages_ends_at_64_mib(q, others):
+    large(q)
+    if others:
+        q.push(*["small"] * others, priority=1)
+    found, cursor, most = [], b"0", 0
+    while True:
+        cursor, messages = q.do("scan", "n2", cursor, "", "", "", "", "1000", "")
+        messages = [flat(message) for message in messages]
+        found += [int(message["id"]) for message in messages]
+        most = max(most, sum(len(message["body"]) for message in messages))
+        if cursor == b"0":
+            break
+    assert sorted(found) == list(range(1, 13 + others))
+    assert 64 * MIB <= most < 100 * MIB if not others else most < 140 * MIB  # of a hash, ten at a time are looked at
+
+
+def test_a_reply_of_several_messages_with_many_headers_ends_in_time(q):
+    headers = {f"h{number}": "x" for number in range(128)}
+    q.push(*["body"] * 1500, headers=headers)
+    assert 1000 < len(q.ids(10_000)) < 1024  # of 128 times 512 bytes, and some
+
+
 def test_headers_and_reasons_of_all_messages_of_a_call_are_bounded(q):
     q.create()
     many, long = ["x", ""] * 2001, ["x", "y" * (1 << 17)]

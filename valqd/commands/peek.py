@@ -47,6 +47,7 @@ SPEC = Command(
         "PEEK, SHOW and SCAN first do what is due, for about 1,000 messages: when more fall due at once, they may show "
         "some in their former state for a moment. Messages of one time are told by id (of more than 2,000, in any "
         "order).",
+        "A reply that has 64 MiB of bodies and headers takes no more messages, as with POP COUNT.",
     ),
     example=(("VALQ.PEEK orders DLQ COUNT 1", '1) 1# "id" => "7"\n   2# "state" => "dlq"\n   ...'),),
     flags=("write", "noscript"),

@@ -60,6 +60,8 @@ SPEC = Command(
         "which a message becomes ready may get it before those are woken that wait elsewhere. Inside MULTI it does "
         "not wait. When the daemon is stopped it answers null, whatever BLOCK is.",
         "VT may be as short as 0.001 s here and with PUSH; a queue's own is at least 1 s.",
+        "With COUNT, a reply that has 64 MiB of bodies and headers takes no more messages, though some are ready. A "
+        "header counts for 512 bytes more than it has.",
     ),
     example=(
         (

@@ -55,7 +55,8 @@ SPEC = Command(
     notes=(
         "SCAN's own guarantees: a message that is there from beginning to end is returned, one that comes or goes "
         "meanwhile may be, and one may be returned twice. A call may return none before the end. A cursor that SCAN "
-        "cannot have returned for this queue is refused.",
+        "cannot have returned for this queue is refused. A call that has looked at 64 MiB of bodies and headers looks "
+        "at no more messages.",
     ),
     example=(
         ("VALQ.SCAN orders 0 STATE dlq COUNT 100", '1) "1"\n2) (empty array)'),

@@ -26,14 +26,15 @@ local function call(keys, args)
       life.settle(q, life.FULLY)
       settled = settled + q.settled
     end
-    local taken = pop.take(q, options.want - #messages, options)
+    local taken, weight = pop.take(q, options.want - #messages, options)
+    options.room = options.room - weight
     for i = 1, #taken.ids do
       messages[#messages + 1] = pop.delivery(q, taken, i, options, q.name)
     end
     pop.finish(q, #taken.ids)
   end
   for _, key in ipairs(keys) do
-    if #messages == options.want then
+    if #messages == options.want or options.room <= 0 then
       break
     end
     local taken, problem = pcall(take_from, key)

@@ -20,8 +20,14 @@ local function call(keys, args)
   else
     ids = (reverse and order.by_time_reversed or order.by_time)(q, args[2], count, offset)
   end
+  local weight = 0
   for i = 1, #ids do
-    messages[#messages + 1] = view.find(q, ids[i]) -- nil: it is lost
+    local message = view.find(q, ids[i]) -- nil: it is lost
+    messages[#messages + 1] = message
+    weight = weight + (message and view.weight(message) or 0)
+    if weight >= record.MOST_BYTES then
+      break
+    end
   end
   return reply.in_mode(messages, args[1])
 end

@@ -23,10 +23,11 @@ local function call(keys, args)
     local first = kinds[at]
     local to = at
     local want = 0
+    local alone = first.many and q.may_have_ready ~= 0 -- what it gets may be large: it has its room for itself
     repeat
       want = want + reps[to] * kinds[to].want
       to = to + 1
-    until to > last or (kinds[to] ~= first and not runs.alike(first, kinds[to]))
+    until to > last or alone or (kinds[to] ~= first and not runs.alike(first, kinds[to]))
     local taken = pop.take(q, want, first)
     total = total + #taken.ids
     runs.deal(q, kinds, reps, at, to - 1, taken, results)

@@ -20,19 +20,24 @@ local function call(keys, args)
   queue.finish(q)
   local has_pattern = args[6] ~= ''
   local most = has_pattern and MAX_PATTERN_STEP or MAX_STEP
-  local cursor, found, phase = walk.step(q, tonumber(args[2]), math.min(tonumber(args[7]), most))
+  local most_bytes = has_pattern and MAX_PATTERN_BYTES or record.MOST_BYTES
+  local cursor, left, looked = tonumber(args[2]), math.min(tonumber(args[7]), most), 0
   local messages = {}
-  local looked = 0
-  for _, id in ipairs(found) do
-    if looked > MAX_PATTERN_BYTES and phase then
-      cursor = 4 * id + phase
-      break
+  local found, phase
+  repeat
+    cursor, found, phase = walk.step(q, cursor, left)
+    left = left - math.max(1, #found)
+    for _, id in ipairs(found) do
+      if looked >= most_bytes and phase then
+        cursor = 4 * id + phase
+        break
+      end
+      local message = view.find(q, id)
+      looked = looked + (message and view.weight(message) or 0)
+      if message and walk.matches(message, args[3], args[8] == '1' and args[4], args[5], args[6]) then
+        messages[#messages + 1] = message
+      end
     end
-    local message = view.find(q, id)
-    looked = looked + (has_pattern and message and view.size(message) or 0)
-    if message and walk.matches(message, args[3], args[8] == '1' and args[4], args[5], args[6]) then
-      messages[#messages + 1] = message
-    end
-  end
+  until phase or cursor == 0 or left <= 0 or looked >= most_bytes
   return reply.in_mode({number.text(cursor), messages}, args[1])
 end

@@ -10,12 +10,13 @@ local MOST_DEAD = 500 -- where they are moved to another queue
 local NONE = {}
 local MOST_AT_ONCE = 10000 -- as the daemon lets no more be asked for, who calls functions himself gets no more
 
--- What a POP asks for.  count: '' for one message, and no array; vt: ms or ''; flags: N for NOACK, M for WITHMETA; post: of
+-- What a POP asks for.  count: '' for one message, and no array (room: what these may weigh, see record.weight); vt: ms or ''; flags: N for NOACK, M for WITHMETA; post: of
 -- clients that have waited in line (see waiters), else nil.
 function pop.options(count, vt, flags, post)
   return {
     many = count ~= '',
     want = math.max(0, math.min(math.floor(tonumber(count) or 1), MOST_AT_ONCE)),
+    room = count ~= '' and record.MOST_BYTES or math.huge,
     vt = tonumber(vt),
     noack = flags:find('N', 1, true) ~= nil,
     with_meta = flags:find('M', 1, true) ~= nil,
@@ -166,10 +167,10 @@ local function move_records(q, taken, places, noack)
 end
 
 -- Ready messages, records and plain ones, in order and at most `want`; appends to taken and leases as take_plain does.
--- records: the first of the ready ones, as the caller has read them.
+-- records: the first of the ready ones, as the caller has read them.  Returns what the records weigh that it took.
 local function take_mixed(q, want, options, records, taken, leases, deadline)
   local ids = taken.ids
-  local failed = 0
+  local failed, weight = 0, 0
   local most_failed = q.limits and q.limits.dlq and MOST_DEAD or MOST_FAILED
   local batch = math.min(want, RECORD_BATCH)
   while true do
@@ -184,7 +185,7 @@ local function take_mixed(q, want, options, records, taken, leases, deadline)
     local places = {} -- of the records among what is taken
     life.together(q, function()
       -- After the last record of a full batch the next batch is read first: it may come before the plain messages.
-      while #ids < want and (all or record_ids[at]) do
+      while #ids < want and weight < options.room and (all or record_ids[at]) do
         local score = scores[at]
         if q.plain > 0 and (not score or q.head < score) then
           take_plain(q, want - #ids, score or queue.FOREVER, taken, leases, deadline)
@@ -195,6 +196,7 @@ local function take_mixed(q, want, options, records, taken, leases, deadline)
             ids[place] = id
             taken.metas[place] = meta
             places[#places + 1] = place
+            weight = weight + record.weight(meta.b or 0, meta.h or NONE)
           else
             failed = failed + 1
           end
@@ -209,10 +211,10 @@ local function take_mixed(q, want, options, records, taken, leases, deadline)
     end
     if failed >= most_failed then
       queue.note_due(q, q.now) -- who waits is to ask again
-      return
+      return weight
     end
-    if #ids == want or all then
-      return
+    if #ids == want or all or weight >= options.room then
+      return weight
     end
     batch = failed > 0 and RECORD_BATCH or math.min(want - #ids, RECORD_BATCH) -- more may have failed, one after another
     records = first_records(q, batch)
@@ -221,9 +223,9 @@ end
 
 -- Take up to `want` messages, whosever turn it is.
 local function take(q, want, options)
-  local taken = {ids = {}, bodies = {}, ages = {}, metas = {}}
+  local taken, weight = {ids = {}, bodies = {}, ages = {}, metas = {}}, 0
   if want <= 0 or queue.paused(q, 'out') then
-    return taken
+    return taken, weight
   end
   local ids = taken.ids
   local deadline_ms = q.now + (options.vt or q.vt)
@@ -231,7 +233,7 @@ local function take(q, want, options)
   local leases = not options.noack and {}
   local records = first_records(q, want)
   if records[1] then
-    take_mixed(q, want, options, records, taken, leases, deadline)
+    weight = take_mixed(q, want, options, records, taken, leases, deadline)
   elseif q.plain > 0 then
     take_plain(q, want, queue.FOREVER, taken, leases, deadline)
   end
@@ -249,21 +251,21 @@ local function take(q, want, options)
       queue.flush(q)
     end
   end
-  return taken
+  return taken, weight
 end
 
 -- Take up to `want` messages; for clients that have waited, as many as are their turn.  Returns arrays: ids (as text), bodies,
--- and by the same index ages (of what was plain) and metas (of what is a record now).  The caller settles first and saves the
--- cursors after.
+-- and by the same index ages (of what was plain) and metas (of what is a record now); and what the records weigh.  The caller
+-- settles first and saves the cursors after.
 function pop.take(q, want, options)
   if not options.post then
     return take(q, want, options)
   end
   local turn = waiters.turn(q.name, options.post, queue.available(q), q.now)
-  local taken = take(q, math.min(want, turn), options)
+  local taken, weight = take(q, math.min(want, turn), options)
   waiters.served(q.name, options.post, math.ceil(#taken.ids / math.max(1, options.want)))
   q.wakes = true -- what is left may be for others
-  return taken
+  return taken, weight
 end
 
 -- After taking `count` messages.

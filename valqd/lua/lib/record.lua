@@ -12,6 +12,9 @@ local record = {}
 record.INDEX = {r = 'ready', i = 'inflight', d = 'delayed', q = 'dlq'} -- its state's name, and its key's
 record.PRIORITY_STEP = 281474976710656
 record.MAX_PRIORITY = 31
+-- Once a reply of several messages weighs as much, it has no more of them (see record.weight).
+record.MOST_BYTES = 67108864
+record.HEADER_BYTES = 256
 
 function record.load(q, id)
   local packed = server.call('HGET', q.prefix .. 'meta', id)
@@ -57,6 +60,15 @@ function record.create(q, id, body, meta)
     queue.put(q, 'ZADD', 'expiry', number.text(meta.x), number.text(id))
     queue.note_due(q, meta.x)
   end
+end
+
+-- What a message adds to a reply of several: headers take more time than their bytes say.
+function record.weight(body_bytes, headers)
+  local weight = body_bytes + #headers * record.HEADER_BYTES
+  for _, text in ipairs(headers) do
+    weight = weight + #text
+  end
+  return weight
 end
 
 -- It does not count towards max_bytes any more.

@@ -46,7 +46,7 @@ end
 
 -- Whether messages for both can be taken at once.
 function runs.alike(a, b)
-  return a.vt == b.vt and a.flags == b.flags and not a.post and not b.post
+  return a.many == b.many and a.vt == b.vt and a.flags == b.flags and not a.post and not b.post
 end
 
 -- Parts of an encoded delivery, by the size that they announce: making a number a string is what takes time.

@@ -3,11 +3,11 @@
 
 local view = {}
 
-local BODY = 6 -- where it stands in a value's map
+local BODY, HEADERS = 6, 18 -- where they stand in a value's map
 
--- How large the body of a value is.
-function view.size(message)
-  return #(message.map[BODY] or '')
+-- What a value weighs in a reply of several.
+function view.weight(message)
+  return record.weight(#(message.map[BODY] or ''), message.map[HEADERS].map)
 end
 
 -- The value for message `id`, or nil.

@@ -7,6 +7,7 @@
 local walk = {}
 
 local FEW_RECORDS = 512
+local MOST_HASHED = 10
 
 -- Whether a SCAN of this queue may have answered `cursor`, now or at any time before: ids only grow, and a hash has no more
 -- than a few buckets for each field that it had once.
@@ -66,9 +67,9 @@ local function few_records(q, at, count)
   return ids[count + 1] * 4 + 1, {unpack(ids, 1, count)}, 1
 end
 
--- Records as HSCAN gives them, from its cursor `at` on.
+-- Some records as HSCAN gives them, from its cursor `at` on: few, as one cannot go on from the middle of them.
 local function many_records(q, at, count)
-  local found = server.call('HSCAN', q.prefix .. 'meta', number.text(at), 'COUNT', count)
+  local found = server.call('HSCAN', q.prefix .. 'meta', number.text(at), 'COUNT', math.min(count, MOST_HASHED))
   local ids = {}
   for i = 1, #found[2], 2 do
     ids[#ids + 1] = tonumber(found[2][i])
@@ -76,7 +77,8 @@ local function many_records(q, at, count)
   return found[1] == '0' and 0 or tonumber(found[1]) * 4 + 2, ids
 end
 
--- One step from `cursor`: next cursor (0: done), ids; and if it goes by id, its phase: to go on from one of them, 4*id+phase.
+-- One step from `cursor`: next cursor (0: done), ids (`count` or fewer: see many_records); and if it goes by id, its phase: to
+-- go on from one of them, 4*id+phase.
 function walk.step(q, cursor, count)
   local phase, at = cursor % 4, math.floor(cursor / 4)
   if phase == 0 then
