@@ -10,6 +10,7 @@ from valqd.io import shared_lane
 from valqd.io.lanes import SharedLanes
 from valqd.io.multiplexed_lane import MAX_BACKLOG_BYTES
 from valqd.io.shared_lane import SharedLane
+from valqd.protocol.coalescer import Routes
 from valqd.protocol.host import Identity
 from valqd.protocol.lone_calls import Listener, LoneCall
 from valqd.protocol.relay import RelayCall
@@ -20,6 +21,7 @@ class Backend:
 
     def __init__(self):
         self.connections = []
+        self.sent = bytearray()
 
     async def connect(self, factory):
         connection = factory()
@@ -27,7 +29,13 @@ class Backend:
         close = lambda: loop.call_soon(connection.connection_lost, None)  # noqa: E731
         there = SimpleNamespace(setsockopt=lambda *option: None)
         info = lambda name: there  # noqa: E731
-        transport = SimpleNamespace(write=lambda data: None, close=close, abort=close, get_extra_info=info)
+        transport = SimpleNamespace(
+            write=self.sent.extend,
+            writelines=lambda pieces: self.sent.extend(b"".join(pieces)),
+            close=close,
+            abort=close,
+            get_extra_info=info,
+        )
         connection.connection_made(transport)
         self.connections.append(connection)
         return connection.transport
@@ -157,4 +165,31 @@ async def test_a_default_user_who_may_not_ping_has_a_lane_all_the_same():
     backend.connections[-1].data_received(b"-NOPERM User default has no permissions to run the 'ping' command\r\n")
     assert lane.up
     assert lane.is_ready()
+    lane.close()
+
+
+async def test_large_bodies_are_sent_while_others_of_their_turn_are_still_read():
+    backend = Backend()
+    lane = SharedLane(lanes_at(backend), Identity())
+    await asyncio.sleep(0.01)
+    backend.connections[-1].data_received(b"+PONG\r\n")
+    await asyncio.sleep(0.01)
+    assert lane.is_ready()
+    route = Routes(b"").get("push_many", b"q", (b"",))
+    pieces = [b"$102400\r\n", b"x" * 102400, b"\r\n"]
+
+    def push_without_waiting(count):
+        """How many bodies are sent at once."""
+        before = backend.sent.count(pieces[1])
+        for _ in range(count):
+            lane.coalescer.join(Listener(), route, pieces, 1, 1, None)
+            lane.wake()
+        return backend.sent.count(pieces[1]) - before
+
+    assert push_without_waiting(1) == 1  # the backend was idle
+    assert push_without_waiting(2) == 0
+    assert push_without_waiting(1) == 3
+    assert push_without_waiting(2) == 0
+    await asyncio.sleep(0.01)
+    assert backend.sent.count(pieces[1]) == 6
     lane.close()

@@ -39,6 +39,8 @@ _HELLO = encode_own([b"HELLO"])
 _NO_CONNECTION = "clients' commands cannot reach the backend"
 #: When more clients than that sent something in a turn, the next turn's first command waits for the others.
 _FEW = 2
+#: Large bodies of one turn are sent once there are as many bytes of them.
+_MANY_BYTES = 256 << 10
 
 
 class LaneConnection(ReplyProtocol):
@@ -300,9 +302,12 @@ class MultiplexedLane(ABC):
 
     def wake(self) -> None:
         """Calls were joined: send them in this turn."""
-        if self.flush_planned:
+        coalescer = self.coalescer
+        if coalescer.unsent_large_bytes >= _MANY_BYTES:
+            self._flush()  # while they are in the processor's caches, and the backend has something to do meanwhile
+        elif self.flush_planned:
             return
-        if self.coalescer.sent or self.coalescer.crowd > _FEW:
+        elif coalescer.sent or coalescer.crowd > _FEW:
             self._plan_flush()  # at its end, with what others send
         else:
             self._flush()  # the backend is idle: every microsecond of waiting would be one of doing nothing

@@ -21,7 +21,7 @@ MAX_ITEMS = 512
 #: Nothing joins a call that holds as many bytes.
 MAX_CALL_BYTES = 1 << 20
 #: Merged pops aim at replies of at most this many bytes (by the queue's recent body sizes).
-MAX_POP_REPLY_BYTES = 4 << 20
+MAX_POP_REPLY_BYTES = 512 << 10
 
 #: What Valkey adds to a function's error; before 9.1 it names the function.
 _PLACE = re.compile(rb" script: (?:%b\w+, )?on @user_function:\d+\.\r\n\Z" % FUNCTION_PREFIX.encode())

@@ -45,6 +45,7 @@ class Coalescer:
         self._unsent: list[Call] = []
         self.sent: deque[Call] = deque()
         self.backlog_bytes = 0  # of the requests that are not sent, or not answered
+        self.unsent_large_bytes = 0  # of the large items among what is not sent
         self.crowd = 0  # deals in what was taken last: about how many clients sent something in that turn
         self._kept: dict[Call, Any] | None = None  # while recovering: replies not dealt out yet, in order
         self._resends = 0  # how often calls were repeated since recovering began
@@ -79,6 +80,7 @@ class Coalescer:
         else:
             call.items += items
             size = sum(map(len, items))
+            self.unsent_large_bytes += size
         call.units += units
         call.size += size
         self.backlog_bytes += size
@@ -103,6 +105,7 @@ class Coalescer:
             self.crowd += len(call.deals)
         self.sent.extend(self._unsent)
         self._unsent = []
+        self.unsent_large_bytes = 0
         self._open = {}
         return out
 
@@ -186,7 +189,7 @@ class Coalescer:
         """The backend cannot be reached: refuse what was not sent."""
         unsent, self._unsent = self._unsent, []
         self._open = {}
-        self.backlog_bytes = 0
+        self.backlog_bytes = self.unsent_large_bytes = 0
         for call in unsent:
             call.fail(error)
 
