@@ -65,7 +65,7 @@ class Bench:
         """Jobs a second from the load generator."""
         command = [self.generator, proto, port, conns, pipeline, body, SECONDS, queues, mode]
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True)
-        return float(done.stdout.split()[0])
+        return float(done.stdout)
 
     def compare(
         self, name: str, least: str, aim: str, ours: Measure, other: Measure, unit: str = "/s", rounds: int = ROUNDS

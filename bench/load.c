@@ -2,13 +2,13 @@
  *
  * usage: load PROTO PORT CONNS PIPELINE BODY_BYTES SECONDS QUEUES MODE
  *   PROTO  valqd, direct (the functions of baseline.lua, on Valkey itself) or beanstalk
- *   MODE   job: push, pop, ack; push: only that; popack: take and acknowledge what is there
+ *   MODE   job: push, pop, ack; popack: take and acknowledge what is there
  *          batch: pop with COUNT and ack of as many ids in one command, PIPELINE messages at a time (valqd)
  *          block: every other connection waits in POP ... BLOCK and acknowledges, the others push; one push is let go for
  *          each message taken, so that most are pushed to workers that wait (valqd, PIPELINE 1)
  *   QUEUES how many; or TOTAL:ONCE, of which ONCE are used at a time, and after each job the next ONCE
  * Each connection sends PIPELINE commands of one kind, reads their replies, and goes on to the next kind. Connection c uses
- * queue c % QUEUES. Prints: jobs/s, p50 and p99 in ms of one round of PIPELINE commands. */
+ * queue c % QUEUES. Prints: jobs/s. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 enum kind { PUSH, POP, ACK };
-enum { MAX_PIPELINE = 256, MAX_ID = 40, MAX_SAMPLES = 1 << 20 };
+enum { MAX_PIPELINE = 256, MAX_ID = 40 };
 
 struct conn {
     int fd, queue, want, got, ids;
@@ -29,7 +29,6 @@ struct conn {
     char id[MAX_PIPELINE][MAX_ID];
     char *in;
     size_t used, room;
-    double sent_at;
 };
 
 static const char *proto, *mode;
@@ -39,8 +38,6 @@ static struct conn **resting; /* pushers (block) that wait to be let go */
 static int resting_count;
 static int pushes_allowed;
 static long jobs;
-static float samples[MAX_SAMPLES];
-static long sample_count;
 
 static double now(void) {
     struct timespec t;
@@ -131,7 +128,6 @@ static void send_round(struct conn *c) {
     if (batch) length = batch_command(c, out);
     else if (c->kind == POP && is(mode, "block")) length = blocking_pop(c, out);
     else for (int i = 0; i < c->want; i++) length += command(c, out + length, i);
-    c->sent_at = now();
     while (sent < length) {
         ssize_t n = write(c->fd, out + sent, length - sent);
         if (n <= 0) fail("write", strerror(errno), 80);
@@ -218,15 +214,13 @@ static void next_blocking(struct conn *c) {
 
 /* All replies of a round are there: what comes next. */
 static void next_round(struct conn *c) {
-    if (sample_count < MAX_SAMPLES) samples[sample_count++] = (now() - c->sent_at) * 1000;
     if (is(mode, "block")) {
         next_blocking(c);
         return;
     }
     int pushes = !is(mode, "popack");
     if (c->kind == PUSH) {
-        if (is(mode, "push")) jobs += pipeline;
-        else c->kind = POP;
+        c->kind = POP;
     } else if (c->kind == POP) {
         if (c->ids) c->kind = ACK;
         else if (pushes) c->kind = PUSH;
@@ -251,11 +245,6 @@ static void readable(struct conn *c) {
     c->used = end - at;
     memmove(c->in, at, c->used);
     if (c->got == c->want) next_round(c);
-}
-
-static int by_size(const void *a, const void *b) {
-    float x = *(const float *)a, y = *(const float *)b;
-    return x < y ? -1 : x > y;
 }
 
 int main(int argc, char **argv) {
@@ -294,9 +283,6 @@ int main(int argc, char **argv) {
         int n = epoll_wait(epoll, events, 256, 100);
         for (int i = 0; i < n; i++) readable(events[i].data.ptr);
     }
-    double took = now() - start;
-    qsort(samples, sample_count, sizeof *samples, by_size);
-    float p50 = sample_count ? samples[sample_count / 2] : 0, p99 = sample_count ? samples[sample_count * 99 / 100] : 0;
-    printf("%.0f %.3f %.3f\n", jobs / took, p50, p99);
+    printf("%.0f\n", jobs / (now() - start));
     return 0;
 }

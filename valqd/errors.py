@@ -6,7 +6,7 @@ starts with.  ``StartError`` and ``ControlLost`` reach no client as they are: an
 
 from __future__ import annotations
 
-#: Codes of the queue's own errors, raised in the backend; others: ``ERR``, and the daemon's ``NOBACKEND``.
+#: Codes of the queue's own errors, raised in the backend; others: ``ERR``, and the daemon's NOBACKEND and NOAUTH.
 QUEUE_CODES = frozenset({"NOQUEUE", "QUEUEEXISTS", "NOMSG", "STALE", "NOTINFLIGHT", "FULL", "PAUSED", "CANCELLED"})
 #: With these the backend tells of its own state, whatever it was asked; it will be well again.
 STATE_CODES = ("LOADING", "BUSY", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "MISCONF")
@@ -32,7 +32,6 @@ class CommandError(Exception):
     code = "ERR"
 
     def __init__(self, text: str) -> None:
-        self.text = text
         super().__init__(f"{self.code} {text}")
 
     def resp(self) -> bytes:

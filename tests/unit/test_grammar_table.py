@@ -91,7 +91,7 @@ def refusal(command: Command, *args: str | bytes) -> str:
     with pytest.raises(CommandError) as caught:
         run(command, *args)
     assert caught.value.code == "ERR"
-    return caught.value.text
+    return str(caught.value).removeprefix("ERR ")
 
 
 def required(command: Command) -> list[str]:

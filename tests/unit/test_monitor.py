@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
-from valqd.protocol.monitor import MonitorFilter, encode_own
+from valqd.protocol.monitor import MonitorFilter
 from valqd.protocol.replies import ReplyScanner
+from valqd.protocol.requests import encode_own
 
 SHOWN = [
     b"+OK\r\n",

@@ -380,6 +380,14 @@ def test_a_wait_whose_functions_are_gone_again_and_again_is_not_applied_and_chan
     assert not session._needs_private
 
 
+@pytest.mark.parametrize(("code", "relays"), [(b"BUSY", True), (b"READONLY", True), (b"NOPERM", False)])
+def test_a_wait_that_was_refused_for_a_while_costs_nobody_the_relay_lane(session, code, relays):
+    session.last_queue = ANY_QUEUE
+    session.receive(request("WAIT", "0", "0"))
+    session.private.received(b"-%b no\r\n" % code)
+    assert session._needs_private == (not relays)
+
+
 def test_blocking_commands_without_replies_are_not_waited_for(host, session):
     session.receive(request("CLIENT", "REPLY", "OFF") + request("BLPOP", "k", "0") * 1100)
     session.private.received(b"+OK\r\n")  # it may

@@ -263,3 +263,16 @@ def test_replies_behind_a_refused_skip_are_in_their_places(guarded, talkative, a
     admin.call("SELECT", "5")
     assert admin.call("EXISTS", "valq:{talks}:queue") == 1
     admin.call("FLUSHDB")
+
+
+@pytest.mark.parametrize("command", ["SUBSCRIBE ch", "MONITOR", "WAIT 0 0", "LRANGE none 0 -1"])
+def test_what_needs_a_connection_of_its_own_is_told_of_a_password_that_came_later(command):
+    with (
+        Valkey() as valkey,
+        Connection(valkey.port) as admin,
+        Valqd(valkey.url) as daemon,
+        Connection(daemon.port, 3, timeout_s=5) as client,
+    ):
+        assert client.call("SET", "k", "v") == b"OK"
+        assert admin.call("CONFIG", "SET", "requirepass", "pw") == b"OK"
+        refused(client.call(*command.split()), "NOAUTH")

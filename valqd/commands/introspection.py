@@ -9,14 +9,11 @@ from __future__ import annotations
 from valqd.commands.argument_docs import argument_docs
 from valqd.commands.keys import has_movable_keys, key_spec_values, legacy_range
 from valqd.commands.reply_values import Set, Status, Value
-from valqd.commands.spec import Command
+from valqd.commands.spec import FLAGS, Command
 from valqd.commands.table import COMMANDS
 
 _CONTAINER = b"valq"
 _GROUP = "valq"
-
-#: In the order that Valkey names them.
-_FLAG_ORDER = ("write", "readonly", "denyoom", "noscript", "blocking", "loading", "stale", "fast", "movablekeys")
 
 Row = list[Value]
 
@@ -36,7 +33,7 @@ def _info(command: Command, name: bytes, name_items: int) -> Row:
     return [
         name,
         arity,
-        Set(Status(flag) for flag in _FLAG_ORDER if flag in flags),
+        Set(Status(flag) for flag in (*FLAGS, "movablekeys") if flag in flags),
         *legacy_range(command, name_items),
         Set(Status(category) for category in _categories(command)),
         Set(),  # tips

@@ -29,7 +29,7 @@ class Steps(Enum):
 
     TOKEN = auto()  #: each call returns how many, or names, and a token for the next in place of the last one in ARGV
     REPEATED = auto()  #: the same call, until it answers
-    COUNTING = auto()  #: the first call does it; more of them without ``args`` follow until one answers
+    ARGS_ONCE = auto()  #: the first call does it; more of them without ``args`` follow until one answers
     IDS = auto()  #: MOST_IDS of the ids at the end of ``args`` at a time; counts are added up
 
 

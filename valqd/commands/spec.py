@@ -16,7 +16,8 @@ from valqd.errors import QUEUE_CODES
 
 _TOKEN = re.compile(r"[A-Z]+\Z")
 _NAME = re.compile(r"[a-z][a-z0-9_-]*\Z")
-_FLAGS = frozenset({"write", "readonly", "denyoom", "noscript", "loading", "stale", "fast", "blocking"})
+#: In the order that Valkey names them.
+FLAGS = ("write", "readonly", "denyoom", "noscript", "blocking", "loading", "stale", "fast")
 _KEY_FLAGS = frozenset({"RW", "RO", "OW", "RM", "access", "update", "insert", "delete", "variable_flags"})
 
 
@@ -201,7 +202,7 @@ class Command:
         where = f"valq.{self.name}"
         for text in (self.summary, self.reply, self.complexity):
             _check(text.endswith("."), f"{where}: {text!r} is not a sentence")
-        _check(set(self.flags) <= _FLAGS and set(self.key_flags) <= _KEY_FLAGS, f"{where}: unknown flag")
+        _check(set(self.flags) <= set(FLAGS) and set(self.key_flags) <= _KEY_FLAGS, f"{where}: unknown flag")
         _check({code for code, _ in self.errors} <= QUEUE_CODES, f"{where}: unknown error code")
         _check(bool(self.example), f"{where} has no example")
         seen_optional = seen_last = False
@@ -245,7 +246,7 @@ class Command:
 
     @property
     def most(self) -> int | None:
-        """The largest number of arguments, the name not counted; None if only options or repetition bound it."""
+        """The largest number of arguments, the name not counted; None where options or repetition leave it open."""
         if any(isinstance(arg, Option | OneOf | Counted) or arg.repeated for arg in self.arguments):
             return None
         return len(self.arguments)

@@ -10,7 +10,7 @@ from valqd.commands.spec import Arguments, Command
 
 def _build(args: Arguments) -> Request:
     pairs = [item for name, value in fields(args).items() for item in (name.encode(), value)]
-    return Request("update", named_queues(args), tuple(pairs), steps=Steps.COUNTING)
+    return Request("update", named_queues(args), tuple(pairs), steps=Steps.ARGS_ONCE)
 
 
 SPEC = Command(

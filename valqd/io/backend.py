@@ -21,7 +21,7 @@ import hiredis
 from valqd.config import Settings
 from valqd.errors import SettingError
 from valqd.io.keepalive import keep_alive
-from valqd.protocol.monitor import encode_own
+from valqd.protocol.requests import encode_own
 
 CONNECT_TIMEOUT_S = 5.0
 _TURNED_AWAY = b"-ERR max number of clients "

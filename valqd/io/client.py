@@ -190,7 +190,7 @@ class Client(Outgoing, asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not read, for now."""
-        self.is_spilling = self.session.uses_valkey and len(self._worker.spilling) < _MOST_SPILLING
+        self.is_spilling = self.session.passes_through and len(self._worker.spilling) < _MOST_SPILLING
         if self.is_spilling:
             self._worker.spilling.add(self)
         else:
@@ -259,13 +259,12 @@ class Client(Outgoing, asyncio.Protocol):
         before = self._stop
         self._stop = before | reason if on else before & ~reason
         if bool(before) != bool(self._stop) and not self.transport.is_closing():
-            with contextlib.suppress(RuntimeError):
-                if self._stop:
-                    self.transport.pause_reading()
-                    if self._looking is None:
-                        self._look_later()
-                else:
-                    self.transport.resume_reading()
+            if self._stop:
+                self.transport.pause_reading()
+                if self._looking is None:
+                    self._look_later()
+            else:
+                self.transport.resume_reading()
 
     def _look_later(self) -> None:
         self._looking = self._worker.loop.call_later(_LOOK_S, self._look_whether_left)

@@ -22,7 +22,7 @@ from valqd.errors import ControlLost, StartError
 from valqd.io.backend import CONNECT_TIMEOUT_S, Backend, ReplyProtocol
 from valqd.io.complaints import Complaints
 from valqd.lua import LIBRARY_NAME, bundle
-from valqd.protocol.monitor import encode_own
+from valqd.protocol.requests import encode_own
 
 _RETRY_S = 0.1
 #: The log tells of a backend that has not answered for so long.

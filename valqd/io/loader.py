@@ -15,10 +15,10 @@ log = logging.getLogger(__name__)
 
 
 class FunctionLoader:
-    """Of one worker; ``load`` does it, and raises StartError or ControlLost."""
+    """Of one worker.  ``load_library`` does the work, and raises StartError or ControlLost; nothing here does."""
 
-    def __init__(self, load: Callable[[], Awaitable[None]]) -> None:
-        self._load = load
+    def __init__(self, load_library: Callable[[], Awaitable[None]]) -> None:
+        self._load_library = load_library
         self._loading: asyncio.Task[None] | None = None
         self._waiting: list[Callable[[bytes | None], None]] = []
 
@@ -31,7 +31,7 @@ class FunctionLoader:
     async def _load_and_tell(self) -> None:
         failure: bytes | None = None
         try:
-            await self._load()
+            await self._load_library()
         except StartError as error:
             if error.refusal.startswith(_OF_ITS_STATE):  # not NOPERM: that is about the daemon's own user
                 failure = b"-%b\r\n" % error.refusal.encode("utf-8", "surrogateescape")

@@ -23,8 +23,7 @@ from valqd.protocol.calls import error_line
 from valqd.protocol.coalescer import Coalescer
 from valqd.protocol.host import Identity
 from valqd.protocol.lone_calls import Listener, ProofCall
-from valqd.protocol.monitor import encode_own
-from valqd.protocol.requests import encode_request
+from valqd.protocol.requests import encode_own, encode_request
 
 if TYPE_CHECKING:
     from valqd.io.client import Client

@@ -153,9 +153,8 @@ class PrivateLane(asyncio.Protocol):
     def resume_reading(self) -> None:
         """The client takes more again."""
         self._paused = False
-        if self._transport is not None and not self._transport.is_closing():
-            with contextlib.suppress(RuntimeError):
-                self._transport.resume_reading()
+        if self._transport is not None:
+            self._transport.resume_reading()
 
     def pause_writing(self) -> None:
         """The backend does not take more."""

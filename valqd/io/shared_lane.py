@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from valqd.io.multiplexed_lane import LaneConnection, MultiplexedLane
 from valqd.protocol.host import Identity
 from valqd.protocol.lone_calls import Listener, LoneCall
-from valqd.protocol.monitor import encode_own
 from valqd.protocol.relay import RelayReplies
+from valqd.protocol.requests import encode_own
 
 if TYPE_CHECKING:
     from valqd.io.lanes import SharedLanes

@@ -25,11 +25,6 @@ class Failed(Exception):
         super().__init__(resp)
         self.resp = resp
 
-    @property
-    def lost_backend(self) -> bool:
-        """Whether it is because the backend is down."""
-        return BackendDown.is_said_by(self.resp)
-
 
 async def run_steps(session: Session, request: Request) -> None:
     """Run ``request`` over the session's shared lane and finish its hold with the answer."""
@@ -74,7 +69,7 @@ async def ask(lane: Lane, argv: list[bytes], begun: bool = False) -> Any:
     try:
         return await future
     except Failed as failed:
-        if begun and failed.lost_backend:  # if this call was not sent, those before it were
+        if begun and BackendDown.is_said_by(failed.resp):  # if this call was not sent, those before it were
             raise Failed(BackendDown(under_way=True).resp()) from None
         raise
 
@@ -88,7 +83,7 @@ async def _until_answered(lane: Lane, request: Request, session: Session) -> byt
             assert isinstance(reply, bytes)
             return reply
         begun = True
-        if request.steps is Steps.COUNTING:
+        if request.steps is Steps.ARGS_ONCE:
             request = request._replace(args=())
 
 

@@ -26,7 +26,8 @@ _QUEUE_KEY = re.compile(rb"valq:\{[^{}]+\}:queue", re.DOTALL)
 _DAEMONS_KEY = b"valq::daemons"
 _LEADER_TICK_S = 0.1
 _FOLLOWER_TICK_S = 0.25
-#: The pause while no queue has a timer: a new one cannot hurt sooner.
+#: The pause while no queue has a timer: what falls due meanwhile is swept that much later at most (clients that wait
+#: for it have timers of their own).
 _IDLE_TICK_S = 0.25
 #: The library is gone and no queue is there.
 _NO_QUEUES_TICK_S = 0.5

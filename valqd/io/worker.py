@@ -143,7 +143,8 @@ class Worker:
                 log.warning("the backend's maxmemory-policy is %s: messages may be evicted; set noeviction", policy)
             most = min(int(config.get(b"proto-max-bulk-len", MAX_BULK_BYTES)), self.settings.max_body_bytes)
             if most != self.state.max_body_bytes:
-                log.warning("max_body_bytes is %d: the least of the setting and the backend's proto-max-bulk-len", most)
+                if self._number == 0:
+                    log.warning("max_body_bytes is %d: the least of its setting and the proto-max-bulk-len", most)
                 self.state.max_body_bytes = most
 
     def _apply_backend_config_again(self) -> None:

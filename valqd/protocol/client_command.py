@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from valqd.protocol import client_kill
-from valqd.protocol.monitor import encode_own
 from valqd.protocol.private_side import PrivateSide
+from valqd.protocol.requests import encode_own
 from valqd.protocol.watched import if_ok, ok, unless_subscribed
 
 #: Subcommands that leave nothing behind on the connection.

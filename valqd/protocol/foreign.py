@@ -73,7 +73,7 @@ def forward(side: PrivateSide, name: bytes, frame: Frame) -> None:
         side.send_plain(frame.raw, 1)
         if frame.kind is Kind.STREAM and name in (b"AUTH", b"HELLO"):
             side.untold([name])
-            side.changes_identity()
+            side.await_identity()
         elif frame.kind is Kind.STREAM and name == b"CLIENT":
             side.has_state = True
     elif side.multi is not None and name in _AWAIT_MULTI and not side.is_quiet:
@@ -154,7 +154,7 @@ def _exec(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     if multi.effects and not side.silent:
         side.send_watched(raw, watch, pops=True)
         if multi.changes:
-            side.changes_identity()
+            side.await_identity()
             side.session.wait_for_private()  # what follows builds on a state that is still to be
     else:
         side.send_plain(raw, 1)
@@ -262,7 +262,7 @@ def _watched_effect(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
         resp = handshake.Hello.of(argv).resp if name == b"HELLO" else None
     side.send_watched(raw, if_ok(lambda: effect(side, argv)))
     if name != b"HELLO" or handshake.Hello.of(argv).password is not None:
-        side.changes_identity()
+        side.await_identity()
     if name == b"HELLO":  # what follows is to be read in the protocol version that it brings
         side.session.when_private_quiet(lambda: side.set_resp(resp) if resp is not None else None)
     elif side.session.framer.unauthenticated:  # how much may follow depends on the answer
@@ -277,7 +277,7 @@ def _reset(side: PrivateSide, argv: list[bytes], raw: bytes) -> None:
     else:
         side.leave_multi()
         side.send_watched(raw, if_ok(side.session.reset))
-        side.changes_identity()
+        side.await_identity()
         side.session.wait_for_private()  # what follows builds on a state that is still to be
 
 

@@ -10,17 +10,11 @@ from __future__ import annotations
 import re
 
 from valqd.protocol.replies import ReplyScanner
-from valqd.protocol.requests import encode_request
 
 _OWN = re.compile(rb'\+[\d.]+ \[\d+ [^"]+\] "[a-z][A-Z_]+"')
 _BY_FUNCTION = re.compile(rb"\+[\d.]+ \[\d+ lua\] ")
 #: By then a line has told whether it is to be left out; the addresses of unix sockets are paths.
 _MAX_HEAD_BYTES = 256
-
-
-def encode_own(argv: list[bytes]) -> bytes:
-    """A request of the daemon's own."""
-    return encode_request([argv[0][:1].lower() + argv[0][1:].upper(), *argv[1:]])
 
 
 class MonitorFilter:

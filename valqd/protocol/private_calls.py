@@ -11,13 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from valqd.commands.request import Request, fcall, function_call, queue_key
-from valqd.errors import BackendDown
+from valqd.errors import PASSING_ERRORS
 from valqd.protocol.calls import nothing_popped, without_place
 from valqd.protocol.coalescer import MISSING_FUNCTION, REPLACED
 from valqd.protocol.lone_calls import Listener, LoneCall
-from valqd.protocol.monitor import encode_own
 from valqd.protocol.private_replies import Gap, PrivateReplies
-from valqd.protocol.requests import encode_request
+from valqd.protocol.requests import encode_own, encode_request
 
 if TYPE_CHECKING:
     from valqd.protocol.private_side import PrivateSide
@@ -140,8 +139,8 @@ class PrivateCalls:
         """Before WAIT: write something on this connection, a key of ``queue``; run ``then`` when that is done.
 
         WAIT waits for what its own connection wrote last, and so for all that the shared lane wrote before.  If the
-        backend refuses the write, its error is WAIT's answer, and the client's simple commands leave the relay lane.
-        What was written before is not covered then: the next WAIT tries again.
+        backend refuses the write, its error is WAIT's answer, and unless that error passes the client's simple commands
+        leave the relay lane.  What was written before is not covered then: the next WAIT tries again.
         """
         replies = self._side.open()
         outcome: list[bytes] = []
@@ -152,7 +151,7 @@ class PrivateCalls:
 
         def go_on() -> None:
             session = self._side.session
-            reply = outcome[0] if outcome else BackendDown().resp()
+            reply = outcome[0] if outcome else self._side.why_lost.resp()
             if reply == _MISSING_FUNCTION and loads:
                 session.hold()
 
@@ -168,7 +167,8 @@ class PrivateCalls:
                 session.last_queue = queue
                 session.host.write(_REPLACED)
             elif reply[:1] == b"-":
-                session.leave_relay_lane()
+                if not reply.startswith((*PASSING_ERRORS, b"-READONLY ")):
+                    session.leave_relay_lane()
                 if not (queue == ANY_QUEUE and reply.startswith(b"-NOPERM ")):  # there it never may
                     session.last_queue = queue
                 session.host.write(reply)

@@ -17,10 +17,11 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from valqd.errors import BackendDown, CommandError
-from valqd.protocol.monitor import MonitorFilter, encode_own
+from valqd.protocol.monitor import MonitorFilter
 from valqd.protocol.private_calls import ANY_QUEUE, PrivateCalls
 from valqd.protocol.private_replies import Gap, PrivateReplies
 from valqd.protocol.replay import replay
+from valqd.protocol.requests import encode_own
 
 if TYPE_CHECKING:
     from valqd.protocol.session import Session
@@ -50,6 +51,7 @@ class PrivateSide:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.replies: PrivateReplies | None = None
+        self.why_lost: CommandError = BackendDown()  # of the lane before
         # State that the backend's connection holds
         self.multi: Transaction | None = None
         self.has_state = False  # CLIENT TRACKING and the like: cannot be made again on another connection
@@ -292,8 +294,8 @@ class PrivateSide:
         replies = self.open()
 
         def send() -> None:
-            if self.replies is not replies:  # the backend went away before
-                self.session.host.write(BackendDown().resp())
+            if self.replies is not replies:  # the lane was lost, or refused, before
+                self.session.host.write(self.why_lost.resp())
                 self.session.close(gently=True)
                 return
             replies.stop_counting()
@@ -382,7 +384,7 @@ class PrivateSide:
 
         A client whose connection held state that cannot be made again is closed.  ``sent``: it was connected.
         """
-        replies, self.replies = self.replies, None
+        replies, self.replies, self.why_lost = self.replies, None, error
         assert replies is not None, "a lane that is not open"
         self.pops_due = 0
         self.calls.forget()
@@ -425,7 +427,7 @@ class PrivateSide:
         self.identity_is_unknown = self.has_state = True
         self.resp_is_unknown |= b"HELLO" in names
 
-    def changes_identity(self) -> None:
+    def await_identity(self) -> None:
         """The reply to what was sent last tells who it is: if it is lost, what is behind it is not to be run."""
         self.changes_at = self.open().asked
 

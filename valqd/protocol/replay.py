@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from valqd.protocol.monitor import encode_own
+from valqd.protocol.requests import encode_own
 
 if TYPE_CHECKING:
     from valqd.protocol.private_replies import PrivateReplies

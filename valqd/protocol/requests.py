@@ -19,6 +19,11 @@ def encode_request(argv: list[bytes]) -> bytes:
     return b"*%d\r\n%b" % (len(argv), b"".join([bulk(arg) for arg in argv]))
 
 
+def encode_own(argv: list[bytes]) -> bytes:
+    """A request of the daemon's own, spelled ``sELECT``: Valkey takes any case, and ``monitor`` tells it by that."""
+    return encode_request([argv[0][:1].lower() + argv[0][1:].upper(), *argv[1:]])
+
+
 def join_merged(
     coalescer: Coalescer, who: Recipient, route: Route, request: Request, resp: int, post: bytes = b""
 ) -> None:

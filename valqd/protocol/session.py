@@ -33,7 +33,6 @@ from valqd.protocol.host import Host, Identity, WorkerState
 from valqd.protocol.lone_calls import LoneCall
 from valqd.protocol.private_calls import ANY_QUEUE
 from valqd.protocol.private_side import PrivateSide
-from valqd.protocol.relay import LARGE_REPLY_BYTES
 from valqd.protocol.requests import echo_call, encode_request, join_merged
 
 #: Commands under way over the shared lane beyond which a client's next ones wait.
@@ -44,8 +43,8 @@ _MAX_PENDING_LONE = 32
 _LONG = frozenset({"scan", "peek"})
 #: As so many bytes each message that a POP asks for counts towards its client's share of what may be under way.
 _BYTES_A_MESSAGE = 64
-#: So often may commands of one shared lane wait for answers of the other: who goes on to mix them in one pipeline has
-#: its simple commands, and VALQ commands behind these, on its private lane, where none waits.
+#: How often a client's commands may wait because earlier ones are on the other shared lane (VALQ commands', or relay).
+#: One that goes on mixing the two gets a private lane, where nothing has to wait.
 _MOST_CHANGES = 4
 #: Frames taken from one client before others have their turn.
 _MAX_FRAMES = 512
@@ -95,7 +94,7 @@ class Session:
         return self._gone or self.host.is_closing()
 
     @property
-    def uses_valkey(self) -> bool:
+    def passes_through(self) -> bool:
         """Whether what it sent last were commands that pass through, or may have been."""
         return self._relayed_last or self.private.replies is not None
 
@@ -330,7 +329,7 @@ class Session:
     def answer(self, data: bytes) -> None:
         """One deal's bytes from a shared lane."""
         self.pending -= 1
-        if self.relayed and len(data) > LARGE_REPLY_BYTES:
+        if self.relayed and len(data) > relay.LARGE_REPLY_BYTES:
             self.leave_relay_lane()  # such replies would hold up others
         if not self.pending:
             self._taken_bytes = 0
@@ -447,7 +446,7 @@ class Session:
         fragments: list[bytes] = reply if type(reply) is list else [reply]
         if self.gone and request.function == "mpop" and self.host.release(b"", b"".join(fragments)):
             return nothing_popped(request, self.resp)
-        if sum(map(len, fragments)) > LARGE_REPLY_BYTES:
+        if sum(map(len, fragments)) > relay.LARGE_REPLY_BYTES:
             self.leave_relay_lane()
         self.answer_fragments(fragments)
         return None

@@ -6,7 +6,7 @@
 -- Errors: NOQUEUE NOMSG NOTINFLIGHT STALE CANCELLED
 -- Complexity: O(log n) each
 local function call(keys, args)
-  local q = queue.need(keys[1], queue.only)
+  local q = queue.need(keys[1], queue.reused)
   life.settle(q, life.BRIEFLY)
   local results = {}
   for i = 1, #args, 2 do

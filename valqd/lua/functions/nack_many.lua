@@ -6,7 +6,7 @@
 -- Errors: NOQUEUE
 -- Complexity: O(log n) a message
 local function call(keys, args)
-  local q = queue.need(keys[1], queue.only)
+  local q = queue.need(keys[1], queue.reused)
   life.settle(q, life.BRIEFLY)
   local count, results = receipt.nack(q, args[1], tonumber(args[2]), args[3], args, 4)
   queue.finish(q)

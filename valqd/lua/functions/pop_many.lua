@@ -6,7 +6,7 @@
 -- Errors: NOQUEUE ERR
 -- Complexity: O(log n) a message
 local function call(keys, args)
-  local q = queue.open(keys[1], queue.only)
+  local q = queue.open(keys[1], queue.reused)
   if not q then
     if args[1] == '' then
       return queue.missing(keys[1])

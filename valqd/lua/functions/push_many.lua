@@ -6,7 +6,7 @@
 -- Errors: NOQUEUE PAUSED FULL
 -- Complexity: O(1) a message
 local function call(keys, args)
-  local q = queue.need_or_create(keys[1], args[1], queue.only)
+  local q = queue.need_or_create(keys[1], args[1], queue.reused)
   local full
   if q.limits then
     add.settle(q)

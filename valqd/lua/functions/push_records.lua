@@ -19,7 +19,7 @@ local function make_room_for_all(q, args)
 end
 
 local function call(keys, args)
-  local q = queue.need_or_create(keys[1], args[1], queue.only)
+  local q = queue.need_or_create(keys[1], args[1], queue.reused)
   add.settle(q)
   -- Room for all of them at once costs a fraction; where a key may be held, or there is too little, each is looked at.
   local one_by_one = q.limits and (q.limits.max_length or q.limits.max_bytes) and not make_room_for_all(q, args)

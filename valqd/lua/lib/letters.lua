@@ -16,7 +16,7 @@ local MOST_HELD_BYTES = 1048576
 local MOST_TIES = 2000
 
 -- A function that tells of one message after another whether a step may still move it.
-function letters.one_step(q, most)
+function letters.fits_one_step(q, most)
   local moved = 0
   most = most or MOST_MOVED
   return function(id)
@@ -28,7 +28,7 @@ end
 
 -- The first of these ids, as many as a step may move to another queue.
 function letters.first_step(q, ids)
-  local fits = letters.one_step(q)
+  local fits = letters.fits_one_step(q)
   local some = {}
   for i, id in ipairs(ids) do
     if not fits(id) then
@@ -176,7 +176,7 @@ function letters.bury(q, dead)
   local stay, wait = dead, {}
   if q.limits and q.limits.dlq then
     local target = open_elsewhere(q)
-    local fits = letters.one_step(q, MOST_NAMED)
+    local fits = letters.fits_one_step(q, MOST_NAMED)
     local now = {}
     for _, message in ipairs(dead) do
       table.insert(target and fits(message[1]) and now or wait, message)

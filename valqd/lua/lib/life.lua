@@ -134,7 +134,7 @@ end
 -- ids, and their fields by the same index.
 local function without_too_many(q, ids, metas)
   local kept, fields = {}, {}
-  local fits = letters.one_step(q)
+  local fits = letters.fits_one_step(q)
   local attempts = queue.rules(q)
   for i, id in ipairs(ids) do
     local meta = metas[i]

@@ -64,7 +64,7 @@ local function blank()
 end
 
 -- For functions that open one queue and are called most: the same table for each call.
-queue.only = blank()
+queue.reused = blank()
 
 -- A queue's key as a pattern, its name captured.
 queue.KEY = '^valq:{([^{}]+)}:queue$'
@@ -133,7 +133,7 @@ function queue.open(key, q)
   if not (q.head >= 1 and q.seq <= MOST_IDS) then
     error('ERR this is no queue', 0)
   end
-  if q == queue.only then -- what the last call left
+  if q == queue.reused then -- what the last call left
     q.attempts, q.retention = false, false
     q.slotless, q.steps = 0, 0
     q.changed, q.wakes, q.behind, q.gathered, q.ended = false, false, false, false, false

@@ -1,6 +1,8 @@
 -- volatile: what the library remembers outside the keyspace: it is gone after a restart, a failover or a new load.
 -- requires: nothing
 --
+-- A daemon is here one worker process, by the name that it gave itself when it started.
+--
 -- timers      queue -> earliest ms at which it needs a sweep (the sweeper that gets its lease anew looks at every queue);
 --             by name alone: queues of one name in several databases share it
 -- slots       second -> names: set of the queues whose timer is in it, so that only what comes next is looked at; count: how

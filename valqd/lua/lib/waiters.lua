@@ -1,8 +1,8 @@
 -- waiters: the clients that wait for a queue, at whichever daemon, and whose turn it is.
 -- requires: volatile
 --
--- A post is a daemon's clients that wait in one database: 'daemon/database'.  A function does not know in which database
--- it runs: it wakes posts of every one, those of another find nothing and register again.
+-- A post is the clients of one worker process that wait in one database: 'daemon/database'.  A function does not know
+-- in which database it runs: it wakes posts of every one, those of another find nothing and register again.
 --
 -- lines   queue -> post -> {db, count: clients that wait; since: exact ms of the registration; places: packed, two numbers
 --         for each of the first `known` of them: for how many ms it had waited by then, and how many messages it takes;
@@ -43,8 +43,8 @@ end
 -- A check is of use while somebody was woken and has not asked.
 local function asked(name)
   if waiters.checks[name] then
-    for _, at in pairs(waiters.lines[name] or {}) do
-      if at.woken_ms then
+    for _, entry in pairs(waiters.lines[name] or {}) do
+      if entry.woken_ms then
         return
       end
     end
@@ -68,9 +68,9 @@ end
 function waiters.forget_gone(now)
   for name, line in pairs(waiters.lines) do
     local was_woken = false
-    for post, at in pairs(line) do
+    for post, entry in pairs(line) do
       if not volatile.is_alive(post, now) then
-        was_woken = was_woken or at.woken_ms
+        was_woken = was_woken or entry.woken_ms
         waiters.leave(name, post)
       end
     end
@@ -83,9 +83,9 @@ end
 -- How many clients wait for `name`, in any database; those of a daemon that is gone count no more.
 function waiters.count(name, now)
   local total = 0
-  for post, at in pairs(waiters.lines[name] or {}) do
+  for post, entry in pairs(waiters.lines[name] or {}) do
     if volatile.is_alive(post, now) then
-      total = total + math.max(0, at.count - at.served)
+      total = total + math.max(0, entry.count - entry.served)
     end
   end
   return total
@@ -93,24 +93,24 @@ end
 
 -- Since when the nth of a post's clients that are not served has waited, and how many messages it takes; nil if there are
 -- fewer.
-local function place(at, n)
-  n = n + at.served
-  if n > at.count then
+local function place(entry, n)
+  n = n + entry.served
+  if n > entry.count then
     return nil
   end
-  local waited, takes = struct.unpack('<dd', at.places, (math.min(n, at.known) - 1) * PLACE_BYTES + 1)
-  return at.since - waited, takes
+  local waited, takes = struct.unpack('<dd', entry.places, (math.min(n, entry.known) - 1) * PLACE_BYTES + 1)
+  return entry.since - waited, takes
 end
 
 -- By database, the posts that may take messages: not those that were woken and did not ask.
 local function present(line, now)
   local by_db = {}
-  for _, at in pairs(line) do
-    local silent = at.woken_ms and at.woken_ms + SILENT_AFTER_MS <= now
-    local posts = by_db[at.db] or {}
-    by_db[at.db] = posts
+  for _, entry in pairs(line) do
+    local silent = entry.woken_ms and entry.woken_ms + SILENT_AFTER_MS <= now
+    local posts = by_db[entry.db] or {}
+    by_db[entry.db] = posts
     if not silent then
-      posts[#posts + 1] = at
+      posts[#posts + 1] = entry
     end
   end
   return by_db
@@ -120,17 +120,17 @@ end
 -- have theirs.
 local function shares(posts, ready)
   local of_post, clients = {}, {}
-  for _, at in ipairs(posts) do
-    of_post[at.post] = 0
-    clients[at.post] = 0
+  for _, entry in ipairs(posts) do
+    of_post[entry.post] = 0
+    clients[entry.post] = 0
   end
   local left = ready
   while left > 0 and posts[2] and ready <= MOST_IN_ORDER do
     local first, first_since, first_takes
-    for _, at in ipairs(posts) do
-      local since, takes = place(at, clients[at.post] + 1)
+    for _, entry in ipairs(posts) do
+      local since, takes = place(entry, clients[entry.post] + 1)
       if since and (not first or since < first_since) then
-        first, first_since, first_takes = at.post, since, takes
+        first, first_since, first_takes = entry.post, since, takes
       end
     end
     if not first then
@@ -141,8 +141,8 @@ local function shares(posts, ready)
     clients[first] = clients[first] + 1
     left = left - share
   end
-  for _, at in ipairs(posts) do
-    of_post[at.post] = of_post[at.post] + left
+  for _, entry in ipairs(posts) do
+    of_post[entry.post] = of_post[entry.post] + left
   end
   return of_post
 end
@@ -150,27 +150,27 @@ end
 -- How many of `ready` messages the clients of `post`, which asks, may take.
 function waiters.turn(name, post, ready, now)
   local line = waiters.lines[name]
-  local at = line and line[post]
-  if not at then -- not registered (yet, or again)
+  local entry = line and line[post]
+  if not entry then -- not registered (yet, or again)
     return math.huge
   end
-  at.woken_ms = false
+  entry.woken_ms = false
   asked(name)
-  return shares(present(line, now)[at.db], ready)[post]
+  return shares(present(line, now)[entry.db], ready)[post]
 end
 
 -- The first `count` clients of a post have got something.
 function waiters.served(name, post, count)
-  local at = waiters.lines[name] and waiters.lines[name][post]
-  if at then
-    at.served = at.served + count
+  local entry = waiters.lines[name] and waiters.lines[name][post]
+  if entry then
+    entry.served = entry.served + count
   end
 end
 
 -- A post is woken by its own key, which its daemon has tracked.
-local function wake_post(name, at, now)
-  at.woken_ms = at.woken_ms or now -- who is silent stays so, whatever else it is woken for
-  local key = 'valq:{' .. name .. '}:wake:' .. at.post
+local function wake_post(name, entry, now)
+  entry.woken_ms = entry.woken_ms or now -- who is silent stays so, whatever else it is woken for
+  local key = 'valq:{' .. name .. '}:wake:' .. entry.post
   server.pcall('SET', key, '', 'PX', 1)
   server.pcall('UNLINK', key) -- its expiry would wake the daemon again, if it had it tracked again by then
 end
@@ -184,12 +184,12 @@ end
 function waiters.wake(name, ready, now)
   for _, posts in pairs(present(waiters.lines[name], now)) do
     local of_post = shares(posts, ready)
-    for _, at in ipairs(posts) do
-      if of_post[at.post] > 0 and not at.woken_ms then
-        wake_post(name, at, now)
+    for _, entry in ipairs(posts) do
+      if of_post[entry.post] > 0 and not entry.woken_ms then
+        wake_post(name, entry, now)
       end
-      if at.woken_ms and posts[2] then
-        waiters.checks[name] = math.min(waiters.checks[name] or math.huge, at.woken_ms + SILENT_AFTER_MS)
+      if entry.woken_ms and posts[2] then
+        waiters.checks[name] = math.min(waiters.checks[name] or math.huge, entry.woken_ms + SILENT_AFTER_MS)
       end
     end
   end
@@ -197,8 +197,8 @@ end
 
 -- Things are not what they were: wake all posts.
 function waiters.wake_all(name, now)
-  for _, at in pairs(waiters.lines[name] or {}) do
-    wake_post(name, at, now)
+  for _, entry in pairs(waiters.lines[name] or {}) do
+    wake_post(name, entry, now)
   end
 end
 
