@@ -97,7 +97,9 @@ class EmbeddedServer:
 
     def __init__(self, data_dir: str, appendfsync: str) -> None:
         self._binary = server_binary()
-        self._environment = {**os.environ, **allocator_settings(self._binary)}
+        allocator = allocator_settings(self._binary)
+        self.preloads_jemalloc = "LD_PRELOAD" in allocator
+        self._environment = {**os.environ, **allocator}
         try:
             self.folder = Path(data_dir).absolute()  #: where its data are
             socket_path = self._choose_socket_path()

@@ -63,7 +63,9 @@ def serve(settings: Settings) -> None:
             backend = server.backend
 
         def announce() -> None:
-            where = f"embedded Valkey in {server.folder}" if server is not None else f"backend {backend}"
+            where = f"backend {backend}"
+            if server is not None:
+                where = f"embedded Valkey in {server.folder}{', with jemalloc' if server.preloads_jemalloc else ''}"
             log.info("valqd %s on %s, pid %d; %s", __version__, _address(listening), os.getpid(), where)
 
         tick = server.respawn_if_dead if server is not None else lambda: None
