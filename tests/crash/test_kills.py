@@ -180,7 +180,7 @@ def test_a_message_for_who_waited_at_a_daemon_that_is_gone_goes_to_the_next_in_l
         pushing.call("VALQ.PUSH", queue, "hello")
         start = time.monotonic()
         assert as_map(second.read())[b"body"] == b"hello"
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 5
 
 
 def test_nothing_answered_is_lost_when_valkey_is_killed():
@@ -196,7 +196,7 @@ def test_nothing_answered_is_lost_when_valkey_is_killed():
         for _ in range(2):
             load.goes_on()
             valkey.kill()
-            until(lambda: str(connection.call("VALQ.PUSH", "beside", "x")).startswith("NOBACKEND"), 2, "NOBACKEND")
+            until(lambda: str(connection.call("VALQ.PUSH", "beside", "x")).startswith("NOBACKEND"), 10, "NOBACKEND")
             valkey.start()
         until(lambda: isinstance(connection.call("VALQ.PUSH", "beside", "x"), bytes), 5, "service again")
         load.stop()
@@ -217,8 +217,9 @@ def test_an_embedded_valkey_keeps_its_data_when_both_are_killed(tmp_path):
             connection.call("VALQ.PUSH", "kept", "safe")
             until(lambda: is_written(connection), 5, "written")
             server = int(connection.call("INFO", "server").partition(b"process_id:")[2].split()[0])
+        daemon.signal(signal.SIGSTOP)  # it starts no other
+        os.kill(server, signal.SIGKILL)  # first: it would end by itself once its daemon is gone
         daemon.kill()
-        os.kill(server, signal.SIGKILL)
     with Valqd(data_dir=tmp_path / "data") as again, Connection(again.port) as connection:
         assert as_map(connection.call("VALQ.POP", "kept"))[b"body"] == b"safe"
 
@@ -306,6 +307,7 @@ def test_a_client_that_leaves_before_its_reply_uses_up_no_attempt(before, last, 
         connection.call("VALQ.CREATE", "other")
         lanes_before = lanes()
         leaving = Connection(daemon.port, resp)
+        assert leaving.call("PING") == b"PONG"  # it is not held any more, to find out whether it needs a password
         for command in before:
             leaving.call(*command)
         os.kill(valkey.pid, signal.SIGSTOP)
@@ -317,7 +319,7 @@ def test_a_client_that_leaves_before_its_reply_uses_up_no_attempt(before, last, 
         finally:
             os.kill(valkey.pid, signal.SIGCONT)
         until(lambda: as_map(connection.call("VALQ.INFO", "q"))[b"delivered_total"] == 1, 5, "delivered")
-        popped = until(lambda: connection.call("VALQ.POP", "q"), 1, "given back")
+        popped = until(lambda: connection.call("VALQ.POP", "q"), 10, "given back")
         assert as_map(popped)[b"attempts"] == 1
         assert as_map(popped)[b"receipt"] == b"1-2"
         until(lambda: lanes() <= lanes_before, what="its lane closed")
@@ -329,7 +331,7 @@ def test_a_stopped_backend_bounds_memory_and_loses_nothing():
     push = request("VALQ.PUSH", "big", os.urandom(MIB))
     with Valkey() as valkey, Valqd(valkey.url) as daemon, contextlib.ExitStack() as stack:
         stop = threading.Event()
-        connections = [stack.enter_context(Connection(daemon.port, timeout_s=30)) for _ in range(clients)]
+        connections = [stack.enter_context(Connection(daemon.port, timeout_s=120)) for _ in range(clients)]
         offered, answered, acknowledged = ([0] * clients for _ in range(3))
 
         def pipeline(number):
@@ -400,11 +402,12 @@ def test_a_lane_that_opens_for_a_client_that_does_not_read_bounds_memory():
         connection.call("SET", "big", b"x" * 8_000_000)
         assert connection.call("STRLEN", "big") == 8_000_000
         before = rss_mib(daemon.pid)
-        with Connection(daemon.port, timeout_s=5) as deaf:
+        with Connection(daemon.port, timeout_s=60) as deaf:
+            assert deaf.call("PING") == b"PONG"
             with stopped(valkey):
                 deaf.send_raw(request("GET", "big") + request("GETRANGE", "big", "0", "-1") * 100)
                 noticed(connection)
-            until(lambda: answered() == 100, 15, "Valkey has 800 MB for it")
+            until(lambda: answered() == 100, 60, "Valkey has 800 MB for it")
             time.sleep(0.5)  # the daemon would take them, if it did
             assert peak_mib(daemon.pid) - before < 200
             for _ in range(101):  # it reads after all
@@ -514,7 +517,7 @@ def test_what_falls_due_while_another_daemon_takes_over_is_not_missed():
             time.sleep(0.1)
         for db in range(1, 13):
             direct.call("SELECT", db)
-            until(lambda: direct.call("ZCARD", "valq:{late}:delayed") == 0, 3, f"ready in {db}")
+            until(lambda: direct.call("ZCARD", "valq:{late}:delayed") == 0, 8, f"ready in {db}")
 
 
 def test_the_worker_of_the_docs_goes_on_through_restarts():
@@ -527,7 +530,7 @@ def test_the_worker_of_the_docs_goes_on_through_restarts():
         contextlib.ExitStack() as stack,
     ):
         stack.callback(worker.kill)
-        hanging = threading.Timer(30, worker.kill)
+        hanging = threading.Timer(120, worker.kill)
         hanging.start()
         stack.callback(hanging.cancel)
 

@@ -27,7 +27,7 @@ def test_new_clients_are_asked_for_a_password_that_the_default_user_got(resp):
             with Connection(daemon.port) as new:
                 return isinstance(new.call("PING"), Exception)
 
-        until(asked, 2, "a password is needed")
+        until(asked, 10, "a password is needed")
         for command in (("PING",), ("GET", "k"), ("VALQ.PUSH", "q", "x"), ("LRANGE", "none", "0", "-1")):
             with Connection(daemon.port) as new:
                 for _ in range(2):
@@ -46,7 +46,7 @@ def test_new_clients_are_asked_for_a_password_that_the_default_user_got(resp):
             with Connection(daemon.port) as new:
                 return new.call("PING") == b"PONG"
 
-        until(welcome, 2, "no password is needed")
+        until(welcome, 10, "no password is needed")
         with Connection(daemon.port) as new:
             assert new.call("GET", "k") == b"1"
             assert isinstance(new.call("VALQ.PUSH", "q", "x"), bytes)
@@ -72,7 +72,7 @@ def test_no_lane_of_who_came_before_there_was_a_password_lets_others_in(path, ho
             with Connection(daemon.port) as new:
                 return isinstance(new.call("PING"), Exception)
 
-        until(asked, 2, "a password is needed")
+        until(asked, 10, "a password is needed")
         with Connection(daemon.port) as new:
             new.call(*how.split())
             for command in (("GET", "k"), ("VALQ.PUSH", "q", "x"), ("VALQ.INFO", "q"), ("LRANGE", "none", "0", "-1")):
@@ -436,14 +436,14 @@ def test_a_user_who_is_deleted_amid_its_simple_commands_leaves_nothing_that_a_st
                 client.call("AUTH", "u", "pw")
                 client.call("VALQ.PUSH", "q", "x")
                 client.call("GET", "k")
-                begun.wait()
+                begun.wait(30)
                 while True:
                     client.call("GET", "k")
 
         threads = [threading.Thread(target=ask) for _ in range(8)]
         for thread in threads:
             thread.start()
-        begun.wait()
+        begun.wait(30)
         time.sleep(0.3)  # a lane that has stood for a while is opened again at once
         assert direct.call("ACL", "DELUSER", "u") == 1
         for thread in threads:
@@ -452,4 +452,4 @@ def test_a_user_who_is_deleted_amid_its_simple_commands_leaves_nothing_that_a_st
         since = time.monotonic()
         daemon.signal(signal.SIGTERM)
         assert daemon.process.wait(10) == 0
-        assert time.monotonic() - since < 3
+        assert time.monotonic() - since < 8  # it would be 9.5 s, if it waited

@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-import time
 
 import pytest
 
@@ -237,7 +236,8 @@ def test_who_was_closed_in_an_outage_takes_no_room_once_it_has_left():
         with Connection(daemon.port, timeout_s=5) as client:
             until(lambda: client.call("WATCH", "k") == b"OK", 5, "it watches")
             client.send("VALQ.POP", "q", "BLOCK", "0")
-            time.sleep(0.5)  # it waits
+            with Connection(valkey.port) as direct:
+                until(lambda: b"cmdstat_mget:" in direct.call("INFO", "commandstats"), 10, "it waits")
             valkey.kill()
             assert client.read_until_closed() == b""
         until(is_taken, 5, "there is room")

@@ -128,9 +128,13 @@ def test_a_queue_that_cannot_be_swept_is_tried_again_alone():
         direct.call("HSET", "valq:{bad}:queue", "limits", "junk")
         until(lambda: direct.call("ZCARD", "valq:{good}:delayed") == 0, 3, "the other queue's delay is over")
         until(lambda: "{bad}" in daemon.output(), 3, "it says so")
-        direct.call("CONFIG", "RESETSTAT")
-        until(lambda: failed_calls(direct) >= 3, 6, "it is tried again")
-        assert b"cmdstat_scan" not in direct.call("INFO", "commandstats")
+
+        def is_tried_alone():
+            direct.call("CONFIG", "RESETSTAT")
+            until(lambda: failed_calls(direct) >= 3, 20, "it is tried again")
+            return b"cmdstat_scan" not in direct.call("INFO", "commandstats")
+
+        assert any(is_tried_alone() for _ in range(3))  # who stalls loses the sweeper's lease, and then looks at all
         with Connection(daemon.port) as connection:
             for db in range(1, 9):  # databases in which nothing was before
                 connection.call("SELECT", db)
@@ -212,7 +216,7 @@ def test_sigterm_ends_what_waits_in_valkey_and_pops_in_a_row():
             blocked(other, "q")
         daemon.signal(signal.SIGTERM)
         assert [in_a_row.read(), in_a_row.read()] == [None, None]
-        assert daemon.process.wait(5) == 0
+        assert daemon.process.wait(8) == 0
 
 
 @pytest.mark.parametrize("resp", [2, 3])
@@ -253,7 +257,7 @@ def test_clients_that_a_full_lane_has_stopped_are_answered_when_its_connection_i
         valkey = stack.enter_context(Valkey())
         daemon = stack.enter_context(Valqd(valkey.url))
         direct = stack.enter_context(Connection(valkey.port))
-        clients = [stack.enter_context(Connection(daemon.port, timeout_s=4)) for _ in range(60)]
+        clients = [stack.enter_context(Connection(daemon.port, timeout_s=60)) for _ in range(60)]
 
         def lane(field):
             """A number of the one connection that is held up."""
@@ -263,10 +267,10 @@ def test_clients_that_a_full_lane_has_stopped_are_answered_when_its_connection_i
             return 0
 
         assert [client.call("PING") for client in clients] == [b"PONG"] * 60
-        direct.call("CLIENT", "PAUSE", "20000", "WRITE")
+        direct.call("CLIENT", "PAUSE", "60000", "WRITE")
         with ThreadPoolExecutor(len(clients)) as pool:
             pushes = [pool.submit(client.call, "VALQ.PUSH", "big", b"x" * (1 << 20)) for client in clients]
-            until(lambda: lane("qbuf") > 32_000_000, 5, "the lane is full")
+            until(lambda: lane("qbuf") > 32_000_000, 30, "the lane is full")
             assert direct.call("CLIENT", "KILL", "ID", str(lane("id"))) == 1
             direct.call("CLIENT", "UNPAUSE")
             answers = [push.result() for push in pushes]

@@ -3,7 +3,6 @@
 import contextlib
 import ctypes.util
 import ipaddress
-import signal
 import socket
 import subprocess
 import threading
@@ -86,14 +85,14 @@ def test_a_library_of_a_lower_revision_that_another_daemon_loads_later_is_replac
 
 @contextlib.contextmanager
 def loading():
-    """A Valkey that takes five seconds to load its data."""
+    """A Valkey that takes a minute to load its data, unless it is told to ``load_at_once``."""
     with Valkey() as valkey:
         with Connection(valkey.port) as direct:
             direct.call("CONFIG", "SET", "rdbcompression", "no")
             direct.call("DEBUG", "POPULATE", "300", "key", "2000")
             direct.call("SAVE")
         valkey.kill()
-        valkey.options = ("--key-load-delay", "17000", "--loading-process-events-interval-bytes", "1024")
+        valkey.options = ("--key-load-delay", "200000", "--loading-process-events-interval-bytes", "1024")
         valkey.wait_ready = lambda: None
         valkey.start()
 
@@ -105,18 +104,26 @@ def loading():
         yield valkey
 
 
+def load_at_once(valkey):
+    with Connection(valkey.port) as direct:
+        assert direct.call("CONFIG", "SET", "key-load-delay", "0") == b"OK"
+
+
 def test_a_backend_that_loads_its_data_is_waited_for():
-    with loading() as valkey, Valqd(valkey.url) as daemon, Connection(daemon.port) as client:
-        assert "it is loading its data" in daemon.output()
-        assert client.call("DBSIZE") == 300
+    with loading() as valkey, Valqd(valkey.url, wait=False) as daemon:
+        until(lambda: "it is loading its data" in daemon.output(), 20, "it waits")
+        load_at_once(valkey)
+        daemon.wait_ready()
+        with Connection(daemon.port) as client:
+            assert client.call("DBSIZE") == 300
 
 
 @LINUX_ONLY
 def test_no_worker_that_waits_for_the_backend_outlives_its_daemon():
     with loading() as valkey, Valqd(valkey.url, workers=2, wait=False) as daemon:
-        until(lambda: "it is loading its data" in daemon.output(), 10, "it waits")
+        until(lambda: "it is loading its data" in daemon.output(), 20, "it waits")
         daemon.kill()
-        until(lambda: not listening_sockets(daemon.port), 1.5, "nobody has the port")
+        until(lambda: not listening_sockets(daemon.port), 10, "nobody has the port")
         with Connection(valkey.port) as direct:
             assert b"loading:1" in direct.call("INFO", "persistence")
 
@@ -287,21 +294,11 @@ def test_a_data_folder_that_cannot_be_used_is_refused(tmp_path):
 @pytest.mark.parametrize("second", [1, 2])
 def test_a_port_is_in_use_from_the_start(second):
     """Though no worker serves it yet: they wait for their backend."""
-    with Valkey() as valkey:
-        valkey.signal(signal.SIGSTOP)
-        with Valqd(valkey.url, workers=2, wait=False) as first:
-
-            def listens():
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", first.port)):
-                    return True
-
-            until(listens, 5, "it listens")
-            try:
-                said = start_refused("--listen", f"127.0.0.1:{first.port}", "--workers", second)
-                assert "Address already in use" in said
-            finally:
-                valkey.signal(signal.SIGCONT)
-            first.wait_ready()
+    with loading() as valkey, Valqd(valkey.url, workers=2, wait=False) as first:
+        until(lambda: "it is loading its data" in first.output(), 20, "it waits")
+        assert "Address already in use" in start_refused("--listen", f"127.0.0.1:{first.port}", "--workers", second)
+        load_at_once(valkey)
+        first.wait_ready()
 
 
 def test_a_password_that_is_missing_or_wrong_is_said():

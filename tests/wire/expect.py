@@ -116,10 +116,10 @@ def parked(port, *commands, resp=2, count=1):
 
 
 @contextlib.contextmanager
-def stopped(valkey):
+def stopped(server):
     """The server takes requests, but answers none."""
-    valkey.signal(signal.SIGSTOP)
+    server.signal(signal.SIGSTOP)
     try:
         yield
     finally:
-        valkey.signal(signal.SIGCONT)
+        server.signal(signal.SIGCONT)

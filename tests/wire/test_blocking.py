@@ -41,18 +41,35 @@ def test_a_push_through_another_daemon_wakes(waiting, pushing, queue):
 
 
 def test_waiters_of_any_daemon_are_counted_and_served_first_come_first_served(pair, pushing, queue):
-    with contextlib.ExitStack() as stack:
-        waiters = []
-        for number in range(6):
-            waiter = stack.enter_context(Connection(pair[1 + number % 2].port))
-            waiter.send("VALQ.POP", queue, "BLOCK", "0")
-            waiters.append(waiter)
-            blocked(pushing, queue, number + 1)
-            time.sleep(0.1)  # how long a client has waited is known to the ms, plus what a call takes
-        for number, waiter in enumerate(waiters):
-            blocked(pushing, queue, 6 - number)  # who was served has left, and its daemon waits for its next client
-            pushing.call("VALQ.PUSH", queue, str(number))
-            assert as_map(waiter.read())[b"body"] == b"%d" % number
+
+    def served_in_order(queue):
+        with contextlib.ExitStack() as stack:
+            waiters = []
+            for number in range(6):
+                waiter = stack.enter_context(Connection(pair[1 + number % 2].port))
+                waiter.send("VALQ.POP", queue, "BLOCK", "0")
+                waiters.append(waiter)
+                blocked(pushing, queue, number + 1)
+                time.sleep(0.1)  # how long a client has waited is known to the ms, plus what a call takes
+            order = []
+            for number in range(6):
+                blocked(pushing, queue, 6 - number)  # who was served has left, and its daemon waits for its next client
+                pushing.call("VALQ.PUSH", queue, str(number))
+                order += answered(waiters, 1, b"%d" % number)
+        return order == waiters
+
+    assert any(served_in_order(f"{queue}.{round_}") for round_ in range(3))  # a daemon that stalls loses its turn
+
+
+def answered(waiters, count, *bodies):
+    """The first so many of the clients that got messages, which are these."""
+    served = []
+    while len(served) < count:
+        ready = select.select([waiter.socket for waiter in waiters if waiter not in served], [], [], 10)[0]
+        assert ready
+        served += [waiter for waiter in waiters if waiter.socket in ready]
+    assert sorted(as_map(waiter.read())[b"body"] for waiter in served) == sorted(bodies)
+    return served
 
 
 @pytest.mark.parametrize("delay", [(), ("DELAY", "0.2")], ids=["pushed", "due"])
@@ -60,18 +77,23 @@ def test_waiters_of_any_daemon_are_counted_and_served_first_come_first_served(pa
 def test_messages_that_come_at_once_go_to_the_first_in_line_at_any_daemon(
     pair, pushing, queue, first_daemon_has, delay
 ):
-    with contextlib.ExitStack() as stack:
-        waiters = []
-        for number, has in enumerate(first_daemon_has):
-            if number == 7:  # between who is served and who is not: how long each has waited is known about to the ms
-                time.sleep(0.2)
-            waiter = stack.enter_context(Connection(pair[1 if has == "1" else 2].port))
-            waiter.send("VALQ.POP", queue, "BLOCK", "0")
-            waiters.append(waiter)
-            blocked(pushing, queue, number + 1)
-        pushing.call("VALQ.MPUSH", queue, "7", *"abcdefg", *delay)
-        assert {as_map(waiter.read())[b"body"] for waiter in waiters[:7]} == set(map(str.encode, "abcdefg"))
-        blocked(pushing, queue, 5)
+
+    def first_are_served(queue):
+        with contextlib.ExitStack() as stack:
+            waiters = []
+            for number, has in enumerate(first_daemon_has):
+                if number == 7:  # between who is served and who is not: how long each has waited is known to about a ms
+                    time.sleep(0.2)
+                waiter = stack.enter_context(Connection(pair[1 if has == "1" else 2].port))
+                waiter.send("VALQ.POP", queue, "BLOCK", "0")
+                waiters.append(waiter)
+                blocked(pushing, queue, number + 1)
+            pushing.call("VALQ.MPUSH", queue, "7", *"abcdefg", *delay)
+            served = answered(waiters, 7, *map(str.encode, "abcdefg"))
+            blocked(pushing, queue, 5)
+        return set(served) == set(waiters[:7])
+
+    assert any(first_are_served(f"{queue}.{round_}") for round_ in range(3))  # a daemon that stalls loses its turn
 
 
 def test_nothing_comes_in_time(waiting, queue, pair):
@@ -388,14 +410,14 @@ def test_who_moved_up_in_line_keeps_its_own_timeout(pair, pushing, queue):
     with Connection(first.port) as one, Connection(first.port) as two:
         pushing.call("VALQ.CREATE", queue)
         for _ in range(5):
-            one.send("VALQ.POP", queue, "BLOCK", 300, "NOACK")
+            one.send("VALQ.POP", queue, "BLOCK", 8000, "NOACK")
             pushing.send("VALQ.PUSH", queue, "x")
             began = time.monotonic()
             two.send("VALQ.POP", queue, "BLOCK", 300, "NOACK")
             pushing.read()
             assert as_map(one.read())[b"body"] == b"x"
             assert two.read() is None
-            assert time.monotonic() - began > 0.299  # and it has a timer at all
+            assert 0.299 < time.monotonic() - began < 7  # and it has a timer at all
 
 
 def test_who_hangs_up_before_its_wait_begins_takes_nothing(pair, pushing, queue):
@@ -420,7 +442,8 @@ def test_who_moved_up_in_line_and_leaves_takes_nothing_along(pair, pushing, queu
                 pushing.send("VALQ.PUSH", queue, "x")
                 two.send("VALQ.POP", queue, "BLOCK", 5000)
                 pushing.read()
-                if select.select([one.socket], [], [], 0.3) == ([], [], []):  # the daemon has read the other one first
+                served = select.select([one.socket, two.socket], [], [], 10)[0]
+                if served == [two.socket]:  # the daemon has read the other one first
                     assert as_map(two.read())[b"body"] == b"x"
                     pushing.call("VALQ.PUSH", queue, "x")
                 assert as_map(one.read())[b"body"] == b"x"
@@ -495,7 +518,7 @@ def test_who_asks_as_its_time_ends_is_not_served_before_who_came_first(pair, wai
             waiting.send("VALQ.POP", queue, "BLOCK", "0")
             blocked(pushing, queue)
             second.send("VALQ.MPOP", "2", queue, queue + "2", "BLOCK", "400")
-            blocked(pushing, queue, 2)
+            noticed(pushing)  # it stands in line, unless its time is over already
             holding.send("DEBUG", "SLEEP", "0.8")
             time.sleep(0.05)
             pushing.send("VALQ.PUSH", queue, "m")

@@ -16,7 +16,7 @@ def clustered():
     with Valkey("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as valkey:
         with Connection(valkey.port) as direct:
             assert direct.call("CLUSTER", "ADDSLOTSRANGE", 0, 16383) == b"OK"
-            until(lambda: b"cluster_state:ok" in direct.call("CLUSTER", "INFO"), what="all slots served")
+            until(lambda: b"cluster_state:ok" in direct.call("CLUSTER", "INFO"), 15, "all slots served")
             assert len({direct.call("CLUSTER", "KEYSLOT", b"valq:{%b}:queue" % queue) for queue in QUEUES}) == 4
         with Valqd(valkey.url) as valqd:
             yield valqd
@@ -76,7 +76,7 @@ def test_no_list_is_short_since_the_cluster_is_down():
     options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     with Valkey(*options) as valkey, Connection(valkey.port) as direct:
         assert direct.call("CLUSTER", "ADDSLOTSRANGE", 0, 16383) == b"OK"
-        until(lambda: b"cluster_state:ok" in direct.call("CLUSTER", "INFO"), what="all slots served")
+        until(lambda: b"cluster_state:ok" in direct.call("CLUSTER", "INFO"), 15, "all slots served")
         with Valqd(valkey.url) as valqd, Connection(valqd.port) as client:
             client.call("VALQ.PUSH", "a", "x")
             assert client.call("VALQ.LIST") == [b"a"]

@@ -1,6 +1,7 @@
 """Clients that leave: what they sent takes effect as in Valkey, and nothing is taken for nobody."""
 
 import contextlib
+import select
 import signal
 import socket
 import struct
@@ -100,7 +101,7 @@ def test_what_was_popped_for_the_last_client_of_an_identity_is_given_back(pair, 
                 leave_by_a_reset(client)
             noticed(beside)
         until(lambda: info(beside, queue)["delivered_total"] == 1, 5, "delivered")
-        until(lambda: info(beside, queue)["ready_msgs"] == 1, 1, "given back")
+        until(lambda: info(beside, queue)["ready_msgs"] == 1, 10, "given back")
         assert until_pop(beside, queue)["attempts"] == 1
 
 
@@ -258,10 +259,10 @@ def test_who_is_to_be_closed_and_does_not_read_keeps_no_place(ended):
             stuck.send_raw(request("VALQ.PEEK", "large", "COUNT", "8") * 3)  # over the shared lane: no other address
             if ended == "half closed":
                 stuck.socket.shutdown(socket.SHUT_WR)
-            time.sleep(0.5)
+            assert select.select([stuck.socket], [], [], 10)[0]  # of the first 8 MiB, no more goes into the buffers
             if ended == "killed":
                 assert other.call("CLIENT", "KILL", "ADDR", address) == 1
-            until(lambda: answers_ping(daemon), 15, "its place is free")
+            until(lambda: answers_ping(daemon), 30, "its place is free")
 
 
 def answers_ping(daemon):
@@ -278,7 +279,7 @@ def test_a_large_delete_goes_on_to_its_end_without_its_client(pair, queue):
             leaving.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             leaving.send("VALQ.DELETE", queue)
             until(lambda: info(watching, queue)["ready_msgs"] < 800_000, 5, "begun")
-        until(lambda: queue.encode() not in watching.call("VALQ.LIST"), 5, "deleted")
+        until(lambda: queue.encode() not in watching.call("VALQ.LIST"), 60, "deleted")
 
 
 @pytest.mark.parametrize("before", [(), ("GET", "none")], ids=["at once", "behind another command"])

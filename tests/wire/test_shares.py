@@ -96,7 +96,7 @@ def test_what_waits_behind_a_blocking_command_is_not_remembered_one_by_one(pair,
         with contextlib.suppress(TimeoutError):
             client.send_raw(waiting * 500_000)
         # It reads about 4 MiB, and may keep them; a small object for each of so many commands takes as much again.
-        assert client.arrived_bytes > 90_000 * len(waiting)
+        until(lambda: client.arrived_bytes > 90_000 * len(waiting), 10, "it was read")
         assert peak_mib(daemon.pid) - before < 20
         client.socket.settimeout(5)
         assert beside.call("RPUSH", queue, "x") == 1

@@ -162,8 +162,8 @@ def test_who_subscribes_behind_a_refused_multi_is_subscribed(limited, queue):
         connection.send_raw(request("MULTI") + request("SUBSCRIBE", "c"))
         refused(connection.read(), "NOPERM")
         assert connection.read()[0] == b"subscribe"
-        direct.send_raw(request("DEBUG", "SLEEP", "0.5") + request("PUBLISH", "c", "x"))
-        time.sleep(0.2)
+        direct.send_raw(request("DEBUG", "SLEEP", "3") + request("PUBLISH", "c", "x"))
+        time.sleep(1.5)  # it sleeps
         connection.send("SELECT", "1")  # its reply comes behind the message
         assert connection.read()[0] == b"message"
         refused(connection.read(), "ERR Can't execute 'select'")

@@ -84,7 +84,7 @@ def test_a_repeated_pop_of_who_has_left_is_given_back(pair, beside, direct, queu
         client.send_raw(request("LRANGE", "none", "0", "0") + request("VALQ.POP", queue))
     until(lambda: as_map(beside.call("VALQ.INFO", queue))[b"ready_msgs"] == 1, 5, "given back")
     time.sleep(0.1)
-    assert as_map(beside.call("VALQ.INFO", queue))[b"inflight_msgs"] == 0
+    until(lambda: as_map(beside.call("VALQ.INFO", queue))[b"inflight_msgs"] == 0, 10, "given back, if it came only now")
 
 
 @contextlib.contextmanager
@@ -114,7 +114,7 @@ def test_a_call_on_a_lane_of_its_own_that_never_finds_its_functions_says_that_it
     other = request("LRANGE", "none", "0", "0")
     pushed, refusals = [], []
     with flushed_all_the_time(pair[0]):
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while not refusals and time.monotonic() < deadline:
             client.send_raw(b"".join(other + request("VALQ.PUSH", queue, number) for number in range(5)))
             for _ in range(5):

@@ -104,6 +104,7 @@ def test_no_lane_keeps_the_name_of_who_left_before_it_was_answered(pair, direct,
             client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         noticed(beside)
         valkey.signal(signal.SIGCONT)
+        beside.call("PING")  # over the same lane, behind it
         until(lambda: b" name=ghost " not in direct.call("CLIENT", "LIST"), 5, "it is gone")
 
 

@@ -190,7 +190,7 @@ def test_after_a_refused_monitor_a_pop_waits_as_ever(pair, direct, queue, resp):
         assert time.monotonic() - began >= 0.29
 
 
-@pytest.mark.parametrize("wait_ms", ["300", "0"])
+@pytest.mark.parametrize("wait_ms", ["2000", "0"])
 def test_no_answer_gets_into_a_push(pair, direct, beside, queue, wait_ms):
     """The client waits for a message, and does not read the push that comes meanwhile."""
     large = b"x" * (16 << 20)
@@ -207,7 +207,7 @@ def test_no_answer_gets_into_a_push(pair, direct, beside, queue, wait_ms):
         answers = [each for each in got if not isinstance(each, list)]
         assert [[b"message", b"ch", large]] == [list(each) for each in got if isinstance(each, list)]
         assert len(answers) == 1
-        assert answers[0] is None if wait_ms == "300" else as_map(answers[0])[b"body"] == b"hello"
+        assert answers[0] is None if wait_ms != "0" else as_map(answers[0])[b"body"] == b"hello"
 
 
 @pytest.mark.parametrize("own", [("VALQ.PUSH", "q"), ("VALQ.HELP", "pop")], ids=["an error", "help"])

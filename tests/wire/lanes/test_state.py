@@ -71,13 +71,15 @@ def test_a_hello_that_nothing_tells_of_is_followed(client, queue):
     "before", ["VALQ.PUSH {q} x", "LRANGE none 0 0 | VALQ.PUSH {q} x", "VALQ.PUSH {q} x | WAIT 0 0"]
 )
 def test_who_has_left_takes_nothing_by_what_it_sent_last(pair, direct, beside, queue, before):
+    noticed(beside)
+    known = direct.call("CLIENT", "LIST").count(b"\n")
     for number in range(5):
         with Connection(pair[1].port) as client:
             client.call("CLIENT", "ID")
             lines = [*before.format(q=queue).split(" | "), f"BLPOP {queue}{number} 0"]
             client.send_raw(b"".join(request(*line.split()) for line in lines))
         noticed(beside)
-        time.sleep(0.1)  # what it had sent is answered
+        until(lambda: direct.call("CLIENT", "LIST").count(b"\n") <= known, 10, "its lane is closed")
         direct.call("RPUSH", f"{queue}{number}", "job")
         assert direct.call("LLEN", f"{queue}{number}") == 1
 
