@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from valqd.io import busy_wait
-from valqd.io.busy_wait import ALONE_S, MOST_S, BusyWait
+from valqd.io.busy_wait import AWAIT_COMMAND_S, AWAIT_REPLY_S, BusyWait
 
 
 class Loop:
@@ -59,7 +59,7 @@ def test_not_for_longer_than_it_may(clock):
     calls.send()
     busy.sent(was_idle=True)
     assert not loop.turn()
-    clock[0] += MOST_S
+    clock[0] += AWAIT_REPLY_S
     assert loop.turn()
     assert not loop.ready
 
@@ -113,19 +113,19 @@ class Alone:
 
 
 def test_awake_for_the_next_command_of_a_client_that_is_alone(clock):
-    client = Alone(clock, ALONE_S / 2)
+    client = Alone(clock, AWAIT_COMMAND_S / 2)
     assert [client.command() for _ in range(3)] == [(False, True), (True, True), (True, True)]
     assert client.command(clients=2) == (True, False)
-    clock[0] += ALONE_S
+    clock[0] += AWAIT_COMMAND_S
     assert client.loop.turn()
 
 
 def test_a_client_that_takes_its_time_is_not_waited_for_but_now_and_then(clock):
-    client = Alone(clock, 2 * ALONE_S)
+    client = Alone(clock, 2 * AWAIT_COMMAND_S)
     awake = [client.command() for _ in range(200)]
     assert not any(was for was, _ in awake)
     assert 3 <= sum(stays for _, stays in awake) <= 3 + 200 // 64
-    client.pause_s = ALONE_S / 2
+    client.pause_s = AWAIT_COMMAND_S / 2
     assert (True, True) in [client.command() for _ in range(70)]
 
 

@@ -37,6 +37,15 @@ async def test_who_finds_its_lane_down_at_its_second_step_is_told_that_it_may_ha
     assert b"may have been applied" in answers[0]
 
 
+async def test_who_finds_its_lane_down_at_its_first_step_is_told_that_nothing_was_sent():
+    answers = []
+    lane = Lane()
+    lane.up = False
+    session = SimpleNamespace(lane=lane, resp=2, worker=SimpleNamespace(auto_create=b""), finish=answers.append)
+    await run_steps(session, parse([b"VALQ", b"PURGE", b"q"], 2, MAX_BULK_BYTES))
+    assert b"was not sent" in answers[0]
+
+
 @pytest.mark.parametrize("command", ["ACK", "NACK", "DEL"])
 @pytest.mark.parametrize(
     ("refusal", "answer"), [("READONLY you can't", b"-READONLY you can't\r\n"), ("NOQUEUE no such", b":1000\r\n")]

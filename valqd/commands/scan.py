@@ -56,7 +56,7 @@ SPEC = Command(
         "SCAN's own guarantees: a message that is there from beginning to end is returned, one that comes or goes "
         "meanwhile may be, and one may be returned twice. A call may return none before the end. A cursor that SCAN "
         "cannot have returned for this queue is refused. A call that has looked at 64 MiB of bodies and headers looks "
-        "at no more messages.",
+        "at no more messages, but for those that lie together: of more than 512 messages with options, some ten.",
     ),
     example=(
         ("VALQ.SCAN orders 0 STATE dlq COUNT 100", '1) "1"\n2) (empty array)'),

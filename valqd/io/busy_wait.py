@@ -1,9 +1,9 @@
 """Keeps the loop awake for the few microseconds in which something nearby is about to answer.
 
 To sleep and be woken takes longer than most calls take in Valkey, and than a client on this host takes to send its next
-command.  So after sending to the backend the loop only looks for events, for MOST_S at the most, while the backend has
-been answering that soon; and after answering a client that is alone, for ALONE_S, while that brings its next command.
-An idle daemon sleeps.
+command.  So after sending to the backend the loop only looks for events, for AWAIT_REPLY_S at the most, while the
+backend has been answering that soon; and after answering a client that is alone, for AWAIT_COMMAND_S, while that brings
+its next command.  An idle daemon sleeps.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from time import perf_counter
 from valqd.protocol.coalescer import Coalescer
 
 #: Longest time awake after a call was sent.
-MOST_S = 100e-6
+AWAIT_REPLY_S = 100e-6
 #: A backend that takes longer than this to answer a lone call is slept for.
 _NEAR_S = 300e-6
 #: When more clients sent something in a turn, there is enough to do: to look more often would only make turns smaller.
 _MOST_CLIENTS = 6
 #: Time awake after the only client was answered.
-ALONE_S = 160e-6
+AWAIT_COMMAND_S = 160e-6
 #: After so many times in a row in which that brought nothing, it is only tried now and then.
 _MOST_MISSES = 3
 _TRY_AGAIN_EVERY = 64
@@ -63,7 +63,7 @@ class BusyWait:
         self._near = self._allowed and now - self._sent_at < _NEAR_S
         if self._alone and self._near:
             if self._misses < _MOST_MISSES or self._misses % _TRY_AGAIN_EVERY == 0:
-                self._expects_until = now + ALONE_S
+                self._expects_until = now + AWAIT_COMMAND_S
                 self._stay()
             else:
                 self._misses += 1
@@ -75,7 +75,7 @@ class BusyWait:
 
     def _stay_awake(self) -> None:
         now = perf_counter()
-        if (self._coalescer.sent and now - self._sent_at < MOST_S) or now < self._expects_until:
+        if (self._coalescer.sent and now - self._sent_at < AWAIT_REPLY_S) or now < self._expects_until:
             self._loop.call_soon(self._stay_awake)
         else:
             self._awake = False

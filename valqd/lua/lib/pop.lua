@@ -196,7 +196,7 @@ local function take_mixed(q, want, options, records, taken, leases, deadline)
             ids[place] = id
             taken.metas[place] = meta
             places[#places + 1] = place
-            weight = weight + record.weight(meta.b or 0, meta.h or NONE)
+            weight = weight + record.weight(record.size(q, id, meta), meta.h or NONE)
           else
             failed = failed + 1
           end
@@ -213,7 +213,9 @@ local function take_mixed(q, want, options, records, taken, leases, deadline)
       queue.note_due(q, q.now) -- who waits is to ask again
       return weight
     end
-    if #ids == want or all or weight >= options.room then
+    if weight >= options.room and not ids[1] then
+      weight = 0 -- the bodies of all were lost: there may be others
+    elseif #ids == want or all or weight >= options.room then
       return weight
     end
     batch = failed > 0 and RECORD_BATCH or math.min(want - #ids, RECORD_BATCH) -- more may have failed, one after another

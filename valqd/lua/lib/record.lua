@@ -71,9 +71,14 @@ function record.weight(body_bytes, headers)
   return weight
 end
 
+-- How large its body is.
+function record.size(q, id, meta)
+  return meta.b or server.call('HSTRLEN', q.prefix .. 'body', id)
+end
+
 -- It does not count towards max_bytes any more.
 function record.uncount(q, id, meta)
-  queue.count(q, 'bytes', -(meta.b or server.call('HSTRLEN', q.prefix .. 'body', id)))
+  queue.count(q, 'bytes', -record.size(q, id, meta))
 end
 
 -- A new message that is a record from the start, in no index yet; its id.  While q.gathered is a table, record.flush is
