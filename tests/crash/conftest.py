@@ -17,6 +17,7 @@ def hanging_up_counts():
 def loops_environment(request, tmp_path):
     """What a daemon is started with so that it has uvloop, or has not."""
     if request.param == "uvloop":
+        pytest.importorskip("uvloop")
         return {}
     folder = tmp_path / "without"
     folder.mkdir()
