@@ -61,6 +61,8 @@ class BackendDown(CommandError):
 
 #: How error replies begin that are no refusal: the same, asked later, may succeed.
 PASSING_ERRORS = tuple(f"-{code} ".encode() for code in (*STATE_CODES, BackendDown.code, "TRYAGAIN"))
+#: The same of what writes: a replica may become a primary.
+PASSING_WRITE_ERRORS = (*PASSING_ERRORS, b"-READONLY ")
 
 
 class BackendReplaced(CommandError):

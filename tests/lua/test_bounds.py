@@ -193,6 +193,25 @@ def test_a_scan_of_several_large_messages_ends_at_64_mib(q, others):
     assert calls <= 12  # of 60 times 9 MiB
 
 
+@pytest.mark.parametrize("size", ["0/0", "1/0", "-1/0", "'x'"])
+def test_a_size_that_is_none_does_not_keep_a_pop_from_its_end(q, size):
+    q.push(*["x"] * 600, priority=1)
+    meta = f"valq:{{{q.name}}}:meta"
+    absurd = f"local m = cmsgpack.unpack(ARGV[1]) m.b = {size} return cmsgpack.pack(m)"
+    q.link.ok("HSET", meta, "3", q.link.ok("EVAL", absurd, 0, q.link.ok("HGET", meta, "3")))
+    q.link.socket.settimeout(10)
+    assert q.ids(1000) == list(range(1, 601))
+
+
+def test_a_header_that_is_no_text_hinders_nobody(q):
+    q.push("x", "y", headers={"h": "v"})
+    meta = f"valq:{{{q.name}}}:meta"
+    absurd = "local m = cmsgpack.unpack(ARGV[1]) m.h = {'h', 7} return cmsgpack.pack(m)"
+    q.link.ok("HSET", meta, "1", q.link.ok("EVAL", absurd, 0, q.link.ok("HGET", meta, "1")))
+    assert len(q.do("peek", "n2", "ready", "10", "0", "")) == 2
+    assert q.ids(10) == [1, 2]
+
+
 def test_headers_count_in_a_scan_too(q):
     for _ in range(10):
         q.push("body", headers={"h": "x" * 9 * MIB})

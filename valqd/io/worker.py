@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from valqd.commands.request import MOST_IDS
 from valqd.config import Settings
-from valqd.errors import PASSING_ERRORS, ControlLost
+from valqd.errors import PASSING_WRITE_ERRORS, ControlLost
 from valqd.io.backend import Backend
 from valqd.io.client import Client
 from valqd.io.control import Control
@@ -239,7 +239,7 @@ class Worker:
         lane.users += 1  # so that it stays open
 
         def answered(answer: bytes) -> None:
-            if answer.startswith((*PASSING_ERRORS, b"-READONLY ")) and tries > 1:
+            if answer.startswith(PASSING_WRITE_ERRORS) and tries > 1:
                 # A receipt counts once: to repeat it does no harm.
                 self.loop.call_later(_GIVE_BACK_S, self._give_back, lane, queue, receipts, tries - 1)
             elif answer[:1] == b"-":

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from valqd.commands.request import Request, fcall, function_call, queue_key
-from valqd.errors import PASSING_ERRORS
+from valqd.errors import PASSING_WRITE_ERRORS
 from valqd.protocol.calls import nothing_popped, without_place
 from valqd.protocol.coalescer import MISSING_FUNCTION, REPLACED
 from valqd.protocol.lone_calls import Listener, LoneCall
@@ -167,7 +167,7 @@ class PrivateCalls:
                 session.last_queue = queue
                 session.host.write(_REPLACED)
             elif reply[:1] == b"-":
-                if not reply.startswith((*PASSING_ERRORS, b"-READONLY ")):
+                if not reply.startswith(PASSING_WRITE_ERRORS):
                     session.leave_relay_lane()
                 if not (queue == ANY_QUEUE and reply.startswith(b"-NOPERM ")):  # there it never may
                     session.last_queue = queue

@@ -10,8 +10,8 @@ local MOST_DEAD = 500 -- where they are moved to another queue
 local NONE = {}
 local MOST_AT_ONCE = 10000 -- as the daemon lets no more be asked for, who calls functions himself gets no more
 
--- What a POP asks for.  count: '' for one message, and no array (room: what these may weigh, see record.weight); vt: ms or ''; flags: N for NOACK, M for WITHMETA; post: of
--- clients that have waited in line (see waiters), else nil.
+-- What a POP asks for.  count: '' for one message, and no array; vt: ms or ''; flags: N for NOACK, M for WITHMETA; post: of
+-- clients that have waited in line (see waiters), else nil.  In it, room is what the messages may weigh (see record.weight).
 function pop.options(count, vt, flags, post)
   return {
     many = count ~= '',

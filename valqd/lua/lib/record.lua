@@ -66,14 +66,18 @@ end
 function record.weight(body_bytes, headers)
   local weight = body_bytes + #headers * record.HEADER_BYTES
   for _, text in ipairs(headers) do
-    weight = weight + #text
+    weight = weight + (type(text) == 'string' and #text or 0)
   end
   return weight
 end
 
--- How large its body is.
+-- How large its body is.  What is written there, and is no size, is not believed.
 function record.size(q, id, meta)
-  return meta.b or server.call('HSTRLEN', q.prefix .. 'body', id)
+  local size = meta.b
+  if type(size) == 'number' and size >= 0 and size < math.huge then
+    return size
+  end
+  return server.call('HSTRLEN', q.prefix .. 'body', id)
 end
 
 -- It does not count towards max_bytes any more.
